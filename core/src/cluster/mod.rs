@@ -1,0 +1,137 @@
+//! What users can ask of a cluster, through any of its peers.
+//!
+//! [`ClusterService`] is the facade that the REST API and the calls between peers stand on. Every error is a
+//! [`WireError`]: its class says what the caller may do, its message is what the user sees.
+
+use async_trait::async_trait;
+use cluster_types::{
+    AddParams, AddedOutput, Alert, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions,
+    PinTypeFilter, StateReport, StatusFilter, WireError,
+};
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+
+/// The text of every "no such pin"; clients compare it.
+pub const NOT_PINNED: &str = "pin is not part of the pinset";
+
+/// How many events an upload may be ahead of the import: 64 pieces of at most [`AddEvent::MAX_DATA`] bytes.
+pub const ADD_QUEUE: usize = 64;
+
+/// A result whose error can be shown to a user.
+pub type ServiceResult<T> = Result<T, WireError>;
+/// A listing; an error may come after items, and ends it.
+pub type Listing<T> = BoxStream<'static, ServiceResult<T>>;
+
+/// A write, and the proof that it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed<T> {
+    /// What was written.
+    pub value: T,
+    /// Term of its log entry.
+    pub term: u64,
+    /// Index of its log entry.
+    pub index: u64,
+}
+
+/// Whom a question goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Every peer that has a say.
+    #[default]
+    Cluster,
+    /// The asked peer only.
+    Local,
+}
+
+/// What an upload consists of, in order. Directories may be left out; they are made when something is in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddEvent {
+    /// An empty directory, or one whose entries follow.
+    Directory {
+        /// Path with `/` between parts, no leading slash.
+        path: String,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Path of the link.
+        path: String,
+        /// What it points to.
+        target: String,
+    },
+    /// A file begins; its data follows. With CAR uploads, the archive.
+    File {
+        /// Path of the file.
+        path: String,
+    },
+    /// More of the file.
+    Data(bytes::Bytes),
+    /// The file is whole.
+    EndOfFile,
+}
+
+impl AddEvent {
+    /// The most bytes one [`AddEvent::Data`] may hold.
+    pub const MAX_DATA: usize = 256 * 1024;
+}
+
+/// What a cluster can do for its users.
+#[async_trait]
+pub trait ClusterService: Send + Sync + 'static {
+    /// Who this peer is.
+    async fn id(&self) -> ServiceResult<Id>;
+    /// Who the members are; one that does not answer comes last, with an error.
+    async fn peers(&self) -> ServiceResult<Vec<Id>>;
+    /// Makes a connected peer a member.
+    async fn add_peer(&self, peer: PeerId) -> ServiceResult<Id>;
+    /// Moves a member's pins away and removes it.
+    async fn remove_peer(&self, peer: PeerId) -> ServiceResult<()>;
+
+    /// Pins; options of 0 copies get the default.
+    async fn pin(&self, cid: Cid, options: PinOptions) -> ServiceResult<Committed<Pin>>;
+    /// Pins what a path (`/ipfs/<cid>/…`, `/ipns/…`, `/ipld/…`) leads to.
+    async fn pin_path(&self, path: &str, options: PinOptions) -> ServiceResult<Committed<Pin>>;
+    /// Unpins; returns the pin as it was.
+    async fn unpin(&self, cid: Cid) -> ServiceResult<Committed<Pin>>;
+    /// Unpins what a path leads to.
+    async fn unpin_path(&self, path: &str) -> ServiceResult<Committed<Pin>>;
+
+    /// The pinset.
+    fn allocations(&self, filter: PinTypeFilter) -> Listing<Pin>;
+    /// One pin.
+    async fn allocation(&self, cid: Cid) -> ServiceResult<Pin>;
+
+    /// How pins are doing; with a filter, only the peers where they are doing so.
+    fn statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo>;
+    /// How one pin is doing; `unpinned` everywhere when it is not in the pinset.
+    async fn status(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo>;
+    /// Tries again at once what failed; lists what is tried.
+    fn recover_all(&self, reach: Reach) -> Listing<GlobalPinInfo>;
+    /// Tries one pin again at once.
+    async fn recover(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo>;
+
+    /// Imports content and pins it. `events` ends when the upload is whole; an error in it aborts the import, and
+    /// then nothing is pinned. Problems with `params` are reported before anything is streamed.
+    async fn add(
+        &self,
+        params: AddParams,
+        events: mpsc::Receiver<ServiceResult<AddEvent>>,
+    ) -> ServiceResult<Listing<AddedOutput>>;
+
+    /// Names of the metrics known here.
+    async fn metric_names(&self) -> ServiceResult<Vec<String>>;
+    /// Valid, unexpired metrics of a name: the newest of each peer, sorted by peer.
+    async fn metrics(&self, name: &str) -> ServiceResult<Vec<Metric>>;
+    /// Metrics that were not renewed, newest first.
+    async fn alerts(&self) -> ServiceResult<Vec<Alert>>;
+    /// Who is connected to whom.
+    async fn connect_graph(&self) -> ServiceResult<ConnectGraph>;
+    /// Collects garbage, one peer after the other.
+    async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc>;
+
+    /// Position and digest.
+    async fn state(&self) -> ServiceResult<StateReport>;
+    /// Index of the last entry applied here; costs nothing.
+    fn applied_index(&self) -> u64;
+    /// Returns when everything acknowledged before is visible here.
+    async fn read_barrier(&self) -> ServiceResult<()>;
+}

@@ -1,0 +1,38 @@
+//! The types openraft is built with.
+
+use cluster_types::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
+
+use crate::consensus::Outcome;
+use crate::consensus::operation::Entry;
+
+/// A member's raft id: taken from the log, never used twice.
+pub type NodeId = u64;
+
+/// A member as the membership keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The peer.
+    pub peer: PeerId,
+    /// Where it was first reached.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// What became of an entry's operations, one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers(pub Vec<Outcome>);
+
+openraft::declare_raft_types!(
+    /// openraft, as this cluster uses it: one leader a term.
+    pub TypeConfig:
+        D = Entry,
+        R = Answers,
+        NodeId = NodeId,
+        Node = Node,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
+);
+
+/// A place in the log.
+pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
+/// The membership, and where in the log it was decided.
+pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;

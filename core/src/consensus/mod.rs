@@ -1,0 +1,166 @@
+//! How peers agree on the pinset.
+//!
+//! [`Consensus`] is all that the rest of the core sees: submit a [`Request`], read at a barrier, watch the position,
+//! change the membership. Behind it: the leader's sequencer turns requests into [`Operation`](operation::Operation)s,
+//! the log orders them, apply judges them.
+
+pub mod apply;
+pub mod digest;
+pub mod log;
+pub mod operation;
+pub mod sequencer;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster_types::{Cid, ErrorClass, Multiaddr, PeerId, Pin, Role, StateReport, WireError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// A wish to change the shared state. The leader decides what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Pin, or pin again with other options. Replication factors are set; `allocations` are kept when not empty.
+    /// With `pin_update`, the pin it names is copied.
+    Pin(Box<Pin>),
+    /// Remove a pin.
+    Unpin {
+        /// The pin.
+        cid: Cid,
+    },
+    /// Allocate an existing pin anew, away from some peers.
+    Reallocate {
+        /// The pin.
+        cid: Cid,
+        /// Peers that must not hold it any more.
+        exclude: Vec<PeerId>,
+    },
+    /// Remove a pin whose time is over; nothing happens if its time has been changed meanwhile.
+    Expire {
+        /// The pin.
+        cid: Cid,
+    },
+}
+
+/// What became of a request, as decided when its entry was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The pin as it now stands.
+    Pinned(Box<Pin>),
+    /// The pin as it stood before it was removed.
+    Unpinned(Box<Pin>),
+    /// Nothing needed to be changed.
+    Unchanged,
+    /// Refused: nothing was changed.
+    Refused(WireError),
+}
+
+/// Proof that a request is on a quorum and applied here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Term of the entry that carried it.
+    pub term: u64,
+    /// Index of the entry that carried it.
+    pub index: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The peer.
+    pub peer: PeerId,
+    /// Its raft id, never used twice.
+    pub node_id: u64,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Where it was first reached.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// Where this peer is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Index of the last entry applied here.
+    pub applied: u64,
+    /// Index of the last entry known to be on a quorum.
+    pub committed: u64,
+    /// Term of the ordering.
+    pub term: u64,
+    /// What this peer is.
+    pub role: Role,
+    /// The leader, if one is known.
+    pub leader: Option<PeerId>,
+    /// The members, sorted by peer. Empty until this peer has joined.
+    pub members: Vec<Member>,
+    /// Whether this peer was a member and is one no longer.
+    pub removed: bool,
+}
+
+/// Agreement failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsensusError {
+    /// The write was not accepted, and has no effect.
+    #[error("no quorum: {reason}. Nothing was changed; try again when a majority of the voters is back")]
+    NoQuorum {
+        /// What is missing.
+        reason: String,
+    },
+    /// It may or may not have been accepted.
+    #[error("the write was sent to the leader, but no answer came within {after:?}. It may still take effect")]
+    OutcomeUnknown {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// There is too much to do.
+    #[error("too many writes are waiting; nothing was changed, try again")]
+    Overloaded,
+    /// A change of the membership was refused.
+    #[error("{reason}")]
+    Membership {
+        /// Why.
+        reason: String,
+        /// What may be done.
+        class: ErrorClass,
+    },
+    /// This peer's ordering has stopped.
+    #[error("consensus has stopped on this peer: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ConsensusError {
+    /// What the caller may do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NoQuorum { .. } | Self::Overloaded => ErrorClass::Unavailable,
+            Self::OutcomeUnknown { .. } => ErrorClass::Unknown,
+            Self::Membership { class, .. } => *class,
+            Self::Stopped { .. } => ErrorClass::Fatal,
+        }
+    }
+}
+
+/// Agreement among peers.
+#[async_trait]
+pub trait Consensus: Send + Sync + 'static {
+    /// Has a request ordered and applied, from any peer. Returns when it is applied *here*. Dropping the future does
+    /// not take the request back.
+    async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError>;
+    /// Returns when everything acknowledged before the call is applied here.
+    async fn read_barrier(&self) -> Result<(), ConsensusError>;
+    /// Where this peer is, always up to date.
+    fn position(&self) -> watch::Receiver<Position>;
+    /// Position and digest of one instant.
+    async fn report(&self) -> Result<StateReport, ConsensusError>;
+    /// Makes a peer a member; already being one is success.
+    async fn add_peer(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), ConsensusError>;
+    /// Removes a member; not being one is success.
+    async fn remove_peer(&self, peer: PeerId) -> Result<(), ConsensusError>;
+    /// Gives up leadership to another voter, if there is one and this peer leads.
+    async fn hand_over(&self);
+}

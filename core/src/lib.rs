@@ -1,0 +1,16 @@
+//! The rules of the cluster: ports, consensus, allocation, tracking, services.
+//!
+//! **Architecture invariant:** nothing here opens a socket or a file; the world comes in through [`ports`].
+
+pub mod add;
+pub mod alloc;
+pub mod cluster;
+pub mod consensus;
+pub mod monitor;
+pub mod ports;
+pub mod rpc;
+pub mod task;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod tracker;
+pub mod unixfs;

@@ -1,0 +1,23 @@
+//! What the world must provide: every port of the core, and its contract in the header of its file.
+//!
+//! A port is object-safe and small. Its conformance suite is in [`crate::testing::suite`]; the in-memory double and
+//! the real adapter both run it. openraft's storage traits are ports already and are implemented directly.
+
+mod blockstore;
+mod clock;
+mod gossip;
+mod ipfs;
+mod state;
+mod tracker_store;
+mod transport;
+
+pub use blockstore::{Block, BlockError, Blockstore, Root};
+pub use clock::{Clock, SystemClock};
+pub use gossip::{Gossip, GossipError, GossipMessage, Topic};
+pub use ipfs::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink};
+pub use state::{
+    Changes, LocalEffect, PinChange, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver, StateError,
+    StateStore, StateView, UpdateFn,
+};
+pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};
+pub use transport::{CallHandler, MAX_MESSAGE, Purpose, Transport, TransportError};

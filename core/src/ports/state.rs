@@ -1,0 +1,209 @@
+//! The pinset and what belongs to it, on disk.
+//!
+//! Contract:
+//! * [`StateStore::update`] runs its function on a consistent view and writes what it returns in one atomic batch:
+//!   records, secondary indexes, digests, remembered outcomes, tracker records and the applied position, all or none.
+//!   It is not flushed: after a power cut the state may be older, never mixed, and the log brings it back;
+//! * updates are carried out one at a time, in the order of the calls;
+//! * a scan shows one instant: that of its first row. It holds a buffer, never the pinset, and a reader that stops
+//!   reading costs that buffer. Rows come in the order of [`order_key`](crate::consensus::digest::order_key);
+//!   a scan resumes after any CID, present or not;
+//! * a snapshot is made without walking the pinset and shows the instant it was made at;
+//! * installing a snapshot replaces the state; when it is cut off (kill, power), the next start finishes it or the
+//!   store refuses to open; the state in between is never served as if it were whole.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, StatusFilter, Timestamp};
+use futures::stream::BoxStream;
+
+use super::tracker_store::TrackerRecord;
+
+/// The store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Reading or writing failed.
+    #[error("the store cannot {operation}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        cause: BoxError,
+    },
+    /// What was read is not what was written.
+    #[error("the store holds a damaged record: {what}")]
+    Damaged {
+        /// Which record, and what is wrong with it.
+        what: String,
+    },
+    /// The store is being closed.
+    #[error("the store is closing")]
+    Closed,
+}
+
+impl StateError {
+    /// What the caller may do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Io { .. } | Self::Damaged { .. } => ErrorClass::Fatal,
+            Self::Closed => ErrorClass::Unavailable,
+        }
+    }
+}
+
+/// The sum of a shard's records: how many, and the set hash of [`crate::consensus::digest`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSum {
+    /// Number of pins in the shard.
+    pub pins: u64,
+    /// Set hash of the shard's records.
+    pub hash: [u8; 32],
+}
+
+/// Names a request for ever, so that a repeated one takes effect once. `minute` is the leader's time of the entry in
+/// minutes since the Unix epoch; remembered outcomes are dropped a minute at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestKey {
+    /// Minute of the entry that carried it.
+    pub minute: u64,
+    /// The caller's random number for it.
+    pub id: [u8; 16],
+}
+
+/// A pin before and after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinChange {
+    /// The pin.
+    pub cid: Cid,
+    /// What the store holds.
+    pub before: Option<Pin>,
+    /// What it shall hold.
+    pub after: Option<Pin>,
+}
+
+/// What one update writes.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Pins, each CID at most once.
+    pub pins: Vec<PinChange>,
+    /// New sums of the shards that changed.
+    pub shards: Vec<(u16, ShardSum)>,
+    /// Outcomes to remember.
+    pub outcomes: Vec<(RequestKey, Bytes)>,
+    /// Outcomes of minutes before this one are dropped.
+    pub forget_before_minute: Option<u64>,
+    /// Tracker records to write; `None` removes.
+    pub tracker: Vec<(Cid, Option<TrackerRecord>)>,
+    /// The applied position and membership, opaque to the store.
+    pub applied: Option<Bytes>,
+}
+
+/// A consistent view of the state, for [`UpdateFn`].
+pub trait StateView {
+    /// One pin.
+    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError>;
+    /// The sum of one shard.
+    fn shard(&self, shard: u16) -> Result<ShardSum, StateError>;
+    /// The remembered outcome of a request.
+    fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError>;
+    /// What the tracker knows of a pin.
+    fn tracked(&self, cid: &Cid) -> Result<Option<TrackerRecord>, StateError>;
+}
+
+/// Decides what to write from what is there. Runs on a storage thread: no waiting inside.
+pub type UpdateFn = Box<dyn FnOnce(&dyn StateView) -> Result<Changes, StateError> + Send>;
+
+/// What a changed pin means on this peer: the tracker record to write (`Some(None)` removes), or nothing to do.
+/// Used where the store itself finds the differences, when a snapshot is installed.
+pub type LocalEffect =
+    Arc<dyn Fn(Option<&Pin>, Option<&Pin>, Option<&TrackerRecord>) -> Option<Option<TrackerRecord>> + Send + Sync>;
+
+/// Which rows a scan shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// Every pin, and every tracker record whose pin is gone.
+    All {
+        /// Resume after this one.
+        after: Option<Cid>,
+    },
+    /// The pins allocated to a peer by name (not those that are everywhere).
+    ByPeer {
+        /// The peer.
+        peer: PeerId,
+        /// Resume after this one.
+        after: Option<Cid>,
+    },
+    /// The pins whose `expire_at` is set and not after `until`, soonest first.
+    Expiring {
+        /// The latest time to show.
+        until: Timestamp,
+    },
+    /// Rows whose tracker record is in one of the statuses.
+    ByStatus {
+        /// The statuses.
+        filter: StatusFilter,
+        /// Resume after this one.
+        after: Option<Cid>,
+    },
+}
+
+/// One row of a scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The pin's CID.
+    pub cid: Cid,
+    /// The pin; `None` when only the tracker still knows it.
+    pub pin: Option<Pin>,
+    /// What the tracker knows of it.
+    pub tracked: Option<TrackerRecord>,
+}
+
+/// A frozen state that can be sent to another peer, more than once.
+pub trait SnapshotHandle: fmt::Debug + Send + Sync + 'static {
+    /// The applied position it shows.
+    fn applied(&self) -> Bytes;
+    /// The content in chunks of at most 1 MiB; the last chunk carries an end mark, so that a cut is noticed.
+    fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>>;
+}
+
+/// Takes in a snapshot of another peer.
+#[async_trait]
+pub trait SnapshotReceiver: Send + 'static {
+    /// Keeps one chunk; chunks come in order.
+    async fn chunk(&mut self, chunk: Bytes) -> Result<(), StateError>;
+    /// Checks that the content is whole and makes it installable. `applied` as of the sender.
+    async fn finish(self: Box<Self>, applied: Bytes) -> Result<Arc<dyn SnapshotHandle>, StateError>;
+}
+
+/// Keeps the pinset.
+#[async_trait]
+pub trait StateStore: Send + Sync + 'static {
+    /// Reads, decides and writes in one step.
+    async fn update(&self, update: UpdateFn) -> Result<(), StateError>;
+    /// The applied position of the last update that wrote one.
+    async fn applied(&self) -> Result<Option<Bytes>, StateError>;
+    /// One pin.
+    async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError>;
+    /// Rows one after the other.
+    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>>;
+    /// The sums of all 4,096 shards, by shard, with the applied position of the same instant.
+    async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError>;
+    /// Number of pins; costs nothing.
+    fn pins(&self) -> u64;
+
+    /// Freezes the present state, replacing the last frozen one; between two updates, never within one.
+    async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError>;
+    /// The last frozen state, also of an earlier run.
+    async fn current_snapshot(&self) -> Result<Option<Arc<dyn SnapshotHandle>>, StateError>;
+    /// Begins to take in a snapshot; an unfinished earlier one is dropped.
+    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError>;
+    /// Replaces the state by a received snapshot, which becomes the last frozen one; its applied position becomes the
+    /// state's. The remembered outcomes and shard sums come from the snapshot; tracker records from `effect`, pin by
+    /// pin that differs.
+    async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError>;
+}

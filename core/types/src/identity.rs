@@ -1,0 +1,93 @@
+//! Who answers, and who sees whom.
+
+use std::collections::BTreeMap;
+
+use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
+
+use crate::peer::PeerId;
+
+/// What a peer says of itself (`GET /id`, `GET /peers`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Id {
+    /// The peer.
+    pub id: PeerId,
+    /// Where it listens, with `/p2p/<id>`.
+    #[serde(default)]
+    pub addresses: Vec<Multiaddr>,
+    /// The members, itself included, sorted.
+    #[serde(default)]
+    pub cluster_peers: Vec<PeerId>,
+    /// Known addresses of the other members.
+    #[serde(default)]
+    pub cluster_peers_addresses: Vec<Multiaddr>,
+    /// Version of the program.
+    #[serde(default)]
+    pub version: String,
+    /// Always empty, kept for clients.
+    #[serde(default)]
+    pub commit: String,
+    /// Protocol name of the calls between peers.
+    #[serde(default)]
+    pub rpc_protocol_version: String,
+    /// Why the rest is empty; empty when it is not.
+    #[serde(default)]
+    pub error: String,
+    /// Its IPFS node.
+    pub ipfs: IpfsId,
+    /// Its name for people.
+    #[serde(default)]
+    pub peername: String,
+}
+
+impl Id {
+    /// The protocol name in [`Id::rpc_protocol_version`].
+    pub const RPC_PROTOCOL: &'static str = "/ipfscluster/1.0/rpc";
+
+    /// What is known of a peer that did not answer.
+    pub fn unreachable(id: PeerId, error: String) -> Self {
+        Self {
+            id,
+            addresses: Vec::new(),
+            cluster_peers: Vec::new(),
+            cluster_peers_addresses: Vec::new(),
+            version: String::new(),
+            commit: String::new(),
+            rpc_protocol_version: String::new(),
+            error,
+            ipfs: IpfsId::default(),
+            peername: String::new(),
+        }
+    }
+}
+
+/// What an IPFS node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpfsId {
+    /// The node's peer id; empty when it does not answer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// Where it listens.
+    #[serde(default)]
+    pub addresses: Vec<Multiaddr>,
+    /// Why the rest is empty; empty when it is not.
+    #[serde(default)]
+    pub error: String,
+}
+
+/// Who is connected to whom (`GET /health/graph`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectGraph {
+    /// The peer that was asked.
+    pub cluster_id: PeerId,
+    /// Peer to its name.
+    pub id_to_peername: BTreeMap<String, String>,
+    /// IPFS node to the nodes it is connected to.
+    pub ipfs_links: BTreeMap<String, Vec<String>>,
+    /// Peer to the peers it is connected to.
+    pub cluster_links: BTreeMap<String, Vec<String>>,
+    /// Peer to whether the asked peer trusts it.
+    pub cluster_trust_links: BTreeMap<String, bool>,
+    /// Peer to its IPFS node.
+    pub cluster_to_ipfs: BTreeMap<String, String>,
+}

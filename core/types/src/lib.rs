@@ -1,0 +1,36 @@
+//! What crosses a boundary: every value that two packages speak of or a user sees.
+//!
+//! No runtime, no I/O, no logic beyond parsing, checking and formatting. JSON shapes are those of the REST API of
+//! ipfs-cluster v1.1.6, so a change here is a change for users' programs.
+
+mod add;
+mod cid;
+mod error;
+mod identity;
+mod metric;
+mod page;
+mod peer;
+mod pin;
+mod replication;
+mod repo;
+mod state;
+mod status;
+mod time;
+
+pub use add::{AddFormat, AddLayout, AddParams, AddedOutput};
+pub use cid::{Cid, CidError, Codec};
+pub use error::{BoxError, ErrorChain, ErrorClass, WireError};
+pub use identity::{ConnectGraph, Id, IpfsId};
+pub use metric::{Alert, Metric, PingValue};
+pub use multiaddr::{Multiaddr, Protocol};
+pub use page::{Page, PageLimit};
+pub use peer::{PeerId, PeerIdError, parse_peer_id};
+pub use pin::{Pin, PinDepth, PinMode, PinOptions, PinType, PinTypeFilter};
+pub use replication::{ReplicationError, ReplicationFactor};
+pub use repo::{GcKey, GlobalRepoGc, RepoGc, RepoStat};
+pub use state::{Role, StateReport};
+pub use status::{GlobalPinInfo, PinInfo, PinInfoShort, StatusFilter, TrackerStatus};
+pub use time::{GoDuration, TimeError, Timestamp};
+
+/// The version every binary and `GET /version` report.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
