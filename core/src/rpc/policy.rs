@@ -16,10 +16,10 @@ pub fn access(call: &Call) -> Access {
     match call {
         // A peer that wants to join is not a member yet.
         Call::Id | Call::Reserve | Call::Join { .. } => Access::Open,
-        // Comes after the removal, hence from a peer that the removed one may know no longer.
-        Call::Removed { .. } => Access::Members,
-        Call::Submit { .. }
+        Call::Removed { .. }
+        | Call::Submit { .. }
         | Call::ReadIndex
+        | Call::JoinFor { .. }
         | Call::RemovePeer { .. }
         | Call::Status { .. }
         | Call::StatusPage { .. }

@@ -38,6 +38,15 @@ pub enum Call {
         /// Where to reach me.
         addresses: Vec<Multiaddr>,
     },
+    /// Make another peer, which asked me, a member (the leader answers).
+    JoinFor {
+        /// The peer that joins.
+        peer: PeerId,
+        /// The reserved raft id.
+        node_id: u64,
+        /// Where to reach it.
+        addresses: Vec<Multiaddr>,
+    },
     /// Remove a member (the leader answers).
     RemovePeer {
         /// The member.

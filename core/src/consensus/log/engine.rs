@@ -113,6 +113,7 @@ pub struct LogConsensus {
     state: Arc<dyn StateStore>,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
+    removed: watch::Sender<bool>,
     pub(super) position: watch::Receiver<Position>,
 }
 
@@ -166,7 +167,14 @@ impl LogConsensus {
         let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state));
         parts.server.serve_raft(Arc::new(receiver));
 
-        let position = position::follow(raft.clone(), node_id, peer, Arc::clone(&parts.transport), applied.clone(), tasks);
+        let removed = watch::Sender::new(false);
+        let sources = position::Sources {
+            raft: raft.clone(),
+            applied: applied.clone(),
+            removed: removed.subscribe(),
+            transport: Arc::clone(&parts.transport),
+        };
+        let position = position::follow(sources, node_id, peer, tasks);
         let entries = Arc::new(RaftEntries { raft: raft.clone(), position: position.clone() });
         let sequencer = Sequencer::start(entries, Arc::clone(&parts.state), parts.allocator, parts.clock, tasks);
         let node = Arc::new(Self {
@@ -179,6 +187,7 @@ impl LogConsensus {
             state: parts.state,
             sequencer,
             applied,
+            removed,
             position,
         });
         membership::balance_voters(Arc::clone(&node), tasks);
@@ -278,6 +287,14 @@ impl LogConsensus {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ConsensusError::Stopped { reason: "the state machine has ended".to_owned() }),
             Err(_) => Err(ConsensusError::OutcomeUnknown { after: timeout }),
+        }
+    }
+
+    /// A member says that this node was removed. It is believed if it leads as far as is known here, since a removed
+    /// node may never hear of its removal through the log.
+    pub fn told_removed(&self, from: PeerId, node_id: NodeId) {
+        if node_id == self.node_id && self.position.borrow().leader == Some(from) {
+            self.removed.send_replace(true);
         }
     }
 

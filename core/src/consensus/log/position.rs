@@ -13,15 +13,26 @@ use crate::consensus::{Member, Position};
 use crate::ports::Transport;
 use crate::task::{OnExit, TaskGroup};
 
+/// What a position is told from.
+pub(super) struct Sources {
+    /// The node itself.
+    pub(super) raft: Raft,
+    /// Every index as soon as it is applied.
+    pub(super) applied: watch::Receiver<u64>,
+    /// Whether the leader said that this node was removed.
+    pub(super) removed: watch::Receiver<bool>,
+    /// What keeps the members connected.
+    pub(super) transport: Arc<dyn Transport>,
+}
+
 /// Follows openraft's metrics for as long as the node runs, and stays connected to every member.
 pub(super) fn follow(
-    raft: Raft,
+    sources: Sources,
     node_id: NodeId,
     peer: PeerId,
-    transport: Arc<dyn Transport>,
-    mut applied: watch::Receiver<u64>,
     tasks: &TaskGroup,
 ) -> watch::Receiver<Position> {
+    let Sources { raft, mut applied, mut removed, transport } = sources;
     let mut metrics = raft.metrics();
     let first = translate(&metrics.borrow_watched().clone(), node_id, *applied.borrow(), false);
     let (sender, receiver) = watch::channel(first);
@@ -37,7 +48,8 @@ pub(super) fn follow(
                 let before = sender.borrow();
                 before.removed || before.members.iter().any(|member| member.node_id == node_id)
             };
-            let next = translate(&now, node_id, *applied.borrow_and_update(), was_member);
+            let mut next = translate(&now, node_id, *applied.borrow_and_update(), was_member);
+            next.removed |= *removed.borrow_and_update();
             keep_in_touch(&sender.borrow(), &next, peer, transport.as_ref());
             sender.send_if_modified(|current| {
                 let changed = *current != next;
@@ -48,6 +60,7 @@ pub(super) fn follow(
                 () = stop.cancelled() => return Ok(()),
                 changed = metrics.changed() => if changed.is_err() { return Ok(()) },
                 changed = applied.changed() => if changed.is_err() { return Ok(()) },
+                changed = removed.changed() => if changed.is_err() { return Ok(()) },
             }
         }
     });
