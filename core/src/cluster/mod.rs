@@ -3,6 +3,9 @@
 //! [`ClusterService`] is the facade that the REST API and the calls between peers stand on. Every error is a
 //! [`WireError`]: its class says what the caller may do, its message is what the user sees.
 
+pub mod expiry;
+pub mod repin;
+
 use async_trait::async_trait;
 use cluster_types::{
     AddParams, AddedOutput, Alert, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions,
