@@ -11,6 +11,8 @@ mod pin;
 mod recover;
 mod service;
 mod status;
+pub mod expiry;
+pub mod repin;
 
 use async_trait::async_trait;
 use cluster_types::{
