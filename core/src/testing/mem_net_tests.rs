@@ -4,8 +4,11 @@ use super::*;
 use crate::testing::suite;
 use crate::testing::suite::transport::{NetworkFactory, TestPeer};
 
-/// Networks in memory; the seed is printed with a failure by the assertion that fails in a single-threaded run.
-struct InMemory;
+/// Networks in memory, kept as long as the factory: peers hold theirs weakly.
+#[derive(Default)]
+struct InMemory {
+    nets: Mutex<Vec<MemNet>>,
+}
 
 #[async_trait]
 impl NetworkFactory for InMemory {
@@ -17,8 +20,7 @@ impl NetworkFactory for InMemory {
                 TestPeer { transport: Arc::clone(&peer) as Arc<dyn Transport>, gossip: peer }
             })
             .collect();
-        // Peers hold the network weakly; it lives as long as the test process.
-        std::mem::forget(net);
+        self.nets.lock().push(net);
         peers
     }
 
@@ -54,12 +56,12 @@ async fn echo(from: &MemPeer, to: &MemPeer) -> Result<Bytes, TransportError> {
 
 #[tokio::test(start_paused = true)]
 async fn the_double_keeps_the_contract_of_calls() {
-    suite::transport::run_all(&InMemory).await;
+    suite::transport::run_all(&InMemory::default()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_double_keeps_the_contract_of_gossip() {
-    suite::gossip::run_all(&InMemory).await;
+    suite::gossip::run_all(&InMemory::default()).await;
 }
 
 #[tokio::test(start_paused = true)]
