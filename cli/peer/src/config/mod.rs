@@ -12,6 +12,7 @@ mod document;
 mod environment;
 mod error;
 mod folder;
+mod identity;
 mod load;
 mod sections;
 mod table;
@@ -24,6 +25,7 @@ mod write;
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::ConfigError;
 pub use folder::{ConfigFolder, ExecutionLock, random_free_port};
+pub use identity::{ensure_identity, load_identity};
 pub use load::{Loaded, load};
 pub use sections::{
     AllocatorConfig, BasicAuth, ClusterConfig, Config, ConnectionLimits, ConsensusConfig, ConsensusMode,
