@@ -81,8 +81,8 @@ impl Blockstore for BlockStore {
     async fn size(&self, multihash: &[u8]) -> Result<Option<u64>, BlockError> {
         let key = multihash.to_vec();
         self.run(move |engine| {
-            let length = engine.length(Family::Blocks, &key)?;
-            Ok(length.map(|length| u64::try_from(length).unwrap_or(u64::MAX)))
+            let size = engine.get(Family::BlockSizes, &key)?;
+            size.map(|bytes| codec::decode_number("size of a block", &bytes)).transpose()
         })
         .await
     }
@@ -92,9 +92,11 @@ impl Blockstore for BlockStore {
             let mut batch = WriteBatch::default();
             for block in blocks {
                 let key = block.cid.hash_bytes();
-                if engine.may_contain(Family::Blocks, &key) && engine.length(Family::Blocks, &key)?.is_some() {
+                if engine.get(Family::BlockSizes, &key)?.is_some() {
                     continue;
                 }
+                let size = u64::try_from(block.data.len()).unwrap_or(u64::MAX);
+                engine.put(&mut batch, Family::BlockSizes, &key, codec::encode_number(size));
                 engine.put(&mut batch, Family::Blocks, key, &block.data);
                 if batch.size_in_bytes() >= BATCH_BYTES {
                     engine.write(std::mem::take(&mut batch))?;
@@ -111,6 +113,7 @@ impl Blockstore for BlockStore {
                 let mut batch = WriteBatch::default();
                 for key in some {
                     engine.delete(&mut batch, Family::Blocks, key);
+                    engine.delete(&mut batch, Family::BlockSizes, key);
                 }
                 engine.write(batch)?;
             }
@@ -123,10 +126,10 @@ impl Blockstore for BlockStore {
         self.run(move |engine| {
             let from = after.map(keys::successor).unwrap_or_default();
             let moment = engine.moment();
-            let mut rows = moment.keys(Family::Blocks, &from);
+            let mut rows = moment.rows(Family::BlockSizes, &from, None);
             let mut found = Vec::new();
             while found.len() < limit {
-                let Some(key) = rows.next_key()? else { break };
+                let Some((key, _size)) = rows.next()? else { break };
                 found.push(key);
             }
             Ok(found)

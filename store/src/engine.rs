@@ -113,17 +113,6 @@ impl Engine {
         self.db.get_cf(&self.handle(family), key).failed_to("read a record")
     }
 
-    /// The length of a value, without copying it.
-    pub(crate) fn length(&self, family: Family, key: &[u8]) -> Result<Option<usize>, StateError> {
-        let value = self.db.get_pinned_cf(&self.handle(family), key).failed_to("read a record")?;
-        Ok(value.map(|value| value.len()))
-    }
-
-    /// Whether a key may be there; `false` is certain and costs no read.
-    pub(crate) fn may_contain(&self, family: Family, key: &[u8]) -> bool {
-        self.db.key_may_exist_cf(&self.handle(family), key)
-    }
-
     /// A view that does not change.
     pub(crate) fn moment(&self) -> Moment<'_> {
         Moment { engine: self, snapshot: self.db.snapshot() }
@@ -215,16 +204,6 @@ impl<'a> Moment<'a> {
         Rows { rows, begun: false }
     }
 
-    /// The keys of a family from `from` on, without reading blobs.
-    pub(crate) fn keys(&self, family: Family, from: &[u8]) -> Rows<'_> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(from);
-        options.set_allow_unprepared_value(true);
-        let mut rows = self.snapshot.raw_iterator_cf_opt(&self.engine.handle(family), options);
-        rows.seek(from);
-        Rows { rows, begun: false }
-    }
-
     /// The last row of a family from `from` on.
     pub(crate) fn last(&self, family: Family, from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
         let mut options = ReadOptions::default();
@@ -243,18 +222,6 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The next key.
-    pub(crate) fn next_key(&mut self) -> Result<Option<Vec<u8>>, StateError> {
-        if self.begun && self.rows.valid() {
-            self.rows.next();
-        }
-        self.begun = true;
-        match self.rows.key() {
-            Some(key) => Ok(Some(key.to_vec())),
-            None => self.rows.status().failed_to("read keys").map(|()| None),
-        }
-    }
-
     /// The next row.
     pub(crate) fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
         if self.begun && self.rows.valid() {
@@ -297,7 +264,7 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_metadata_block_size(4 << 10);
     table.set_block_size(16 << 10);
-    if matches!(family, Family::Pins | Family::Tracker | Family::Outcomes | Family::Blocks) {
+    if matches!(family, Family::Pins | Family::Tracker | Family::Outcomes | Family::BlockSizes) {
         table.set_bloom_filter(FILTER_BITS, false);
         table.set_partition_filters(true);
     }

@@ -40,6 +40,8 @@ pub(crate) enum Family {
     TrackerStatus,
     /// Blocks; in the database of the blocks.
     Blocks,
+    /// Sizes of blocks, so that listing and asking does not read them; in the database of the blocks.
+    BlockSizes,
     /// Roots; in the database of the blocks.
     Roots,
 }
@@ -62,7 +64,7 @@ impl Family {
     ];
 
     /// The families of the blocks' database.
-    pub(crate) const BLOCKS: [Self; 3] = [Self::Blocks, Self::Roots, Self::Meta];
+    pub(crate) const BLOCKS: [Self; 4] = [Self::Blocks, Self::BlockSizes, Self::Roots, Self::Meta];
 
     /// The name on disk.
     pub(crate) fn name(self) -> &'static str {
@@ -80,6 +82,7 @@ impl Family {
             Self::TrackerDue => "tracker_due",
             Self::TrackerStatus => "tracker_status",
             Self::Blocks => "blocks",
+            Self::BlockSizes => "block_sizes",
             Self::Roots => "roots",
         }
     }
@@ -140,6 +143,7 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     },
     KeyKind { family: Family::TrackerStatus, prefix: b"", layout: "status u16, shard u16, CID -> nothing" },
     KeyKind { family: Family::Blocks, prefix: b"", layout: "multihash -> block" },
+    KeyKind { family: Family::BlockSizes, prefix: b"", layout: "multihash -> u64" },
     KeyKind { family: Family::Roots, prefix: b"", layout: "CID -> root" },
 ];
 
