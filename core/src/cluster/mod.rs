@@ -3,6 +3,17 @@
 //! [`ClusterService`] is the facade that the REST API and the calls between peers stand on. Every error is a
 //! [`WireError`]: its class says what the caller may do, its message is what the user sees.
 
+mod add;
+mod allocator;
+mod answer;
+mod peers;
+mod pin;
+mod recover;
+mod service;
+mod status;
+pub mod expiry;
+pub mod repin;
+
 use async_trait::async_trait;
 use cluster_types::{
     AddParams, AddedOutput, Alert, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions,
@@ -10,6 +21,9 @@ use cluster_types::{
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
+
+pub use allocator::MetricAllocator;
+pub use service::{Cluster, ClusterParts, ClusterSettings};
 
 /// The text of every "no such pin"; clients compare it.
 pub const NOT_PINNED: &str = "pin is not part of the pinset";

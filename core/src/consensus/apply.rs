@@ -1,1 +1,268 @@
-//! (in work)
+//! Carries out log entries: pure, and the judge of every operation.
+//!
+//! **Invariant:** what is written depends on the state and the entries alone, so every peer that applies the same log
+//! holds the same. Only the tracker records (what this peer has to do about a pin) are local.
+//! **Invariant:** an operation whose request was carried out before changes nothing and gets the same answer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use cluster_types::{Cid, ErrorClass, Pin, PinMode, PinType, Timestamp, WireError};
+
+use super::Outcome;
+use super::digest::shard_of;
+use super::operation::{Entry, Operation, Proposed, decode_pin, encode_pin, normalised};
+use crate::cluster::NOT_PINNED;
+use crate::ports::{Changes, LocalEffect, PinChange, RequestKey, ShardSum, StateError, StateView};
+
+/// How many minutes the outcome of a request is remembered, beside the current one. A caller gives up after half a
+/// minute, so two whole minutes cover every repetition.
+pub const REMEMBERED_MINUTES: u64 = 2;
+
+/// What applying entries gives.
+#[derive(Debug)]
+pub struct Applied {
+    /// What to write; the applied position is left to the caller.
+    pub changes: Changes,
+    /// The outcomes, entry by entry, operation by operation.
+    pub answers: Vec<Vec<Outcome>>,
+    /// The log's clock after the last entry: the greatest time of any entry so far.
+    pub clock: Timestamp,
+}
+
+/// Carries out `entries` on `view`. `clock` is the log's clock before them.
+pub fn apply<'a>(
+    view: &dyn StateView,
+    clock: Timestamp,
+    entries: impl IntoIterator<Item = &'a Entry>,
+    effect: &LocalEffect,
+) -> Result<Applied, StateError> {
+    let mut work = Work { view, clock, pins: BTreeMap::new(), outcomes: HashMap::new() };
+    let mut answers = Vec::new();
+    let mut minute_moved = false;
+    for entry in entries {
+        let before = minute(work.clock);
+        work.clock = work.clock.max(entry.time);
+        minute_moved |= minute(work.clock) != before;
+        let outcomes = entry.operations.iter().map(|proposed| work.once(proposed)).collect::<Result<_, _>>()?;
+        answers.push(outcomes);
+    }
+    let clock = work.clock;
+    let changes = work.into_changes(minute_moved, effect)?;
+    Ok(Applied { changes, answers, clock })
+}
+
+struct Work<'a> {
+    view: &'a dyn StateView,
+    clock: Timestamp,
+    /// Pins touched so far: as stored, and as they are now.
+    pins: BTreeMap<Vec<u8>, Touched>,
+    outcomes: HashMap<[u8; 16], (u64, Bytes)>,
+}
+
+struct Touched {
+    cid: Cid,
+    before: Option<Pin>,
+    now: Option<Pin>,
+}
+
+impl Work<'_> {
+    /// Carries out an operation unless its request was carried out before.
+    fn once(&mut self, proposed: &Proposed) -> Result<Outcome, StateError> {
+        if matches!(proposed.operation, Operation::Reserve) {
+            return Ok(Outcome::Unchanged);
+        }
+        if let Some(known) = self.remembered(&proposed.id)? {
+            return self.recall(proposed, &known);
+        }
+        let outcome = self.carry_out(&proposed.operation)?;
+        let packed = pack(&outcome);
+        self.outcomes.insert(proposed.id, (minute(self.clock), packed));
+        Ok(outcome)
+    }
+
+    fn carry_out(&mut self, operation: &Operation) -> Result<Outcome, StateError> {
+        let clock = self.clock;
+        match operation {
+            Operation::Put(pin) => {
+                let pin = normalised(pin.as_ref().clone());
+                let touched = self.touch(&pin.cid)?;
+                if let Err(refusal) = check_replacement(touched.now.as_ref(), &pin) {
+                    return Ok(Outcome::Refused(refusal));
+                }
+                touched.now = Some(pin.clone());
+                Ok(Outcome::Pinned(Box::new(pin)))
+            }
+            Operation::Reallocate { pin, was } => {
+                let touched = self.touch(&pin.cid)?;
+                let Some(now) = touched.now.as_mut().filter(|now| now.allocations == *was) else {
+                    return Ok(Outcome::Unchanged);
+                };
+                now.allocations.clone_from(&pin.allocations);
+                now.timestamp = pin.timestamp.whole_seconds();
+                Ok(Outcome::Pinned(Box::new(now.clone())))
+            }
+            Operation::Remove { cid } => {
+                let touched = self.touch(cid)?;
+                if let Err(refusal) = check_removal(touched.now.as_ref()) {
+                    return Ok(Outcome::Refused(refusal));
+                }
+                Ok(touched.now.take().map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
+            }
+            Operation::Expire { cid } => {
+                let touched = self.touch(cid)?;
+                let over = touched.now.as_ref().is_some_and(|pin| {
+                    let end = pin.options.expire_at;
+                    !end.is_zero() && end <= clock
+                });
+                if !over {
+                    return Ok(Outcome::Unchanged);
+                }
+                Ok(touched.now.take().map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
+            }
+            Operation::Reserve => Ok(Outcome::Unchanged),
+        }
+    }
+
+    fn touch(&mut self, cid: &Cid) -> Result<&mut Touched, StateError> {
+        use std::collections::btree_map::Entry as Slot;
+        match self.pins.entry(super::digest::order_key(cid)) {
+            Slot::Occupied(slot) => Ok(slot.into_mut()),
+            Slot::Vacant(slot) => {
+                let before = self.view.pin(cid)?;
+                Ok(slot.insert(Touched { cid: *cid, now: before.clone(), before }))
+            }
+        }
+    }
+
+    fn remembered(&self, id: &[u8; 16]) -> Result<Option<Bytes>, StateError> {
+        if let Some((_, known)) = self.outcomes.get(id) {
+            return Ok(Some(known.clone()));
+        }
+        let minute = minute(self.clock);
+        for minute in (minute.saturating_sub(REMEMBERED_MINUTES)..=minute).rev() {
+            if let Some(known) = self.view.outcome(&RequestKey { minute, id: *id })? {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
+    }
+
+    fn recall(&mut self, proposed: &Proposed, packed: &Bytes) -> Result<Outcome, StateError> {
+        let damaged = |what: String| StateError::Damaged { what: format!("remembered outcome: {what}") };
+        match packed.split_first() {
+            Some((&PINNED, _)) => {
+                let asked = match &proposed.operation {
+                    Operation::Put(pin) | Operation::Reallocate { pin, .. } => pin.as_ref().clone(),
+                    Operation::Remove { .. } | Operation::Expire { .. } | Operation::Reserve => {
+                        return Ok(Outcome::Unchanged);
+                    }
+                };
+                let now = self.touch(&asked.cid)?.now.clone();
+                Ok(Outcome::Pinned(Box::new(now.unwrap_or_else(|| normalised(asked)))))
+            }
+            Some((&UNPINNED, pin)) => {
+                let pin = decode_pin(pin).map_err(|error| damaged(error.to_string()))?;
+                Ok(Outcome::Unpinned(Box::new(pin)))
+            }
+            Some((&UNCHANGED, _)) => Ok(Outcome::Unchanged),
+            Some((&REFUSED, rest)) => {
+                let refusal = rmp_serde::from_slice(rest).map_err(|error| damaged(error.to_string()))?;
+                Ok(Outcome::Refused(refusal))
+            }
+            Some(_) | None => Err(damaged("unknown kind".to_owned())),
+        }
+    }
+
+    fn into_changes(self, minute_moved: bool, effect: &LocalEffect) -> Result<Changes, StateError> {
+        let mut shards: BTreeMap<u16, ShardSum> = BTreeMap::new();
+        let mut changes = Changes::default();
+        for touched in self.pins.into_values() {
+            if touched.before == touched.now {
+                continue;
+            }
+            let shard = shard_of(&touched.cid);
+            let sum = match shards.entry(shard) {
+                std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
+                std::collections::btree_map::Entry::Vacant(slot) => slot.insert(self.view.shard(shard)?),
+            };
+            if let Some(before) = &touched.before {
+                sum.remove(before);
+            }
+            if let Some(now) = &touched.now {
+                sum.add(now);
+            }
+            let tracked = self.view.tracked(&touched.cid)?;
+            if let Some(record) = effect(touched.before.as_ref(), touched.now.as_ref(), tracked.as_ref()) {
+                changes.tracker.push((touched.cid, record));
+            }
+            changes.pins.push(PinChange { cid: touched.cid, before: touched.before, after: touched.now });
+        }
+        changes.shards = shards.into_iter().collect();
+        changes.outcomes =
+            self.outcomes.into_iter().map(|(id, (minute, packed))| (RequestKey { minute, id }, packed)).collect();
+        changes.outcomes.sort_unstable_by_key(|(key, _)| *key);
+        changes.forget_before_minute = minute_moved.then(|| minute(self.clock).saturating_sub(REMEMBERED_MINUTES));
+        Ok(changes)
+    }
+}
+
+const PINNED: u8 = 1;
+const UNPINNED: u8 = 2;
+const UNCHANGED: u8 = 3;
+const REFUSED: u8 = 4;
+
+/// An outcome as it is remembered: a pinned one is read from the state again, so only what is gone is kept.
+fn pack(outcome: &Outcome) -> Bytes {
+    let (kind, rest) = match outcome {
+        Outcome::Pinned(_) => (PINNED, Vec::new()),
+        Outcome::Unpinned(pin) => (UNPINNED, encode_pin(pin)),
+        Outcome::Unchanged => (UNCHANGED, Vec::new()),
+        Outcome::Refused(refusal) => {
+            (REFUSED, rmp_serde::to_vec_named(refusal).expect("a class and a text always encode"))
+        }
+    };
+    let mut packed = vec![kind];
+    packed.extend_from_slice(&rest);
+    packed.into()
+}
+
+fn minute(clock: Timestamp) -> u64 {
+    u64::try_from(clock.unix_seconds() / 60).unwrap_or(0)
+}
+
+/// Whether `new` may take the place of `old`.
+fn check_replacement(old: Option<&Pin>, new: &Pin) -> Result<(), WireError> {
+    let Some(old) = old else { return Ok(()) };
+    if old.kind != new.kind {
+        return Err(WireError::new(
+            ErrorClass::Conflict,
+            format!(
+                "cannot repin CID with different tracking method, clear state with pin rm to proceed. New: {}. Was: {}",
+                new.kind, old.kind
+            ),
+        ));
+    }
+    if old.max_depth.mode() == PinMode::Recursive && new.max_depth.mode() == PinMode::Direct {
+        return Err(WireError::new(
+            ErrorClass::Conflict,
+            "cannot repin a CID which is already pinned in recursive mode (new pin is pinned as direct). Unpin it first.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a pin may be removed by itself.
+fn check_removal(pin: Option<&Pin>) -> Result<(), WireError> {
+    let refuse = |text| Err(WireError::new(ErrorClass::Conflict, text));
+    match pin.map(|pin| pin.kind) {
+        None => Err(WireError::new(ErrorClass::NotFound, NOT_PINNED)),
+        Some(PinType::Shard) => refuse("cannot unpin a shard directly. Unpin content root CID instead"),
+        Some(PinType::ClusterDag) => refuse("cannot unpin a Cluster DAG directly. Unpin content root CID instead"),
+        Some(PinType::Data | PinType::Meta) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

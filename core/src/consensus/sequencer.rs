@@ -1,1 +1,380 @@
-//! (in work)
+//! The leader's front: turns wishes into decisions and puts everything that waits into the next entry.
+//!
+//! There is no timer. An entry leaves as soon as one of [`IN_FLIGHT`] places is free, with all that has come in
+//! meanwhile: a lone writer never waits for company, and a crowd shares one flush.
+//!
+//! **Invariant:** a decision is made against one view of the state, one set of metrics, and what is in flight before
+//! it, so two wishes for one CID never undo each other's allocation.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cluster_types::{
+    BoxError, Cid, ErrorClass, PeerId, Pin, PinType, ReplicationFactor, Timestamp, WireError,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::operation::{Entry, Operation, Proposed, encode_pin};
+use super::{Outcome, Receipt, Request};
+use crate::cluster::NOT_PINNED;
+use crate::ports::{Clock, StateStore, StateView};
+use crate::task::{OnExit, TaskGroup};
+
+/// Entries under way at a time: one is being written while the next is being filled.
+const IN_FLIGHT: usize = 2;
+/// Most operations in one entry.
+const MAX_OPERATIONS: usize = 1024;
+/// Most bytes of pins in one entry; one pin more may go over it.
+const MAX_ENTRY_BYTES: usize = 256 * 1024;
+/// The largest pin accepted, in encoded bytes: names and metadata are for people, not for content.
+const MAX_PIN_BYTES: usize = 64 * 1024;
+/// Requests that may wait: 16 full entries. More are refused.
+const QUEUE: usize = 16 * MAX_OPERATIONS;
+
+/// What is to be allocated.
+#[derive(Clone, Copy, Debug)]
+pub struct AllocationQuestion<'a> {
+    /// How many copies are wanted.
+    pub replication: ReplicationFactor,
+    /// Who holds it now.
+    pub current: &'a [PeerId],
+    /// Peers the user would like to have it.
+    pub preferred: &'a [PeerId],
+    /// Peers that must not hold it.
+    pub excluded: &'a [PeerId],
+}
+
+/// Chooses who holds pins, by what is known of the peers now.
+pub trait Allocator: Send + Sync + 'static {
+    /// What is known now, for all decisions of one entry.
+    fn snapshot(&self, members: &[PeerId]) -> Box<dyn AllocationSnapshot>;
+}
+
+/// What was known of the peers at one instant.
+pub trait AllocationSnapshot: Send + 'static {
+    /// Who holds a pin; empty means every peer.
+    fn allocate(&self, question: &AllocationQuestion<'_>) -> Result<Vec<PeerId>, WireError>;
+}
+
+/// A request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This peer does not lead, or is not sure any more. Nothing was written.
+    #[error("this peer does not lead")]
+    NotLeader,
+    /// Too many requests wait. Nothing was written.
+    #[error("too many writes are waiting")]
+    Overloaded,
+    /// Leadership was lost on the way; the entry may or may not survive.
+    #[error("leadership was lost before the write was on a quorum")]
+    Unknown,
+    /// Ordering has stopped on this peer.
+    #[error("ordering has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Where entries go: the raft log.
+#[async_trait]
+pub trait EntryLog: Send + Sync + 'static {
+    /// The members, sorted.
+    fn members(&self) -> Vec<PeerId>;
+    /// Appends an entry and returns when it is on a quorum and applied here: its term, index and outcomes.
+    async fn append(&self, entry: Entry) -> Result<(u64, u64, Vec<Outcome>), ProposeError>;
+}
+
+/// Handle of the sequencer.
+#[derive(Clone, Debug)]
+pub struct Sequencer {
+    queue: mpsc::Sender<Ticket>,
+}
+
+struct Ticket {
+    id: [u8; 16],
+    request: Request,
+    answer: oneshot::Sender<Result<Receipt, ProposeError>>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl Sequencer {
+    /// Starts a sequencer in front of `log`.
+    pub fn start(
+        log: Arc<dyn EntryLog>,
+        state: Arc<dyn StateStore>,
+        allocator: Arc<dyn Allocator>,
+        clock: Arc<dyn Clock>,
+        tasks: &TaskGroup,
+    ) -> Self {
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let work = Work { log, state, allocator, clock, in_flight: Arc::default() };
+        let stop = tasks.stop_token();
+        tasks.spawn("sequencer", OnExit::StopPeer, async move {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                result = work.run(requests) => result,
+            }
+        });
+        Self { queue }
+    }
+
+    /// Has a request decided, ordered and applied. A repetition carries the same `id`.
+    pub async fn propose(&self, id: [u8; 16], request: Request) -> Result<Receipt, ProposeError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Ticket { id, request, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped("the peer is stopping".to_owned()),
+        })?;
+        answered.await.unwrap_or(Err(ProposeError::Unknown))
+    }
+}
+
+/// Pins of entries that are not applied yet, by CID, with the batch that put them there.
+type InFlight = Arc<Mutex<HashMap<Cid, (u64, Option<Pin>)>>>;
+
+struct Work {
+    log: Arc<dyn EntryLog>,
+    state: Arc<dyn StateStore>,
+    allocator: Arc<dyn Allocator>,
+    clock: Arc<dyn Clock>,
+    in_flight: InFlight,
+}
+
+impl Work {
+    async fn run(self, mut requests: mpsc::Receiver<Ticket>) -> Result<(), BoxError> {
+        let places = Arc::new(Semaphore::new(IN_FLIGHT));
+        let mut jobs = JoinSet::new();
+        let mut batch = 0;
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await?;
+            while jobs.try_join_next().is_some() {}
+            let mut tickets = Vec::new();
+            if requests.recv_many(&mut tickets, MAX_OPERATIONS).await == 0 {
+                return Ok(());
+            }
+            batch += 1;
+            let entries = self.decide_all(batch, tickets).await?;
+            let log = Arc::clone(&self.log);
+            let in_flight = Arc::clone(&self.in_flight);
+            jobs.spawn(async move {
+                let appends = entries.into_iter().map(|filled| filled.append(log.as_ref()));
+                futures::future::join_all(appends).await;
+                in_flight.lock().retain(|_, (owner, _)| *owner != batch);
+                drop(place);
+            });
+        }
+    }
+
+    /// Decides every ticket and fills entries with what must be written.
+    async fn decide_all(&self, batch: u64, tickets: Vec<Ticket>) -> Result<Vec<Filled>, BoxError> {
+        let now = self.clock.now();
+        let allocation = self.allocator.snapshot(&self.log.members());
+        let in_flight = Arc::clone(&self.in_flight);
+        let (decided, result) = oneshot::channel();
+        let read = move |view: &dyn StateView| {
+            let mut in_flight = in_flight.lock();
+            let mut filling = Filling { now, batch, entries: Vec::new() };
+            for ticket in tickets {
+                let context = Context { view, in_flight: &in_flight, allocation: allocation.as_ref(), now };
+                let decision = context.decide(&ticket.request);
+                filling.take(ticket, decision, &mut in_flight);
+            }
+            drop(decided.send(filling.entries));
+            Ok(())
+        };
+        self.state.read(Box::new(read)).await?;
+        Ok(result.await?)
+    }
+}
+
+/// An entry and who waits for it.
+struct Filled {
+    entry: Entry,
+    bytes: usize,
+    answers: Vec<oneshot::Sender<Result<Receipt, ProposeError>>>,
+}
+
+impl Filled {
+    async fn append(self, log: &dyn EntryLog) {
+        match log.append(self.entry).await {
+            Ok((term, index, outcomes)) => {
+                for (answer, outcome) in self.answers.into_iter().zip(outcomes) {
+                    drop(answer.send(Ok(Receipt { term, index, outcome })));
+                }
+            }
+            Err(error) => {
+                for answer in self.answers {
+                    drop(answer.send(Err(error.clone())));
+                }
+            }
+        }
+    }
+}
+
+struct Filling {
+    now: Timestamp,
+    batch: u64,
+    entries: Vec<Filled>,
+}
+
+impl Filling {
+    fn take(
+        &mut self,
+        ticket: Ticket,
+        decision: Result<Decision, WireError>,
+        in_flight: &mut HashMap<Cid, (u64, Option<Pin>)>,
+    ) {
+        let operation = match decision {
+            Ok(Decision::Write(operation)) => operation,
+            Ok(Decision::Nothing) => return answer_at_once(ticket, Outcome::Unchanged),
+            Err(refusal) => return answer_at_once(ticket, Outcome::Refused(refusal)),
+        };
+        let bytes = match &operation {
+            Operation::Put(pin) | Operation::Reallocate { pin, .. } => {
+                in_flight.insert(pin.cid, (self.batch, Some(pin.as_ref().clone())));
+                encode_pin(pin).len()
+            }
+            Operation::Remove { cid } | Operation::Expire { cid } => {
+                in_flight.insert(*cid, (self.batch, None));
+                0
+            }
+            Operation::Reserve => 0,
+        };
+        let open = self.entries.last().is_some_and(|filled| filled.bytes < MAX_ENTRY_BYTES);
+        if !open {
+            let entry = Entry { time: self.now, operations: Vec::new() };
+            self.entries.push(Filled { entry, bytes: 0, answers: Vec::new() });
+        }
+        if let Some(filled) = self.entries.last_mut() {
+            filled.entry.operations.push(Proposed { id: ticket.id, operation });
+            filled.answers.push(ticket.answer);
+            filled.bytes += bytes;
+        }
+    }
+}
+
+/// Answers without the log: nothing is written, so there is no place in it.
+fn answer_at_once(ticket: Ticket, outcome: Outcome) {
+    drop(ticket.answer.send(Ok(Receipt { term: 0, index: 0, outcome })));
+}
+
+/// What is to be done about a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Write(Operation),
+    Nothing,
+}
+
+/// What a decision rests on.
+struct Context<'a> {
+    view: &'a dyn StateView,
+    in_flight: &'a HashMap<Cid, (u64, Option<Pin>)>,
+    allocation: &'a dyn AllocationSnapshot,
+    now: Timestamp,
+}
+
+impl Context<'_> {
+    fn decide(&self, request: &Request) -> Result<Decision, WireError> {
+        match request {
+            Request::Pin(pin) => self.decide_pin(pin),
+            Request::Unpin { cid } => Ok(Decision::Write(Operation::Remove { cid: *cid })),
+            Request::Expire { cid } => Ok(Decision::Write(Operation::Expire { cid: *cid })),
+            Request::Reallocate { cid, exclude } => self.decide_reallocation(cid, exclude),
+        }
+    }
+
+    fn decide_pin(&self, asked: &Pin) -> Result<Decision, WireError> {
+        let expire_at = asked.options.expire_at;
+        if !expire_at.is_zero() && expire_at < self.now {
+            return Err(invalid("pin.ExpireAt set before current time"));
+        }
+        let mut pin = match asked.options.pin_update {
+            Some(from) if from != asked.cid => self.updated(asked, from)?,
+            _ => self.allocated(asked)?,
+        };
+        pin.timestamp = self.now;
+        pin.options.user_allocations.clear();
+        let bytes = encode_pin(&pin).len();
+        if bytes > MAX_PIN_BYTES {
+            let text = format!("the pin's name, metadata and origins take {bytes} bytes; at most {MAX_PIN_BYTES} are kept");
+            return Err(invalid(text));
+        }
+        Ok(Decision::Write(Operation::Put(Box::new(pin))))
+    }
+
+    /// The pin that takes the place of `from`: all of it, but what was asked to be different.
+    fn updated(&self, asked: &Pin, from: Cid) -> Result<Pin, WireError> {
+        let mut pin = self.pin(&from)?.ok_or_else(|| WireError::new(ErrorClass::NotFound, NOT_PINNED))?;
+        if pin.kind != PinType::Data {
+            return Err(invalid("this pin type cannot be updated"));
+        }
+        pin.cid = asked.cid;
+        pin.options.pin_update = Some(from);
+        if !asked.options.name.is_empty() {
+            pin.options.name.clone_from(&asked.options.name);
+        }
+        if !asked.options.expire_at.is_zero() {
+            pin.options.expire_at = asked.options.expire_at;
+        }
+        Ok(pin)
+    }
+
+    fn allocated(&self, asked: &Pin) -> Result<Pin, WireError> {
+        let mut pin = asked.clone();
+        let options = &pin.options;
+        let replication = ReplicationFactor::checked(options.replication_factor_min, options.replication_factor_max)
+            .map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
+        let everywhere = replication == ReplicationFactor::Everywhere;
+        if pin.kind == PinType::Meta || everywhere {
+            pin.allocations.clear();
+        } else if pin.allocations.is_empty() {
+            let current = self.pin(&pin.cid)?.map(|pin| pin.allocations).unwrap_or_default();
+            pin.allocations = self.allocation.allocate(&AllocationQuestion {
+                replication,
+                current: &current,
+                preferred: &asked.options.user_allocations,
+                excluded: &[],
+            })?;
+        }
+        Ok(pin)
+    }
+
+    fn decide_reallocation(&self, cid: &Cid, excluded: &[PeerId]) -> Result<Decision, WireError> {
+        let Some(mut pin) = self.pin(cid)? else { return Ok(Decision::Nothing) };
+        let options = &pin.options;
+        let factor = ReplicationFactor::checked(options.replication_factor_min, options.replication_factor_max);
+        let replication = factor.map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
+        if replication == ReplicationFactor::Everywhere || pin.kind == PinType::Meta {
+            return Ok(Decision::Nothing);
+        }
+        let was = pin.allocations.clone();
+        let question = AllocationQuestion { replication, current: &was, preferred: &[], excluded };
+        let allocations = self.allocation.allocate(&question)?;
+        if allocations == was {
+            return Ok(Decision::Nothing);
+        }
+        pin.allocations = allocations;
+        pin.timestamp = self.now;
+        Ok(Decision::Write(Operation::Reallocate { pin: Box::new(pin), was }))
+    }
+
+    /// A pin as it will stand once everything in flight is applied.
+    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, WireError> {
+        if let Some((_, pin)) = self.in_flight.get(cid) {
+            return Ok(pin.clone());
+        }
+        self.view.pin(cid).map_err(|error| WireError::from_error(error.class(), &error))
+    }
+}
+
+fn invalid(message: impl Into<String>) -> WireError {
+    WireError::new(ErrorClass::Invalid, message)
+}
+

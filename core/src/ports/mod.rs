@@ -7,6 +7,7 @@ mod blockstore;
 mod clock;
 mod gossip;
 mod ipfs;
+mod node_record;
 mod state;
 mod tracker_store;
 mod transport;
@@ -15,8 +16,9 @@ pub use blockstore::{Block, BlockError, Blockstore, Root};
 pub use clock::{Clock, SystemClock};
 pub use gossip::{Gossip, GossipError, GossipMessage, Topic};
 pub use ipfs::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink};
+pub use node_record::NodeIdRecord;
 pub use state::{
-    Changes, LocalEffect, PinChange, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver, StateError,
+    Changes, LocalEffect, PinChange, ReadFn, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver, StateError,
     StateStore, StateView, UpdateFn,
 };
 pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};

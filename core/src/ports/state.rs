@@ -125,6 +125,9 @@ pub trait StateView {
 /// Decides what to write from what is there. Runs on a storage thread: no waiting inside.
 pub type UpdateFn = Box<dyn FnOnce(&dyn StateView) -> Result<Changes, StateError> + Send>;
 
+/// Looks at a consistent view. Runs on a storage thread: no waiting inside.
+pub type ReadFn = Box<dyn FnOnce(&dyn StateView) -> Result<(), StateError> + Send>;
+
 /// What a changed pin means on this peer: the tracker record to write (`Some(None)` removes), or nothing to do.
 /// Used where the store itself finds the differences, when a snapshot is installed.
 pub type LocalEffect =
@@ -192,6 +195,8 @@ pub trait SnapshotReceiver: Send + 'static {
 pub trait StateStore: Send + Sync + 'static {
     /// Reads, decides and writes in one step.
     async fn update(&self, update: UpdateFn) -> Result<(), StateError>;
+    /// Looks at a consistent view without keeping updates waiting.
+    async fn read(&self, read: ReadFn) -> Result<(), StateError>;
     /// The applied position of the last update that wrote one.
     async fn applied(&self) -> Result<Option<Bytes>, StateError>;
     /// One pin.

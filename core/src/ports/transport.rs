@@ -59,6 +59,15 @@ pub enum TransportError {
         #[source]
         cause: BoxError,
     },
+    /// Nobody could be reached at an address.
+    #[error("cannot connect to {address}")]
+    Unreachable {
+        /// The address that was dialled.
+        address: Multiaddr,
+        /// Why not.
+        #[source]
+        cause: BoxError,
+    },
     /// The call was sent, the answer did not come in time.
     #[error("peer {peer} did not answer within {after:?}")]
     Timeout {
@@ -91,7 +100,7 @@ impl TransportError {
     /// What the caller may do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotSent { .. } | Self::Overloaded { .. } => ErrorClass::Unavailable,
+            Self::NotSent { .. } | Self::Unreachable { .. } | Self::Overloaded { .. } => ErrorClass::Unavailable,
             Self::Timeout { .. } | Self::Broken { .. } => ErrorClass::Unknown,
             Self::TooLarge { .. } => ErrorClass::Invalid,
         }

@@ -1,1 +1,8 @@
-//! (in work)
+//! Honest doubles of the ports, and one conformance suite per port (feature `testing`).
+
+pub mod suite;
+
+pub mod mem_log;
+pub mod mem_net;
+pub mod mem_record;
+pub use mem_net::{MemNet, MemPeer};

@@ -1,1 +1,228 @@
-//! (in work)
+//! Makes the IPFS node match the pinset.
+//!
+//! What is to be done stands in the store ([`TrackerStore`]); apply writes it there, in the batch of the pin itself, as
+//! [`local_effect`] decides. The [`run`] loop works it off, the [`audit`] looks slowly for what the node has lost, and
+//! [`Tracker`] is the handle for questions and recovery. It takes no hint about what changed: the path after a restart
+//! is the everyday path, and jobs under way are all that is only in memory.
+//!
+//! **Invariant:** at most `concurrent_pins` pins and [`UNPINS`] unpins are under way, and never two jobs for one CID.
+//! **Invariant:** the loop never waits for the node; every call on it is a job.
+//! **Invariant:** the outcome of a job counts only while the record has the generation the job began with.
+
+mod audit;
+mod breaker;
+mod effect;
+mod plan;
+mod retry;
+mod run;
+mod status;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_types::{BoxError, Cid, PeerId, Pin, PinInfoShort, StatusFilter, Timestamp, TrackerStatus};
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::ports::{
+    Clock, IpfsNode, PinProgress, Settled, StateError, StateStore, TrackedTask, TrackerRecord, TrackerStore,
+};
+use crate::task::{OnExit, TaskGroup};
+
+pub use audit::AuditConfig;
+pub use effect::{PriorityRule, local_effect};
+pub use plan::JobKind;
+pub use status::{UnderWay, pin_info};
+
+/// Unpins under way at a time: each is short, and a node serialises them anyway.
+pub const UNPINS: usize = 2;
+
+/// How the tracker works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackerConfig {
+    /// Pins under way at a time.
+    pub concurrent_pins: NonZeroUsize,
+    /// Which pins go before others.
+    pub priority: PriorityRule,
+    /// The longest pause between two attempts.
+    pub pin_recover_interval: Duration,
+    /// How the node is compared with the pinset; `None`: not at all.
+    pub audit: Option<AuditConfig>,
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        Self {
+            concurrent_pins: NonZeroUsize::MIN.saturating_add(9),
+            priority: PriorityRule::default(),
+            pin_recover_interval: Duration::from_secs(12 * 60),
+            audit: Some(AuditConfig::default()),
+        }
+    }
+}
+
+/// A job under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningJob {
+    /// The pin.
+    pub cid: Cid,
+    /// What is done, and since when.
+    pub under_way: UnderWay,
+    /// How far it is.
+    pub progress: PinProgress,
+}
+
+/// What was put back in the queue by [`Tracker::recover_page`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The pins that are tried again, in the order of the pinset's listing.
+    pub cids: Vec<Cid>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cid>,
+}
+
+/// The tracker's handle.
+pub struct Tracker {
+    config: TrackerConfig,
+    self_peer: PeerId,
+    state: Arc<dyn StateStore>,
+    store: Arc<dyn TrackerStore>,
+    node: Arc<dyn IpfsNode>,
+    clock: Arc<dyn Clock>,
+    running: Mutex<BTreeMap<Cid, Job>>,
+    /// Why nothing is started at present.
+    waiting_for: Mutex<Option<String>>,
+    /// Something became due that no change of the pinset announces.
+    poke: Notify,
+}
+
+/// What is known in memory of a job.
+#[derive(Debug)]
+struct Job {
+    record: TrackerRecord,
+    /// When the pin was submitted, for its priority.
+    submitted: Timestamp,
+    under_way: UnderWay,
+    progress: watch::Receiver<PinProgress>,
+    cancel: CancellationToken,
+}
+
+impl fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracker").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Tracker {
+    /// Starts to work. `wake` changes whenever records may have; `seed` is for the jitter of pauses.
+    #[expect(clippy::too_many_arguments, reason = "the ports come one by one from the composition root")]
+    pub fn start(
+        config: TrackerConfig,
+        self_peer: PeerId,
+        state: Arc<dyn StateStore>,
+        store: Arc<dyn TrackerStore>,
+        node: Arc<dyn IpfsNode>,
+        clock: Arc<dyn Clock>,
+        wake: watch::Receiver<u64>,
+        seed: u64,
+        tasks: &TaskGroup,
+    ) -> Arc<Self> {
+        let tracker = Arc::new(Self {
+            config,
+            self_peer,
+            state,
+            store,
+            node,
+            clock,
+            running: Mutex::new(BTreeMap::new()),
+            waiting_for: Mutex::new(None),
+            poke: Notify::new(),
+        });
+        let run = run::Runner::new(Arc::clone(&tracker), wake, StdRng::seed_from_u64(seed));
+        tasks.spawn("tracker", OnExit::StopPeer, run.run(tasks.stop_token()));
+        if let Some(audit) = tracker.config.audit.clone() {
+            let (tracker, stop) = (Arc::clone(&tracker), tasks.stop_token());
+            tasks.spawn("tracker audit", OnExit::StopPeer, async move {
+                audit::run(&tracker, &audit, stop).await;
+                Ok::<(), BoxError>(())
+            });
+        }
+        tracker
+    }
+
+    /// How a pin is doing here. The peer's name and its IPFS node are left empty.
+    pub async fn status(&self, cid: Cid) -> Result<PinInfoShort, StateError> {
+        let pin = self.state.pin(cid).await?;
+        let tracked = self.store.tracked(cid).await?;
+        Ok(self.describe(cid, pin.as_ref(), tracked.as_ref()))
+    }
+
+    /// How a pin is doing here, given what the store holds of it: for the rows of a scan.
+    pub fn describe(&self, cid: Cid, pin: Option<&Pin>, tracked: Option<&TrackerRecord>) -> PinInfoShort {
+        let job = self.running.lock().get(&cid).map(|job| job.under_way);
+        let waiting_for = self.waiting_for.lock().clone();
+        pin_info(&self.self_peer, pin, tracked, job, waiting_for.as_deref())
+    }
+
+    /// Tries a pin again at once if it failed; tells how it is doing then.
+    pub async fn recover(&self, cid: Cid) -> Result<PinInfoShort, StateError> {
+        if let Some(record) = self.store.tracked(cid).await? {
+            self.try_again(vec![TrackedTask { cid, record }]).await?;
+        }
+        self.status(cid).await
+    }
+
+    /// Tries again at once what failed, among at most `limit` pins after `after`.
+    pub async fn recover_page(&self, after: Option<Cid>, limit: usize) -> Result<Recovered, StateError> {
+        let failed = StatusFilter::of(&[
+            TrackerStatus::PinError,
+            TrackerStatus::UnpinError,
+            TrackerStatus::UnexpectedlyUnpinned,
+        ]);
+        let page = self.store.by_status(failed, after, limit).await?;
+        let next = page.last().filter(|_| page.len() >= limit).map(|task| task.cid);
+        let cids = self.try_again(page).await?;
+        Ok(Recovered { cids, next })
+    }
+
+    /// The jobs under way, by CID.
+    pub fn running(&self) -> Vec<RunningJob> {
+        let running = self.running.lock();
+        running
+            .iter()
+            .map(|(cid, job)| RunningJob { cid: *cid, under_way: job.under_way, progress: *job.progress.borrow() })
+            .collect()
+    }
+
+    /// Why nothing is started at present, if so.
+    pub fn waiting_for(&self) -> Option<String> {
+        self.waiting_for.lock().clone()
+    }
+
+    async fn try_again(&self, tasks: Vec<TrackedTask>) -> Result<Vec<Cid>, StateError> {
+        let now = self.clock.now();
+        let again = |task: TrackedTask| {
+            let record = retry::tried_again(&task.record, now)?;
+            Some(Settled { cid: task.cid, generation: record.generation, record: Some(record) })
+        };
+        let settled: Vec<Settled> = tasks.into_iter().filter_map(again).collect();
+        if settled.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cids: Vec<Cid> = settled.iter().map(|settled| settled.cid).collect();
+        let counted = self.store.settle(settled).await?;
+        self.poke.notify_one();
+        Ok(cids.into_iter().zip(counted).filter(|(_, counted)| *counted).map(|(cid, _)| cid).collect())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fakes;
+#[cfg(test)]
+mod tests;

@@ -45,3 +45,9 @@ openraft::declare_raft_types!(
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
 /// The membership, and where in the log it was decided.
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+/// What a snapshot shows.
+pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+/// A frozen state and what it shows.
+pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, std::sync::Arc<dyn crate::ports::SnapshotHandle>>;
+/// A vote.
+pub type Vote = openraft::alias::VoteOf<TypeConfig>;

@@ -1,0 +1,76 @@
+//! The leader's allocator: the pure rules of [`crate::alloc`] on what the monitor knows.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use cluster_types::{ErrorClass, Metric, PeerId, WireError};
+
+use super::service::Cluster;
+use crate::alloc::{AllocationBasis, AllocationRequest, allocate};
+use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
+use crate::monitor::{MetricsSnapshot, Monitor};
+
+/// Allocates by metrics.
+pub struct MetricAllocator {
+    monitor: Arc<Monitor>,
+    allocate_by: Vec<String>,
+}
+
+impl fmt::Debug for MetricAllocator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricAllocator").field("allocate_by", &self.allocate_by).finish_non_exhaustive()
+    }
+}
+
+impl MetricAllocator {
+    /// Allocates by these metrics, the most important first.
+    pub fn new(monitor: Arc<Monitor>, allocate_by: Vec<String>) -> Self {
+        Self { monitor, allocate_by }
+    }
+}
+
+impl Allocator for MetricAllocator {
+    fn snapshot(&self, members: &[PeerId]) -> Box<dyn AllocationSnapshot> {
+        let mut names = self.allocate_by.clone();
+        names.push(Metric::PING.to_owned());
+        Box::new(Snapshot {
+            allocate_by: self.allocate_by.clone(),
+            eligible: members.iter().copied().collect(),
+            metrics: self.monitor.snapshot(&names),
+        })
+    }
+}
+
+struct Snapshot {
+    allocate_by: Vec<String>,
+    eligible: BTreeSet<PeerId>,
+    metrics: MetricsSnapshot,
+}
+
+impl AllocationSnapshot for Snapshot {
+    fn allocate(&self, question: &AllocationQuestion<'_>) -> Result<Vec<PeerId>, WireError> {
+        let request = AllocationRequest {
+            replication: question.replication,
+            current: question.current.to_vec(),
+            preferred: question.preferred.to_vec(),
+            excluded: question.excluded.iter().copied().collect(),
+        };
+        let basis = AllocationBasis {
+            allocate_by: &self.allocate_by,
+            eligible: &self.eligible,
+            metrics: &self.metrics,
+        };
+        // The original answers 500 here, and programs look at that.
+        allocate(&request, basis).map_err(|error| WireError::from_error(ErrorClass::Conflict, &error))
+    }
+}
+
+impl Cluster {
+    /// The members whose ping has not expired.
+    pub(super) fn alive(&self, members: &[PeerId]) -> Vec<PeerId> {
+        let alive: BTreeSet<PeerId> =
+            self.parts.monitor.metrics(Metric::PING).into_iter().map(|metric| metric.peer).collect();
+        members.iter().filter(|peer| alive.contains(*peer)).copied().collect()
+    }
+}

@@ -1,0 +1,94 @@
+//! Answers the calls of other peers with what this peer knows and may do.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cluster_types::{Cid, ErrorClass, PeerId, Role, StatusFilter, WireError};
+
+use super::service::Cluster;
+use crate::consensus::Consensus;
+use crate::consensus::log::join_here;
+use crate::ports::Block;
+use crate::rpc::{Call, PeerService, Reply, WireBlock};
+
+#[async_trait]
+impl PeerService for Cluster {
+    async fn answer(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        self.answer_call(from, call).await
+    }
+
+    fn is_member(&self, peer: &PeerId) -> bool {
+        self.parts.consensus.position().borrow().members.iter().any(|member| member.peer == *peer)
+    }
+}
+
+impl Cluster {
+    /// Answers one call of `from`, which may be this peer itself.
+    pub(super) async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        match call {
+            Call::Id => Ok(Reply::Id(Box::new(self.own_id().await))),
+            Call::Submit { .. } | Call::ReadIndex | Call::RemovePeer { .. } => self.parts.consensus.lead(&call).await,
+            Call::Reserve => self.lead_or_pass_on(call).await,
+            Call::Join { node_id, ref addresses } => {
+                if self.leads() {
+                    join_here(&self.parts.consensus, from, node_id, addresses.clone()).await.map(|()| Reply::Done)
+                } else {
+                    self.pass_on_join(from, node_id, addresses.clone()).await
+                }
+            }
+            Call::JoinFor { peer, node_id, addresses } => {
+                join_here(&self.parts.consensus, peer, node_id, addresses).await.map(|()| Reply::Done)
+            }
+            Call::Removed { node_id } => {
+                self.parts.consensus.told_removed(from, node_id);
+                Ok(Reply::Done)
+            }
+            Call::Status { cid } => self.local_status(cid).await.map(|info| Reply::Status(Box::new(info))),
+            Call::StatusPage { filter, after, limit } => {
+                self.local_page(StatusFilter::from_bits(filter), after, limit).await.map(Reply::Page)
+            }
+            Call::Recover { cid } => self.recover_here(cid).await.map(|info| Reply::Status(Box::new(info))),
+            Call::RecoverPage { after, limit } => self.recover_page(after, limit).await.map(Reply::Page),
+            Call::PutBlocks { blocks } => self.keep_blocks(blocks).await.map(|()| Reply::Done),
+            Call::CollectGarbage => Ok(Reply::Garbage(self.collect_here().await)),
+            Call::Node => Ok(Reply::Node(self.node_info().await)),
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.parts.consensus.position().borrow().role == Role::Leader
+    }
+
+    fn leader(&self) -> Result<PeerId, WireError> {
+        let leader = self.parts.consensus.position().borrow().leader;
+        leader.ok_or_else(|| WireError::new(ErrorClass::Unavailable, "no leader is known; is a majority of the voters up?"))
+    }
+
+    /// A peer that joins may ask any member; the leader decides.
+    async fn lead_or_pass_on(&self, call: Call) -> Result<Reply, WireError> {
+        if self.leads() {
+            self.parts.consensus.lead(&call).await
+        } else {
+            self.client.ask(self.leader()?, &call, super::service::PEER_TIMEOUT).await
+        }
+    }
+
+    async fn pass_on_join(
+        &self,
+        peer: PeerId,
+        node_id: u64,
+        addresses: Vec<cluster_types::Multiaddr>,
+    ) -> Result<Reply, WireError> {
+        let call = Call::JoinFor { peer, node_id, addresses };
+        self.client.ask(self.leader()?, &call, super::service::PEER_TIMEOUT).await
+    }
+
+    async fn keep_blocks(&self, blocks: Vec<WireBlock>) -> Result<(), WireError> {
+        let blocks: Vec<Block> = blocks.into_iter().map(read_block).collect::<Result<_, _>>()?;
+        self.parts.ipfs.put_blocks(blocks).await.map_err(|error| WireError::from_error(error.class(), &error))
+    }
+}
+
+fn read_block(block: WireBlock) -> Result<Block, WireError> {
+    let cid = Cid::from_bytes(&block.cid).map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
+    Ok(Block { cid, data: Bytes::clone(&block.data) })
+}

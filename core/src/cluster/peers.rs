@@ -1,0 +1,174 @@
+//! Who the members are, whom they see, and how one leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster_types::{
+    ConnectGraph, ErrorClass, GlobalRepoGc, Id, IpfsId, Multiaddr, PeerId, Protocol, RepoGc, VERSION, WireError,
+};
+use futures::{StreamExt, stream};
+
+use super::service::{Cluster, PEER_TIMEOUT, from_consensus, from_state};
+use super::{Reach, ServiceResult};
+use crate::consensus::{Consensus, Outcome, Request};
+use crate::ports::Scan;
+use crate::rpc::{Call, NodeInfo, PeerClient, Reply};
+
+/// How many members are asked at a time.
+const ASKED_AT_ONCE: usize = 16;
+/// How many reallocations of a leaving member's pins are ordered at a time.
+const VACATED_AT_ONCE: usize = 256;
+/// How long collecting garbage on one peer may take.
+const GC_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+impl Cluster {
+    pub(super) async fn own_id(&self) -> Id {
+        let members: Vec<PeerId> = self.members().into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let others = members.iter().filter(|peer| **peer != self.peer);
+        let ipfs = match self.parts.ipfs.id().await {
+            Ok(ipfs) => ipfs,
+            Err(error) => IpfsId { error: cluster_types::ErrorChain(&error).to_string(), ..IpfsId::default() },
+        };
+        Id {
+            id: self.peer,
+            addresses: self.parts.transport.own_addresses(),
+            cluster_peers_addresses: others.flat_map(|peer| self.addresses_of(peer)).collect(),
+            cluster_peers: members,
+            version: VERSION.to_owned(),
+            commit: String::new(),
+            rpc_protocol_version: Id::RPC_PROTOCOL.to_owned(),
+            error: String::new(),
+            ipfs,
+            peername: self.parts.settings.peer_name.clone(),
+        }
+    }
+
+    fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let known = self.parts.transport.addresses_of(peer);
+        known.into_iter().map(|address| address.with(Protocol::P2p(*peer))).collect()
+    }
+
+    /// The members that answer, then those that do not.
+    pub(super) async fn all_ids(&self) -> Vec<Id> {
+        let asked = self.ask_members(&Call::Id).await;
+        let (mut answered, mut silent) = (Vec::new(), Vec::new());
+        for (peer, answer) in asked {
+            match answer {
+                Ok(Reply::Id(id)) => answered.push(*id),
+                Ok(_) => silent.push(Id::unreachable(peer, PeerClient::misfit(peer).message)),
+                Err(error) => silent.push(Id::unreachable(peer, error.message)),
+            }
+        }
+        answered.extend(silent);
+        answered
+    }
+
+    /// Asks every member, this one included, and lists the answers by peer.
+    pub(super) async fn ask_members(&self, call: &Call) -> BTreeMap<PeerId, Result<Reply, WireError>> {
+        stream::iter(self.members())
+            .map(|peer| async move { (peer, self.ask(peer, call, PEER_TIMEOUT).await) })
+            .buffer_unordered(ASKED_AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// Asks one member, which may be this one.
+    pub(super) async fn ask(&self, peer: PeerId, call: &Call, timeout: Duration) -> Result<Reply, WireError> {
+        if peer == self.peer {
+            self.answer_call(self.peer, call.clone()).await
+        } else {
+            self.client.ask(peer, call, timeout).await
+        }
+    }
+
+    pub(super) async fn node_info(&self) -> NodeInfo {
+        let ipfs_peers = self.parts.ipfs.connected().await.unwrap_or_default();
+        NodeInfo { peers: self.parts.transport.connected(), ipfs_peers }
+    }
+
+    pub(super) async fn graph(&self) -> ConnectGraph {
+        let members: BTreeSet<PeerId> = self.members().into_iter().collect();
+        let mut graph = ConnectGraph {
+            cluster_id: self.peer,
+            id_to_peername: BTreeMap::new(),
+            ipfs_links: BTreeMap::new(),
+            cluster_links: BTreeMap::new(),
+            cluster_trust_links: BTreeMap::new(),
+            cluster_to_ipfs: BTreeMap::new(),
+        };
+        for (peer, answer) in self.ask_members(&Call::Node).await {
+            let id = peer.to_base58();
+            let ping = self.ping_of(&peer);
+            let info = match answer {
+                Ok(Reply::Node(info)) => info,
+                Ok(_) | Err(_) => NodeInfo { peers: Vec::new(), ipfs_peers: Vec::new() },
+            };
+            let links = info.peers.iter().filter(|other| members.contains(*other)).map(PeerId::to_base58).collect();
+            graph.id_to_peername.insert(id.clone(), ping.peer_name);
+            graph.cluster_links.insert(id.clone(), links);
+            graph.cluster_trust_links.insert(id.clone(), true);
+            if !ping.ipfs_id.is_empty() {
+                graph.ipfs_links.insert(ping.ipfs_id.clone(), info.ipfs_peers);
+                graph.cluster_to_ipfs.insert(id, ping.ipfs_id);
+            }
+        }
+        graph
+    }
+
+    /// Moves a member's pins to others, then removes it.
+    pub(super) async fn vacate_and_remove(&self, peer: PeerId) -> ServiceResult<()> {
+        if self.members().contains(&peer) && self.members().len() > 1 {
+            self.vacate(peer).await?;
+        }
+        self.parts.consensus.remove_peer(peer).await.map_err(|error| from_consensus(&error))
+    }
+
+    /// Allocates every pin of a member anew, without it. A pin for which there is no other place stays where it is.
+    async fn vacate(&self, peer: PeerId) -> ServiceResult<()> {
+        let rows = self.parts.state.scan(Scan::ByPeer { peer, after: None });
+        let mut moves = rows
+            .map(|row| async move {
+                let cid = row.map_err(|error| from_state(&error))?.cid;
+                let request = Request::Reallocate { cid, exclude: vec![peer] };
+                let receipt = self.parts.consensus.submit(request).await.map_err(|error| from_consensus(&error))?;
+                if let Outcome::Refused(error) = receipt.outcome {
+                    tracing::warn!(%cid, %error, "no other place for a pin of the leaving peer");
+                }
+                Ok::<(), WireError>(())
+            })
+            .buffer_unordered(VACATED_AT_ONCE);
+        while let Some(moved) = moves.next().await {
+            moved?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn collect_here(&self) -> RepoGc {
+        let (keys, error) = match self.parts.ipfs.collect_garbage().await {
+            Ok(keys) => (keys, String::new()),
+            Err(error) => (Vec::new(), cluster_types::ErrorChain(&error).to_string()),
+        };
+        RepoGc { peer: self.peer, peername: self.parts.settings.peer_name.clone(), keys, error }
+    }
+
+    /// Collects garbage peer by peer, so that the cluster never does nothing else.
+    pub(super) async fn collect(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {
+        let peers = match reach {
+            Reach::Local => vec![self.peer],
+            Reach::Cluster => self.members(),
+        };
+        let mut all = GlobalRepoGc::default();
+        for peer in peers {
+            let done = match self.ask(peer, &Call::CollectGarbage, GC_TIMEOUT).await {
+                Ok(Reply::Garbage(done)) => done,
+                Ok(_) => return Err(WireError::new(ErrorClass::Unknown, PeerClient::misfit(peer).message)),
+                Err(error) => {
+                    let peername = self.ping_of(&peer).peer_name;
+                    RepoGc { peer, peername, keys: Vec::new(), error: error.message }
+                }
+            };
+            all.peer_map.insert(peer.to_base58(), done);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,46 @@
+//! Pin and unpin: fill in what the user left open, and have it ordered.
+
+use cluster_types::{Cid, ErrorClass, Pin, PinOptions, WireError};
+
+use super::service::{Cluster, from_consensus};
+use super::{Committed, ServiceResult};
+use crate::consensus::{Consensus, Outcome, Receipt, Request};
+
+impl Cluster {
+    pub(super) async fn pin_cid(&self, cid: Cid, mut options: PinOptions) -> ServiceResult<Committed<Pin>> {
+        let factor = options
+            .replication(self.parts.settings.default_replication)
+            .map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
+        (options.replication_factor_min, options.replication_factor_max) = factor.as_pair();
+        self.submit_pin(Pin::new(cid, options)).await
+    }
+
+    /// Has a pin ordered as it is; allocations that are set are kept.
+    pub(super) async fn submit_pin(&self, pin: Pin) -> ServiceResult<Committed<Pin>> {
+        self.submit(Request::Pin(Box::new(pin))).await
+    }
+
+    pub(super) async fn unpin_cid(&self, cid: Cid) -> ServiceResult<Committed<Pin>> {
+        self.submit(Request::Unpin { cid }).await
+    }
+
+    async fn submit(&self, request: Request) -> ServiceResult<Committed<Pin>> {
+        let receipt = self.parts.consensus.submit(request).await.map_err(|error| from_consensus(&error))?;
+        let Receipt { term, index, outcome } = receipt;
+        match outcome {
+            Outcome::Pinned(pin) | Outcome::Unpinned(pin) => Ok(Committed { value: *pin, term, index }),
+            Outcome::Refused(refusal) => Err(refusal),
+            Outcome::Unchanged => Err(WireError::new(ErrorClass::Unknown, "the leader gave no pin back")),
+        }
+    }
+
+    /// The root CID a path leads to. A plain `/ipfs/<cid>` needs nobody's help.
+    pub(super) async fn resolve(&self, path: &str) -> ServiceResult<Cid> {
+        let path = path.trim_end_matches('/');
+        let plain = path.strip_prefix("/ipfs/").or_else(|| path.strip_prefix("/ipld/"));
+        if let Some(Ok(cid)) = plain.filter(|rest| !rest.contains('/')).map(str::parse) {
+            return Ok(cid);
+        }
+        self.parts.ipfs.resolve(path).await.map_err(|error| WireError::from_error(error.class(), &error))
+    }
+}

@@ -1,0 +1,283 @@
+//! Gives pins new peers when too few of their copies are left.
+//!
+//! A reconciler on the leader: when members have been silent for longer than a grace period, it goes through the pins
+//! given to them, page by page, and asks consensus to re-allocate those that fell below their minimum: the fewest live
+//! copies first within a page, and not faster than a limit, for moving data costs the whole cluster. It keeps nothing
+//! on disk: whoever leads next begins again, and finds only what is still to be done.
+//!
+//! **Invariant:** pins with enough live copies, and pins that are everywhere, are not touched.
+//! **Invariant:** nothing more is submitted once a peer it was about has returned, or another peer leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, PeerId, Pin, Role};
+use futures::TryStreamExt;
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::consensus::{Consensus, Outcome, Position, Request};
+use crate::ports::{Scan, StateError, StateStore};
+use crate::task::{OnExit, TaskGroup};
+
+/// Requests that wait for consensus at a time; they share log entries.
+const AT_A_TIME: usize = 32;
+
+/// When and how fast pins are given new peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepinConfig {
+    /// Whether it is done at all.
+    pub enabled: bool,
+    /// How long a member must have been suspect.
+    pub grace: Duration,
+    /// Pins that are looked at together, to find those in most danger.
+    pub page: usize,
+    /// The most re-allocations per second.
+    pub per_second: NonZeroU32,
+    /// When to try again what could not be done.
+    pub retry: Duration,
+}
+
+impl Default for RepinConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            grace: Duration::from_secs(60),
+            page: 1000,
+            per_second: NonZeroU32::MIN.saturating_add(99),
+            retry: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Starts the reconciler. `suspects` are the members whose ping has expired.
+pub fn start(
+    config: RepinConfig,
+    state: Arc<dyn StateStore>,
+    consensus: Arc<dyn Consensus>,
+    suspects: watch::Receiver<BTreeSet<PeerId>>,
+    tasks: &TaskGroup,
+) {
+    if !config.enabled {
+        return;
+    }
+    let position = consensus.position();
+    let suspicion = Suspicion::default();
+    let repin = Repin { config, state, consensus, suspects, position, suspicion };
+    let stop = tasks.stop_token();
+    tasks.spawn("repin", OnExit::StopPeer, async move {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            end = repin.run() => end,
+        }
+    });
+}
+
+/// Since when which members are suspect.
+#[derive(Debug, Default)]
+struct Suspicion {
+    since: BTreeMap<PeerId, Instant>,
+}
+
+impl Suspicion {
+    fn update(&mut self, suspects: &BTreeSet<PeerId>, now: Instant) {
+        self.since.retain(|peer, _| suspects.contains(peer));
+        for peer in suspects {
+            self.since.entry(*peer).or_insert(now);
+        }
+    }
+
+    /// Who has been suspect for at least `grace`.
+    fn dead(&self, now: Instant, grace: Duration) -> BTreeSet<PeerId> {
+        let over = self.since.iter().filter(|(_, since)| now.duration_since(**since) >= grace);
+        over.map(|(peer, _)| *peer).collect()
+    }
+
+    /// When the next one will have been.
+    fn next(&self, now: Instant, grace: Duration) -> Option<Instant> {
+        self.since.values().map(|since| *since + grace).filter(|end| *end > now).min()
+    }
+}
+
+/// What became of one pass over the pins of the dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// Every pin has enough copies again.
+    Done,
+    /// Some could not be helped now.
+    Incomplete,
+    /// The question has changed under way.
+    Interrupted,
+}
+
+struct Repin {
+    config: RepinConfig,
+    state: Arc<dyn StateStore>,
+    consensus: Arc<dyn Consensus>,
+    suspects: watch::Receiver<BTreeSet<PeerId>>,
+    position: watch::Receiver<Position>,
+    suspicion: Suspicion,
+}
+
+impl fmt::Debug for Repin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repin").field("suspicion", &self.suspicion).finish_non_exhaustive()
+    }
+}
+
+impl Repin {
+    async fn run(mut self) -> Result<(), BoxError> {
+        // The dead whose pins were looked after, while leading.
+        let mut done_for: Option<BTreeSet<PeerId>> = None;
+        let mut retry_at = Instant::now();
+        loop {
+            let leads = self.leads();
+            let dead = self.dead();
+            if !leads {
+                done_for = None;
+                retry_at = Instant::now();
+            }
+            let due = leads && !dead.is_empty() && done_for.as_ref() != Some(&dead) && Instant::now() >= retry_at;
+            if due {
+                tracing::info!(peers = dead.len(), "looking for pins that lost too many copies");
+                match self.round(&dead).await {
+                    Ok(Round::Done) => done_for = Some(dead.clone()),
+                    Ok(Round::Interrupted) => continue,
+                    Ok(Round::Incomplete) => retry_at = Instant::now() + self.config.retry,
+                    Err(error) if error.class() == ErrorClass::Fatal => return Err(error.into()),
+                    Err(error) => {
+                        tracing::warn!(error = %ErrorChain(&error), "cannot look for pins that lost copies");
+                        retry_at = Instant::now() + self.config.retry;
+                    }
+                }
+            }
+            let open = leads && !dead.is_empty() && done_for.as_ref() != Some(&dead);
+            if self.rest(leads, open.then_some(retry_at), &mut retry_at).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until there may be something to do: another leader, another suspect, the end of a grace period, or the
+    /// time to try again. A change of suspects makes trying again worthwhile at once.
+    async fn rest(
+        &mut self,
+        leads: bool,
+        retry: Option<Instant>,
+        retry_at: &mut Instant,
+    ) -> Result<(), watch::error::RecvError> {
+        let now = Instant::now();
+        let wake_at = self.suspicion.next(now, self.config.grace).into_iter().chain(retry).min();
+        let timer = async {
+            match wake_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = timer => Ok(()),
+            told = self.position.wait_for(|position| (position.role == Role::Leader) != leads) => told.map(drop),
+            told = self.suspects.changed() => {
+                *retry_at = now;
+                told
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.position.borrow().role == Role::Leader
+    }
+
+    fn dead(&mut self) -> BTreeSet<PeerId> {
+        let now = Instant::now();
+        self.suspicion.update(&self.suspects.borrow(), now);
+        self.suspicion.dead(now, self.config.grace)
+    }
+
+    /// Whether this peer still leads and none of `dead` has returned.
+    fn still_holds(&mut self, dead: &BTreeSet<PeerId>) -> bool {
+        self.leads() && self.dead().is_superset(dead)
+    }
+
+    /// Goes once through the pins of the dead.
+    async fn round(&mut self, dead: &BTreeSet<PeerId>) -> Result<Round, StateError> {
+        let mut helped = true;
+        for peer in dead {
+            let mut after = None;
+            loop {
+                let pins = self.page(*peer, after).await?;
+                for cids in endangered(&pins, dead).chunks(AT_A_TIME) {
+                    if !self.still_holds(dead) {
+                        return Ok(Round::Interrupted);
+                    }
+                    helped &= self.reallocate(cids, dead).await;
+                }
+                if pins.len() < self.config.page {
+                    break;
+                }
+                after = pins.last().map(|pin| pin.cid);
+            }
+        }
+        Ok(if helped { Round::Done } else { Round::Incomplete })
+    }
+
+    async fn page(&self, peer: PeerId, after: Option<Cid>) -> Result<Vec<Pin>, StateError> {
+        let mut rows = self.state.scan(Scan::ByPeer { peer, after });
+        let mut pins = Vec::new();
+        while pins.len() < self.config.page {
+            match rows.try_next().await? {
+                Some(row) => pins.extend(row.pin),
+                None => break,
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Asks for new peers; true when every pin has them. Takes at least as long as the rate allows.
+    async fn reallocate(&self, cids: &[Cid], dead: &BTreeSet<PeerId>) -> bool {
+        let began = Instant::now();
+        let asked = cids.iter().map(|cid| {
+            self.consensus.submit(Request::Reallocate { cid: *cid, exclude: dead.iter().copied().collect() })
+        });
+        let mut helped = true;
+        for (cid, answer) in cids.iter().zip(join_all(asked).await) {
+            match answer.map(|receipt| receipt.outcome) {
+                Ok(Outcome::Refused(error)) if error.class != ErrorClass::NotFound => {
+                    tracing::debug!(cid = %cid, error = %error, "no new peers for a pin");
+                    helped = false;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(cid = %cid, error = %ErrorChain(&error), "no new peers for a pin");
+                    helped = false;
+                }
+            }
+        }
+        let count = u32::try_from(cids.len()).unwrap_or(u32::MAX);
+        tokio::time::sleep_until(began + Duration::from_secs(1) * count / self.config.per_second.get()).await;
+        helped
+    }
+}
+
+/// The pins with fewer live copies than their minimum, those with the fewest first.
+fn endangered(pins: &[Pin], dead: &BTreeSet<PeerId>) -> Vec<Cid> {
+    let mut found: Vec<(usize, Cid)> = pins
+        .iter()
+        .filter(|pin| !pin.is_everywhere())
+        .filter_map(|pin| {
+            let live = pin.allocations.iter().filter(|peer| !dead.contains(*peer)).count();
+            let least = usize::try_from(pin.options.replication_factor_min).unwrap_or(0);
+            (live < least).then_some((live, pin.cid))
+        })
+        .collect();
+    found.sort_by_key(|(live, _)| *live);
+    found.into_iter().map(|(_, cid)| cid).collect()
+}
+
+#[cfg(test)]
+#[path = "repin_tests.rs"]
+pub(crate) mod tests;

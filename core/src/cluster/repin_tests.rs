@@ -1,0 +1,196 @@
+//! Failing over, with a store and a consensus in memory.
+
+use async_trait::async_trait;
+use cluster_types::{Multiaddr, StateReport, WireError};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::consensus::{ConsensusError, Receipt};
+use crate::tracker::fakes::{FakeStore, cid, pin_on, until};
+
+/// Carries out requests on a store at once.
+pub(crate) struct FakeConsensus {
+    store: Arc<FakeStore>,
+    /// Who gets what others lose; without one, re-allocations are refused.
+    spare: Mutex<Option<PeerId>>,
+    position: watch::Sender<Position>,
+    requests: Mutex<Vec<Request>>,
+}
+
+impl FakeConsensus {
+    pub(crate) fn leading(store: Arc<FakeStore>, spare: Option<PeerId>) -> Arc<Self> {
+        let position = watch::Sender::new(Position { role: Role::Leader, ..Position::default() });
+        Arc::new(Self { store, spare: Mutex::new(spare), position, requests: Mutex::new(Vec::new()) })
+    }
+
+    pub(crate) fn set_role(&self, role: Role) {
+        self.position.send_modify(|position| position.role = role);
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().clone()
+    }
+
+    fn decide(&self, request: &Request) -> Outcome {
+        match request {
+            Request::Reallocate { cid, exclude } => {
+                let mut pin = self.store.pin_now(cid).unwrap();
+                let Some(spare) = *self.spare.lock() else {
+                    return Outcome::Refused(WireError::new(ErrorClass::Unavailable, "not enough peers"));
+                };
+                pin.allocations.retain(|peer| !exclude.contains(peer));
+                pin.allocations.push(spare);
+                self.store.put(pin.clone());
+                Outcome::Pinned(Box::new(pin))
+            }
+            Request::Expire { cid } => self.store.remove(cid).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))),
+            Request::Pin(_) | Request::Unpin { .. } => Outcome::Unchanged,
+        }
+    }
+}
+
+#[async_trait]
+impl Consensus for FakeConsensus {
+    async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError> {
+        let outcome = self.decide(&request);
+        self.requests.lock().push(request);
+        Ok(Receipt { term: 1, index: 1, outcome })
+    }
+    async fn read_barrier(&self) -> Result<(), ConsensusError> {
+        Ok(())
+    }
+    fn position(&self) -> watch::Receiver<Position> {
+        self.position.subscribe()
+    }
+    async fn report(&self) -> Result<StateReport, ConsensusError> {
+        Err(ConsensusError::Overloaded)
+    }
+    async fn add_peer(&self, _peer: PeerId, _addresses: Vec<Multiaddr>) -> Result<(), ConsensusError> {
+        Ok(())
+    }
+    async fn remove_peer(&self, _peer: PeerId) -> Result<(), ConsensusError> {
+        Ok(())
+    }
+    async fn hand_over(&self) {}
+}
+
+fn with_min(n: u32, min: i32, peers: &[PeerId]) -> Pin {
+    let mut pin = pin_on(cid(n), peers);
+    pin.options.replication_factor_min = min;
+    pin.options.replication_factor_max = 3;
+    pin
+}
+
+struct Scene {
+    store: Arc<FakeStore>,
+    consensus: Arc<FakeConsensus>,
+    suspects: watch::Sender<BTreeSet<PeerId>>,
+    tasks: TaskGroup,
+}
+
+const GRACE: Duration = Duration::from_secs(60);
+
+fn scene(pins: Vec<Pin>, spare: Option<PeerId>, config: RepinConfig) -> Scene {
+    let store = Arc::new(FakeStore::default());
+    for pin in pins {
+        store.put(pin);
+    }
+    let consensus = FakeConsensus::leading(Arc::clone(&store), spare);
+    let (suspects, tasks) = (watch::Sender::new(BTreeSet::new()), TaskGroup::new());
+    start(config, store.clone(), consensus.clone(), suspects.subscribe(), &tasks);
+    Scene { store, consensus, suspects, tasks }
+}
+
+fn config() -> RepinConfig {
+    RepinConfig { grace: GRACE, page: 2, ..RepinConfig::default() }
+}
+
+fn cids(requests: &[Request]) -> Vec<Cid> {
+    let cid = |request: &Request| match request {
+        Request::Reallocate { cid, .. } => *cid,
+        other => panic!("{other:?}"),
+    };
+    requests.iter().map(cid).collect()
+}
+
+#[test]
+fn the_fewest_live_copies_come_first() {
+    let [a, b, c] = [(); 3].map(|()| PeerId::random());
+    let dead = BTreeSet::from([a, b]);
+    let pins = [with_min(1, 2, &[a, c]), with_min(2, 1, &[a, b]), with_min(3, 1, &[a, c]), pin_on(cid(4), &[])];
+    assert_eq!(endangered(&pins, &dead), [cid(2), cid(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pins_below_their_minimum_move_after_the_grace_period_and_others_stay() {
+    let [dead, live, spare] = [(); 3].map(|()| PeerId::random());
+    let mut pins: Vec<Pin> = (0..5).map(|n| with_min(n, 2, &[dead, live])).collect();
+    pins.push(with_min(9, 1, &[dead, live]));
+    let scene = scene(pins, Some(spare), config());
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    tokio::time::sleep(GRACE / 2).await;
+    assert_eq!(scene.consensus.requests(), [], "a short silence moves nothing");
+    until(|| scene.consensus.requests().len() == 5).await;
+    tokio::time::sleep(GRACE * 10).await;
+    let mut moved = cids(&scene.consensus.requests());
+    moved.sort();
+    let mut wanted: Vec<Cid> = (0..5).map(cid).collect();
+    wanted.sort();
+    assert_eq!(moved, wanted, "each once, and none with enough copies");
+    assert_eq!(scene.store.pin_now(&cid(0)).unwrap().allocations, [live, spare]);
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stops_when_the_peer_returns() {
+    let [dead, spare] = [(); 2].map(|()| PeerId::random());
+    let pins: Vec<Pin> = (0..200).map(|n| with_min(n, 1, &[dead])).collect();
+    let slow = RepinConfig { per_second: NonZeroU32::MIN, page: 1000, ..config() };
+    let scene = scene(pins, Some(spare), slow);
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    until(|| !scene.consensus.requests().is_empty()).await;
+    scene.suspects.send_replace(BTreeSet::new());
+    let moved = scene.consensus.requests().len();
+    tokio::time::sleep(GRACE * 100).await;
+    assert_eq!(scene.consensus.requests().len(), moved);
+    assert!(moved < 200);
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_leader_acts_and_a_new_one_begins_at_once() {
+    let [dead, spare] = [(); 2].map(|()| PeerId::random());
+    let scene = scene(vec![with_min(1, 1, &[dead])], Some(spare), config());
+    scene.consensus.set_role(Role::Voter);
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    tokio::time::sleep(GRACE * 10).await;
+    assert_eq!(scene.consensus.requests(), []);
+    scene.consensus.set_role(Role::Leader);
+    until(|| scene.consensus.requests().len() == 1).await;
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_tried_again_later() {
+    let [dead, spare] = [(); 2].map(|()| PeerId::random());
+    let scene = scene(vec![with_min(1, 1, &[dead])], None, config());
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    until(|| scene.consensus.requests().len() == 2).await;
+    *scene.consensus.spare.lock() = Some(spare);
+    until(|| scene.store.pin_now(&cid(1)).unwrap().allocations == [spare]).await;
+    let asked = scene.consensus.requests().len();
+    tokio::time::sleep(GRACE * 10).await;
+    assert_eq!(scene.consensus.requests().len(), asked, "done is done");
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_means_never() {
+    let [dead, spare] = [(); 2].map(|()| PeerId::random());
+    let off = RepinConfig { enabled: false, ..config() };
+    let scene = scene(vec![with_min(1, 1, &[dead])], Some(spare), off);
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    tokio::time::sleep(GRACE * 10).await;
+    assert_eq!(scene.consensus.requests(), []);
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+}

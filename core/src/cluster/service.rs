@@ -1,0 +1,234 @@
+//! The facade: every question and wish of a user, answered with what the rooms below it know.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster_types::{
+    AddParams, AddedOutput, Alert, Cid, ConnectGraph, ErrorClass, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin,
+    PinOptions, PinTypeFilter, PingValue, ReplicationFactor, StateReport, StatusFilter, WireError,
+};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
+use crate::consensus::log::LogConsensus;
+use crate::consensus::sequencer::Allocator;
+use crate::consensus::{Consensus, ConsensusError};
+use crate::monitor::Monitor;
+use crate::ports::{Clock, IpfsNode, Scan, StateError, StateStore, TrackerStore, Transport};
+use crate::rpc::{Call, PeerClient, Reply};
+use crate::task::TaskGroup;
+use crate::tracker::Tracker;
+
+/// How long one peer may take to answer a question about itself, as in the original.
+pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How a cluster behaves where a user does not say.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    /// The peer's name for people.
+    pub peer_name: String,
+    /// Copies of a pin whose options say 0.
+    pub default_replication: ReplicationFactor,
+}
+
+/// The rooms a cluster consists of.
+pub struct ClusterParts {
+    /// How to behave.
+    pub settings: ClusterSettings,
+    /// Agreement.
+    pub consensus: Arc<LogConsensus>,
+    /// The pinset.
+    pub state: Arc<dyn StateStore>,
+    /// What the tracker remembers.
+    pub tracker_store: Arc<dyn TrackerStore>,
+    /// What makes the node hold what it should.
+    pub tracker: Arc<Tracker>,
+    /// What is known of the peers.
+    pub monitor: Arc<Monitor>,
+    /// Who chooses the holders of pins.
+    pub allocator: Arc<dyn Allocator>,
+    /// The IPFS node.
+    pub ipfs: Arc<dyn IpfsNode>,
+    /// How other peers are reached.
+    pub transport: Arc<dyn Transport>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Where work that outlives its caller runs.
+    pub tasks: TaskGroup,
+}
+
+impl fmt::Debug for ClusterParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterParts").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A cluster, seen from one of its peers.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(super) peer: PeerId,
+    pub(super) client: PeerClient,
+    pub(super) parts: Arc<ClusterParts>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Puts the rooms together.
+    pub fn new(parts: ClusterParts) -> Self {
+        let peer = parts.transport.local_peer();
+        let client = PeerClient::new(Arc::clone(&parts.transport));
+        Self { peer, client, parts: Arc::new(parts) }
+    }
+
+    /// The members, sorted.
+    pub(super) fn members(&self) -> Vec<PeerId> {
+        self.parts.consensus.position().borrow().members.iter().map(|member| member.peer).collect()
+    }
+
+    /// What a peer last said of itself.
+    pub(super) fn ping_of(&self, peer: &PeerId) -> PingValue {
+        if *peer == self.peer && self.parts.monitor.ping_value(peer).is_none() {
+            return PingValue { peer_name: self.parts.settings.peer_name.clone(), ..PingValue::default() };
+        }
+        self.parts.monitor.ping_value(peer).unwrap_or_default()
+    }
+
+    /// Names of the members that are known, by peer.
+    pub(super) fn peer_names(&self) -> BTreeMap<PeerId, PingValue> {
+        self.members().into_iter().map(|peer| (peer, self.ping_of(&peer))).collect()
+    }
+}
+
+pub(super) fn from_state(error: &StateError) -> WireError {
+    WireError::from_error(error.class(), error)
+}
+
+pub(super) fn from_consensus(error: &ConsensusError) -> WireError {
+    WireError::from_error(error.class(), error)
+}
+
+pub(super) fn not_pinned() -> WireError {
+    WireError::new(ErrorClass::NotFound, NOT_PINNED)
+}
+
+#[async_trait]
+impl ClusterService for Cluster {
+    async fn id(&self) -> ServiceResult<Id> {
+        Ok(self.own_id().await)
+    }
+
+    async fn peers(&self) -> ServiceResult<Vec<Id>> {
+        Ok(self.all_ids().await)
+    }
+
+    async fn add_peer(&self, peer: PeerId) -> ServiceResult<Id> {
+        let added = self.parts.consensus.add_peer(peer, Vec::new()).await;
+        added.map_err(|error| from_consensus(&error))?;
+        match self.client.ask(peer, &Call::Id, PEER_TIMEOUT).await? {
+            Reply::Id(id) => Ok(*id),
+            _ => Err(PeerClient::misfit(peer)),
+        }
+    }
+
+    async fn remove_peer(&self, peer: PeerId) -> ServiceResult<()> {
+        self.vacate_and_remove(peer).await
+    }
+
+    async fn pin(&self, cid: Cid, options: PinOptions) -> ServiceResult<Committed<Pin>> {
+        self.pin_cid(cid, options).await
+    }
+
+    async fn pin_path(&self, path: &str, options: PinOptions) -> ServiceResult<Committed<Pin>> {
+        let cid = self.resolve(path).await?;
+        self.pin_cid(cid, options).await
+    }
+
+    async fn unpin(&self, cid: Cid) -> ServiceResult<Committed<Pin>> {
+        self.unpin_cid(cid).await
+    }
+
+    async fn unpin_path(&self, path: &str) -> ServiceResult<Committed<Pin>> {
+        let cid = self.resolve(path).await?;
+        self.unpin_cid(cid).await
+    }
+
+    fn allocations(&self, filter: PinTypeFilter) -> Listing<Pin> {
+        let rows = self.parts.state.scan(Scan::All { after: None });
+        Box::pin(rows.filter_map(move |row| {
+            std::future::ready(match row {
+                Ok(row) => row.pin.filter(|pin| filter.matches(pin.kind)).map(Ok),
+                Err(error) => Some(Err(from_state(&error))),
+            })
+        }))
+    }
+
+    async fn allocation(&self, cid: Cid) -> ServiceResult<Pin> {
+        let pin = self.parts.state.pin(cid).await.map_err(|error| from_state(&error))?;
+        pin.ok_or_else(not_pinned)
+    }
+
+    fn statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo> {
+        self.list_statuses(filter, reach)
+    }
+
+    async fn status(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo> {
+        self.status_of(cid, reach).await
+    }
+
+    fn recover_all(&self, reach: Reach) -> Listing<GlobalPinInfo> {
+        self.recover_everything(reach)
+    }
+
+    async fn recover(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo> {
+        self.recover_one(cid, reach).await
+    }
+
+    async fn add(
+        &self,
+        params: AddParams,
+        events: mpsc::Receiver<ServiceResult<AddEvent>>,
+    ) -> ServiceResult<Listing<AddedOutput>> {
+        self.add_content(params, events)
+    }
+
+    async fn metric_names(&self) -> ServiceResult<Vec<String>> {
+        Ok(self.parts.monitor.metric_names())
+    }
+
+    async fn metrics(&self, name: &str) -> ServiceResult<Vec<Metric>> {
+        Ok(self.parts.monitor.metrics(name))
+    }
+
+    async fn alerts(&self) -> ServiceResult<Vec<Alert>> {
+        Ok(self.parts.monitor.alerts())
+    }
+
+    async fn connect_graph(&self) -> ServiceResult<ConnectGraph> {
+        Ok(self.graph().await)
+    }
+
+    async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {
+        self.collect(reach).await
+    }
+
+    async fn state(&self) -> ServiceResult<StateReport> {
+        self.parts.consensus.report().await.map_err(|error| from_consensus(&error))
+    }
+
+    fn applied_index(&self) -> u64 {
+        self.parts.consensus.position().borrow().applied
+    }
+
+    async fn read_barrier(&self) -> ServiceResult<()> {
+        self.parts.consensus.read_barrier().await.map_err(|error| from_consensus(&error))
+    }
+}

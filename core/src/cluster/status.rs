@@ -1,0 +1,252 @@
+//! How pins are doing: here, and on all peers.
+//!
+//! A listing over all peers is a merge of their pages in the one order that every peer lists in, so it holds a page
+//! per peer and never the pinset. A peer that does not answer shows as `cluster_error` from there on.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use async_stream::try_stream;
+use cluster_types::{
+    Cid, ErrorClass, GlobalPinInfo, PeerId, Pin, PinInfo, PinInfoShort, StatusFilter, Timestamp, TrackerStatus,
+    WireError,
+};
+use futures::{StreamExt, TryStreamExt, future, stream};
+
+use super::service::{Cluster, PEER_TIMEOUT, from_state};
+use super::{Listing, Reach, ServiceResult};
+use crate::consensus::digest::order_key;
+use crate::ports::{Row, Scan};
+use crate::rpc::{Call, PeerClient, Reply, StatusPage};
+
+/// Items of one page: small enough for a slow peer, large enough that the way there does not count.
+const PAGE: u32 = 512;
+/// How many peers are asked about one pin at a time.
+const ASKED_AT_ONCE: usize = 16;
+
+impl Cluster {
+    /// How one pin is doing here; the node is asked when it should have it.
+    pub(super) async fn local_status(&self, cid: Cid) -> ServiceResult<PinInfo> {
+        let pin = self.parts.state.pin(cid).await.map_err(|error| from_state(&error))?;
+        let info = self.parts.tracker.status(cid).await.map_err(|error| from_state(&error))?;
+        Ok(self.pin_info(cid, pin.as_ref(), info))
+    }
+
+    /// Completes what the tracker says with who says it.
+    pub(super) fn pin_info(&self, cid: Cid, pin: Option<&Pin>, info: PinInfoShort) -> PinInfo {
+        let options = pin.map(|pin| pin.options.clone()).unwrap_or_default();
+        PinInfo {
+            cid,
+            name: options.name,
+            peer: self.peer,
+            allocations: pin.map(|pin| pin.allocations.clone()).unwrap_or_default(),
+            origins: options.origins,
+            created: pin.map_or(Timestamp::ZERO, |pin| pin.timestamp),
+            metadata: options.metadata,
+            info: self.named(&self.peer, info),
+        }
+    }
+
+    /// Adds the names of a peer and its IPFS node.
+    fn named(&self, peer: &PeerId, info: PinInfoShort) -> PinInfoShort {
+        let ping = self.ping_of(peer);
+        PinInfoShort {
+            peername: ping.peer_name,
+            ipfs_peer_id: ping.ipfs_id,
+            ipfs_peer_addresses: ping.ipfs_addresses,
+            ..info
+        }
+    }
+
+    /// One page of this peer's pins that are doing as the filter says.
+    pub(super) async fn local_page(
+        &self,
+        filter: StatusFilter,
+        after: Option<Cid>,
+        limit: u32,
+    ) -> ServiceResult<StatusPage> {
+        let limit = usize::try_from(limit.min(PAGE)).unwrap_or(1).max(1);
+        let mut rows = self.parts.state.scan(scan_for(filter, after));
+        let mut page = StatusPage { items: Vec::new(), next: None };
+        while let Some(row) = rows.try_next().await.map_err(|error| from_state(&error))? {
+            let info = self.row_info(&row);
+            if !filter.matches(info.status) {
+                continue;
+            }
+            page.items.push(self.pin_info(row.cid, row.pin.as_ref(), info));
+            if page.items.len() == limit {
+                page.next = Some(row.cid);
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn row_info(&self, row: &Row) -> PinInfoShort {
+        self.parts.tracker.describe(row.cid, row.pin.as_ref(), row.tracked.as_ref())
+    }
+
+    pub(super) async fn status_of(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo> {
+        self.about(cid, reach, Call::Status { cid }).await
+    }
+
+    /// Asks the peers that have a say about a pin, and puts their answers together.
+    pub(super) async fn about(&self, cid: Cid, reach: Reach, call: Call) -> ServiceResult<GlobalPinInfo> {
+        let pin = self.parts.state.pin(cid).await.map_err(|error| from_state(&error))?;
+        let members = match reach {
+            Reach::Local => vec![self.peer],
+            Reach::Cluster => self.members(),
+        };
+        let (asked, remote): (Vec<PeerId>, Vec<PeerId>) = members.into_iter().partition(|peer| {
+            reach == Reach::Local || pin.as_ref().is_none_or(|pin| pin.is_allocated_to(peer) || *peer == self.peer)
+        });
+        let mut global = GlobalPinInfo::from_pin_info(&self.pin_info(cid, pin.as_ref(), PinInfoShort::default()));
+        let created = global.created;
+        for peer in remote {
+            let info = PinInfoShort { status: TrackerStatus::Remote, timestamp: created, ..PinInfoShort::default() };
+            global.add(&peer, self.named(&peer, info));
+        }
+        let call = &call;
+        let answers: Vec<_> = stream::iter(asked)
+            .map(|peer| async move { (peer, self.ask(peer, call, PEER_TIMEOUT).await) })
+            .buffer_unordered(ASKED_AT_ONCE)
+            .collect()
+            .await;
+        for (peer, answer) in answers {
+            let info = match answer {
+                Ok(Reply::Status(info)) => info.info,
+                Ok(_) => self.cluster_error(&peer, PeerClient::misfit(peer).message),
+                Err(error) if reach == Reach::Local => return Err(error),
+                Err(error) => self.cluster_error(&peer, error.message),
+            };
+            global.add(&peer, info);
+        }
+        Ok(global)
+    }
+
+    fn cluster_error(&self, peer: &PeerId, error: String) -> PinInfoShort {
+        let info = PinInfoShort {
+            status: TrackerStatus::ClusterError,
+            timestamp: self.parts.clock.now(),
+            error,
+            ..PinInfoShort::default()
+        };
+        self.named(peer, info)
+    }
+
+    pub(super) fn list_statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo> {
+        self.merged(reach, move |after| Call::StatusPage { filter: filter.bits(), after, limit: PAGE })
+    }
+
+    /// Merges the pages of all peers into one listing.
+    pub(super) fn merged(
+        &self,
+        reach: Reach,
+        call: impl Fn(Option<Cid>) -> Call + Send + Sync + 'static,
+    ) -> Listing<GlobalPinInfo> {
+        let cluster = self.clone();
+        Box::pin(try_stream! {
+            let peers = match reach {
+                Reach::Local => vec![cluster.peer],
+                Reach::Cluster => cluster.members(),
+            };
+            let mut sources: Vec<Source> = peers.into_iter().map(Source::new).collect();
+            let mut failed: BTreeMap<PeerId, String> = BTreeMap::new();
+            let mut listed = false;
+            loop {
+                let refills = sources.iter_mut().map(|source| source.refill(&cluster, &call));
+                for result in future::join_all(refills).await {
+                    if let Err((peer, error)) = result {
+                        if reach == Reach::Local {
+                            Err(error.clone())?;
+                        }
+                        failed.insert(peer, error.message);
+                    }
+                }
+                sources.retain(|source| !source.items.is_empty());
+                let Some(least) = sources.iter().filter_map(Source::key).min() else { break };
+                let mut global: Option<GlobalPinInfo> = None;
+                for source in sources.iter_mut().filter(|source| source.key().as_ref() == Some(&least)) {
+                    if let Some(info) = source.items.pop_front() {
+                        let global = global.get_or_insert_with(|| GlobalPinInfo::from_pin_info(&info));
+                        global.add(&source.peer, info.info);
+                    }
+                }
+                if let Some(mut global) = global {
+                    for (peer, error) in &failed {
+                        global.add(peer, cluster.cluster_error(peer, error.clone()));
+                    }
+                    listed = true;
+                    yield global;
+                }
+            }
+            // Nobody had anything to list, and somebody could not be asked: silence would look like health.
+            if let Some((peer, error)) = failed.into_iter().next().filter(|_| !listed) {
+                Err(WireError::new(ErrorClass::Unavailable, format!("the listing lacks peer {peer}: {error}")))?;
+            }
+        })
+    }
+}
+
+/// Statuses that only pins with a tracker record can have, and that are not shown for others.
+fn scan_for(filter: StatusFilter, after: Option<Cid>) -> Scan {
+    use TrackerStatus as S;
+    let needs_all = [S::Undefined, S::Remote, S::Sharded, S::UnexpectedlyUnpinned, S::Unpinned];
+    if filter == StatusFilter::ALL || filter.matches_any(&needs_all[1..]) {
+        return Scan::All { after };
+    }
+    // What is under way counts as queued or failed in the store.
+    let mut stored = vec![];
+    if filter.matches(S::Pinned) {
+        stored.push(S::Pinned);
+    }
+    if filter.matches_any(&[S::PinQueued, S::Pinning, S::PinError]) {
+        stored.extend([S::PinQueued, S::Pinning, S::PinError]);
+    }
+    if filter.matches_any(&[S::UnpinQueued, S::Unpinning, S::UnpinError]) {
+        stored.extend([S::UnpinQueued, S::Unpinning, S::UnpinError]);
+    }
+    if stored.is_empty() {
+        stored.push(S::ClusterError);
+    }
+    Scan::ByStatus { filter: StatusFilter::of(&stored), after }
+}
+
+/// One peer's listing: the page at hand, and where it goes on.
+struct Source {
+    peer: PeerId,
+    items: VecDeque<PinInfo>,
+    next: Option<Cid>,
+    begun: bool,
+}
+
+impl Source {
+    fn new(peer: PeerId) -> Self {
+        Self { peer, items: VecDeque::new(), next: None, begun: false }
+    }
+
+    fn key(&self) -> Option<Vec<u8>> {
+        self.items.front().map(|info| order_key(&info.cid))
+    }
+
+    /// Fetches the next page when this one is used up and there is one.
+    async fn refill(
+        &mut self,
+        cluster: &Cluster,
+        call: &(impl Fn(Option<Cid>) -> Call + Sync),
+    ) -> Result<(), (PeerId, WireError)> {
+        while self.items.is_empty() && (!self.begun || self.next.is_some()) {
+            let asked = cluster.ask(self.peer, &call(self.next), PEER_TIMEOUT).await;
+            self.begun = true;
+            self.next = None;
+            match asked {
+                Ok(Reply::Page(page)) => {
+                    self.next = page.next;
+                    self.items = page.items.into();
+                }
+                Ok(_) => return Err((self.peer, PeerClient::misfit(self.peer))),
+                Err(error) => return Err((self.peer, error)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Apply, judged on a state in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cluster_types::{PeerId, PinOptions};
+
+use super::*;
+use crate::ports::TrackerRecord;
+
+#[derive(Default)]
+struct State {
+    pins: BTreeMap<Cid, Pin>,
+    shards: BTreeMap<u16, ShardSum>,
+    outcomes: BTreeMap<RequestKey, Bytes>,
+}
+
+impl StateView for State {
+    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
+        Ok(self.pins.get(cid).cloned())
+    }
+    fn shard(&self, shard: u16) -> Result<ShardSum, StateError> {
+        Ok(self.shards.get(&shard).copied().unwrap_or_default())
+    }
+    fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError> {
+        Ok(self.outcomes.get(key).cloned())
+    }
+    fn tracked(&self, _cid: &Cid) -> Result<Option<TrackerRecord>, StateError> {
+        Ok(None)
+    }
+}
+
+impl State {
+    fn apply(&mut self, clock: i64, entries: &[Entry]) -> Vec<Vec<Outcome>> {
+        let effect: LocalEffect = Arc::new(|_, _, _| None);
+        let applied = apply(self, Timestamp::from_unix_seconds(clock), entries, &effect).unwrap();
+        for change in applied.changes.pins {
+            match change.after {
+                Some(pin) => drop(self.pins.insert(change.cid, pin)),
+                None => drop(self.pins.remove(&change.cid)),
+            }
+        }
+        self.shards.extend(applied.changes.shards);
+        if let Some(minute) = applied.changes.forget_before_minute {
+            self.outcomes.retain(|key, _| key.minute >= minute);
+        }
+        self.outcomes.extend(applied.changes.outcomes);
+        applied.answers
+    }
+
+    fn recomputed(&self) -> BTreeMap<u16, ShardSum> {
+        let mut shards: BTreeMap<u16, ShardSum> = self.shards.keys().map(|key| (*key, ShardSum::default())).collect();
+        for pin in self.pins.values() {
+            shards.entry(shard_of(&pin.cid)).or_default().add(pin);
+        }
+        shards
+    }
+}
+
+fn cid(number: u8) -> Cid {
+    let hash = cluster_types_hash(number);
+    Cid::new_v1(0x55, hash)
+}
+
+fn cluster_types_hash(number: u8) -> multihash_codetable::Multihash {
+    use multihash_codetable::MultihashDigest;
+    multihash_codetable::Code::Sha2_256.digest(&[number])
+}
+
+fn pin(number: u8, name: &str) -> Pin {
+    let options = PinOptions { name: name.to_owned(), ..PinOptions::default() };
+    let mut pin = Pin::new(cid(number), options);
+    pin.timestamp = Timestamp::from_unix_seconds(1_000);
+    pin
+}
+
+fn entry(seconds: i64, operations: Vec<(u8, Operation)>) -> Entry {
+    Entry {
+        time: Timestamp::from_unix_seconds(seconds),
+        operations: operations
+            .into_iter()
+            .map(|(id, operation)| Proposed { id: [id; 16], operation })
+            .collect(),
+    }
+}
+
+fn put(number: u8, name: &str) -> Operation {
+    Operation::Put(Box::new(pin(number, name)))
+}
+
+#[test]
+fn every_operation_gets_its_own_answer() {
+    let mut state = State::default();
+    let answers = state.apply(
+        0,
+        &[
+            entry(60, vec![(1, put(1, "a")), (2, Operation::Remove { cid: cid(2) })]),
+            entry(61, vec![(3, Operation::Remove { cid: cid(1) }), (4, put(1, "b"))]),
+        ],
+    );
+    assert!(matches!(&answers[0][0], Outcome::Pinned(pin) if pin.options.name == "a"));
+    assert!(matches!(&answers[0][1], Outcome::Refused(error) if error.message == NOT_PINNED));
+    assert!(matches!(&answers[1][0], Outcome::Unpinned(pin) if pin.options.name == "a"));
+    assert_eq!(state.pins[&cid(1)].options.name, "b");
+    assert_eq!(state.shards, state.recomputed());
+}
+
+#[test]
+fn a_repeated_request_takes_effect_once_and_gets_the_same_answer() {
+    let mut state = State::default();
+    let remove = || entry(200, vec![(9, Operation::Remove { cid: cid(1) })]);
+    state.apply(0, &[entry(180, vec![(1, put(1, "a"))])]);
+    let first = state.apply(180, &[remove()]);
+    state.apply(200, &[entry(210, vec![(2, put(1, "again"))])]);
+    let second = state.apply(210, &[remove()]);
+    assert_eq!(first, second);
+    assert_eq!(state.pins[&cid(1)].options.name, "again", "the second removal must not count");
+    // Within one batch too.
+    let twice = state.apply(220, &[entry(220, vec![(7, put(3, "x"))]), entry(221, vec![(7, put(3, "x"))])]);
+    assert_eq!(twice[0], twice[1]);
+    assert_eq!(state.shards, state.recomputed());
+}
+
+#[test]
+fn outcomes_are_forgotten_by_the_minute_of_the_log_not_of_the_machine() {
+    let mut state = State::default();
+    state.apply(0, &[entry(600, vec![(1, put(1, "a"))])]);
+    assert_eq!(state.outcomes.len(), 1);
+    // A leader whose clock is behind does not turn the log's clock back.
+    state.apply(600, &[entry(1, vec![(2, put(2, "b"))])]);
+    assert!(state.outcomes.keys().all(|key| key.minute == 10));
+    state.apply(600, &[entry(600 + 60 * 4, vec![(3, put(3, "c"))])]);
+    assert_eq!(state.outcomes.len(), 1);
+}
+
+#[test]
+fn a_refused_change_leaves_everything_as_it_was() {
+    let mut state = State::default();
+    state.apply(0, &[entry(60, vec![(1, put(1, "a"))])]);
+    let (pins, shards) = (state.pins.clone(), state.shards.clone());
+    let mut direct = pin(1, "direct");
+    direct.max_depth = cluster_types::PinDepth::DIRECT;
+    let mut shard = pin(1, "shard");
+    shard.kind = PinType::Shard;
+    let answers = state.apply(
+        60,
+        &[entry(61, vec![(2, Operation::Put(Box::new(direct))), (3, Operation::Put(Box::new(shard)))])],
+    );
+    assert!(answers[0].iter().all(|outcome| matches!(outcome, Outcome::Refused(_))));
+    assert_eq!((state.pins.clone(), state.shards.clone()), (pins, shards));
+}
+
+#[test]
+fn a_reallocation_counts_only_while_its_ground_holds() {
+    let mut state = State::default();
+    let (a, b) = (PeerId::random(), PeerId::random());
+    let mut first = pin(1, "a");
+    first.allocations = vec![a];
+    state.apply(0, &[entry(60, vec![(1, Operation::Put(Box::new(first.clone())))])]);
+    let mut moved = first.clone();
+    moved.allocations = vec![b];
+    moved.options.name = "stale copy".to_owned();
+    let reallocate = |was: Vec<PeerId>| Operation::Reallocate { pin: Box::new(moved.clone()), was };
+    state.apply(60, &[entry(61, vec![(2, reallocate(vec![b]))])]);
+    assert_eq!(state.pins[&cid(1)].allocations, vec![a]);
+    state.apply(61, &[entry(62, vec![(3, reallocate(vec![a]))])]);
+    assert_eq!(state.pins[&cid(1)].allocations, vec![b]);
+    assert_eq!(state.pins[&cid(1)].options.name, "a", "only allocations move");
+}
+
+#[test]
+fn a_pin_expires_by_the_clock_of_the_log() {
+    let mut state = State::default();
+    let mut short = pin(1, "short");
+    short.options.expire_at = Timestamp::from_unix_seconds(100);
+    state.apply(0, &[entry(60, vec![(1, Operation::Put(Box::new(short)))])]);
+    state.apply(60, &[entry(99, vec![(2, Operation::Expire { cid: cid(1) })])]);
+    assert!(state.pins.contains_key(&cid(1)));
+    state.apply(99, &[entry(100, vec![(3, Operation::Expire { cid: cid(1) })])]);
+    assert!(state.pins.is_empty());
+}

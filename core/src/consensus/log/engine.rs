@@ -1,0 +1,479 @@
+//! One raft node of this cluster: started, fed, asked and stopped here.
+//!
+//! **Invariant:** a write is repeated with the same request id until it is answered or given up, so it takes effect
+//! at most once, whatever happens to leaders in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, StateReport, WireError};
+use openraft::ReadPolicy;
+use openraft::error::{ClientWriteError, RaftError};
+use openraft::storage::RaftLogStorage;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::membership;
+use super::network::Network;
+use super::position;
+use super::receiver::{Raft, RaftReceiver};
+use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
+use super::types::{Node, NodeId, TypeConfig};
+use crate::consensus::digest;
+use crate::consensus::operation::{Entry, Operation, Proposed};
+use crate::consensus::sequencer::{Allocator, EntryLog, ProposeError, Sequencer};
+use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request};
+use crate::ports::{Clock, NodeIdRecord, StateStore, Transport};
+use crate::rpc::{Call, CallServer, PeerClient, Reply};
+use crate::task::TaskGroup;
+
+/// How long a single attempt to have a write ordered may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before asking again when no leader was known; doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// The raft id of the peer that founds a cluster. Others get theirs from the log, where it is never free again.
+const FOUNDER: NodeId = 1;
+
+/// How a raft node behaves.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Name for logs.
+    pub cluster_name: String,
+    /// Most peers that vote.
+    pub max_voters: usize,
+    /// How often a leader shows that it is there.
+    pub heartbeat: Duration,
+    /// How long a follower waits for that, at least and at most, before it calls an election.
+    pub election: (Duration, Duration),
+    /// How long a write without a quorum is kept trying.
+    pub write_timeout: Duration,
+    /// How long joining is kept trying.
+    pub join_timeout: Duration,
+    /// Entries between two snapshots.
+    pub snapshot_every: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            cluster_name: "ipfs-cluster".to_owned(),
+            max_voters: 5,
+            // Four times the delay a busy two-core machine was seen to add; see the operations guide.
+            heartbeat: Duration::from_millis(250),
+            election: (Duration::from_millis(1_000), Duration::from_millis(2_000)),
+            write_timeout: Duration::from_secs(15),
+            join_timeout: Duration::from_secs(60),
+            snapshot_every: 20_000,
+        }
+    }
+}
+
+/// What a raft node is built from.
+pub struct LogParts<LS> {
+    /// Where the log is kept.
+    pub log: LS,
+    /// Where the state is kept.
+    pub state: Arc<dyn StateStore>,
+    /// What a changed pin means on this peer.
+    pub effect_at: EffectAt,
+    /// Where this peer's raft id is kept.
+    pub record: Arc<dyn NodeIdRecord>,
+    /// How other peers are reached.
+    pub transport: Arc<dyn Transport>,
+    /// What answers other peers.
+    pub server: Arc<CallServer>,
+    /// Who chooses the holders of pins.
+    pub allocator: Arc<dyn Allocator>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Members to join; none: found a cluster, or go on with what is on disk.
+    pub bootstrap: Vec<PeerId>,
+    /// How to behave.
+    pub settings: LogSettings,
+}
+
+impl<LS> fmt::Debug for LogParts<LS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogParts").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
+    }
+}
+
+/// One raft node.
+pub struct LogConsensus {
+    pub(super) node_id: NodeId,
+    pub(super) peer: PeerId,
+    pub(super) raft: Raft,
+    pub(super) settings: LogSettings,
+    pub(super) client: PeerClient,
+    transport: Arc<dyn Transport>,
+    state: Arc<dyn StateStore>,
+    sequencer: Sequencer,
+    applied: watch::Receiver<u64>,
+    removed: watch::Sender<bool>,
+    pub(super) position: watch::Receiver<Position>,
+}
+
+impl fmt::Debug for LogConsensus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogConsensus").field("node_id", &self.node_id).finish_non_exhaustive()
+    }
+}
+
+/// A raft node cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// What is on disk cannot be used, or openraft refused it.
+    #[error("the shared log cannot be opened")]
+    Log(#[source] BoxError),
+    /// No member let this peer in.
+    #[error("could not join the cluster within {after:?}: {reason}. Are the --bootstrap addresses right, is the secret the same, and is a majority of the voters up?")]
+    Join {
+        /// How long was tried.
+        after: Duration,
+        /// The last answer.
+        reason: String,
+    },
+}
+
+impl LogConsensus {
+    /// Starts the node: goes on with what is on disk, founds a cluster, or joins one.
+    pub async fn start<LS>(parts: LogParts<LS>, tasks: &TaskGroup) -> Result<Arc<Self>, StartError>
+    where
+        LS: RaftLogStorage<TypeConfig>,
+    {
+        let fail = |error: BoxError| StartError::Log(error);
+        let peer = parts.transport.local_peer();
+        let client = PeerClient::new(Arc::clone(&parts.transport));
+        let known = parts.record.load().await.map_err(fail)?;
+        let node_id = match known {
+            Some(id) => id,
+            None if parts.bootstrap.is_empty() => FOUNDER,
+            None => membership::reserve(&client, &parts.bootstrap, parts.settings.join_timeout).await?,
+        };
+        if known.is_none() {
+            parts.record.save(node_id).await.map_err(fail)?;
+        }
+        let (applied_sender, applied) = watch::channel(0);
+        let machine = StateMachine::open(Arc::clone(&parts.state), parts.effect_at, applied_sender);
+        let machine = machine.await.map_err(|error| fail(error.into()))?;
+        let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
+        let network = Network::new(Arc::clone(&parts.transport));
+        let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
+        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state));
+        parts.server.serve_raft(Arc::new(receiver));
+
+        let removed = watch::Sender::new(false);
+        let sources = position::Sources {
+            raft: raft.clone(),
+            applied: applied.clone(),
+            removed: removed.subscribe(),
+            transport: Arc::clone(&parts.transport),
+        };
+        let position = position::follow(sources, node_id, peer, tasks);
+        let entries = Arc::new(RaftEntries { raft: raft.clone(), position: position.clone() });
+        let sequencer = Sequencer::start(entries, Arc::clone(&parts.state), parts.allocator, parts.clock, tasks);
+        let node = Arc::new(Self {
+            node_id,
+            peer,
+            raft,
+            settings: parts.settings,
+            client,
+            transport: parts.transport,
+            state: parts.state,
+            sequencer,
+            applied,
+            removed,
+            position,
+        });
+        membership::balance_voters(Arc::clone(&node), tasks);
+        node.enter(&parts.bootstrap).await?;
+        Ok(node)
+    }
+
+    /// Becomes a member, if this node is not one yet.
+    async fn enter(&self, bootstrap: &[PeerId]) -> Result<(), StartError> {
+        let fail = |error: BoxError| StartError::Log(error);
+        let started = self.raft.is_initialized().await.map_err(|error| fail(error.into()))?;
+        if started && !self.position.borrow().members.is_empty() {
+            return Ok(());
+        }
+        if !bootstrap.is_empty() {
+            return membership::join(self, bootstrap).await;
+        }
+        if self.node_id != FOUNDER {
+            let reason = "joining was cut off earlier; start once more with --bootstrap".to_owned();
+            return Err(StartError::Join { after: Duration::ZERO, reason });
+        }
+        if started {
+            return Ok(());
+        }
+        let node = Node { peer: self.peer, addresses: self.transport.own_addresses() };
+        let founded = self.raft.initialize(BTreeMap::from([(self.node_id, node)])).await;
+        founded.map_err(|error| fail(error.into()))
+    }
+
+    pub(super) fn own_addresses(&self) -> Vec<Multiaddr> {
+        self.transport.own_addresses()
+    }
+
+    /// Has a request ordered by this peer, which must lead. For calls of other peers.
+    pub async fn propose_here(&self, id: [u8; 16], request: Request) -> Result<Receipt, ProposeError> {
+        tokio::time::timeout(ATTEMPT_TIMEOUT, self.sequencer.propose(id, request))
+            .await
+            .unwrap_or(Err(ProposeError::Unknown))
+    }
+
+    /// The index up to which must be applied to see all that was acknowledged. This peer must lead.
+    pub async fn read_index_here(&self) -> Result<u64, ProposeError> {
+        let asked = tokio::time::timeout(ATTEMPT_TIMEOUT, self.raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
+        match asked {
+            Ok(Ok((id, _applied))) => Ok(id.index()),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
+            Ok(Err(RaftError::APIError(_))) | Err(_) => Err(ProposeError::NotLeader),
+        }
+    }
+
+    /// A raft id that was never used and never will be again. This peer must lead.
+    pub async fn reserve_here(&self) -> Result<NodeId, ProposeError> {
+        let proposed = Proposed { id: rand::random(), operation: Operation::Reserve };
+        let entry = Entry { time: cluster_types::Timestamp::ZERO, operations: vec![proposed] };
+        let (_term, index, _outcomes) = append(&self.raft, entry).await?;
+        Ok(index)
+    }
+
+    /// Asks the leader, wherever it is, until it answers or `timeout` is over.
+    pub(super) async fn ask_leader(&self, call: &Call, timeout: Duration) -> Result<Reply, ConsensusError> {
+        let mut attempts = Attempts::new(timeout);
+        loop {
+            let leader = self.position.borrow().leader;
+            let answer = match leader {
+                None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
+                Some(leader) if leader == self.peer => self.lead(call).await,
+                Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
+            };
+            match answer {
+                Ok(reply) => return Ok(reply),
+                Err(error) => attempts.failed(&error)?,
+            }
+            attempts.pause(self.position.clone()).await;
+        }
+    }
+
+    /// Answers what only a leader can.
+    pub async fn lead(&self, call: &Call) -> Result<Reply, WireError> {
+        let done = match call {
+            Call::Submit { id, request } => self
+                .propose_here(*id, request.clone())
+                .await
+                .map(|receipt| Reply::Receipt { term: receipt.term, index: receipt.index, outcome: receipt.outcome }),
+            Call::ReadIndex => self.read_index_here().await.map(Reply::Index),
+            Call::Reserve => self.reserve_here().await.map(Reply::Index),
+            Call::RemovePeer { peer } => return membership::remove_here(self, *peer).await.map(|()| Reply::Done),
+            _ => return Err(WireError::new(ErrorClass::Invalid, "this is not a question for the leader")),
+        };
+        done.map_err(|error| to_wire(&error))
+    }
+
+    /// Waits until an index is applied here.
+    async fn wait_applied(&self, index: u64, timeout: Duration) -> Result<(), ConsensusError> {
+        let mut applied = self.applied.clone();
+        let reached = tokio::time::timeout(timeout, applied.wait_for(|applied| *applied >= index)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ConsensusError::Stopped { reason: "the state machine has ended".to_owned() }),
+            Err(_) => Err(ConsensusError::OutcomeUnknown { after: timeout }),
+        }
+    }
+
+    /// A member says that this node was removed. It is believed if it leads as far as is known here, since a removed
+    /// node may never hear of its removal through the log.
+    pub fn told_removed(&self, from: PeerId, node_id: NodeId) {
+        if node_id == self.node_id && self.position.borrow().leader == Some(from) {
+            self.removed.send_replace(true);
+        }
+    }
+
+    /// Stops the node: nothing is accepted any more, everything accepted is on disk.
+    pub async fn stop(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(error = %error, "raft did not stop cleanly");
+        }
+    }
+}
+
+#[async_trait]
+impl Consensus for LogConsensus {
+    async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError> {
+        let call = Call::Submit { id: rand::random(), request };
+        let timeout = self.settings.write_timeout;
+        match self.ask_leader(&call, timeout).await? {
+            Reply::Receipt { term, index, outcome } => {
+                self.wait_applied(index, timeout).await?;
+                Ok(Receipt { term, index, outcome })
+            }
+            _ => Err(ConsensusError::OutcomeUnknown { after: timeout }),
+        }
+    }
+
+    async fn read_barrier(&self) -> Result<(), ConsensusError> {
+        let timeout = self.settings.write_timeout;
+        match self.ask_leader(&Call::ReadIndex, timeout).await? {
+            Reply::Index(index) => self.wait_applied(index, timeout).await,
+            _ => Err(ConsensusError::NoQuorum { reason: "the leader gave another answer".to_owned() }),
+        }
+    }
+
+    fn position(&self) -> watch::Receiver<Position> {
+        self.position.clone()
+    }
+
+    async fn report(&self) -> Result<StateReport, ConsensusError> {
+        let stopped = |reason: String| ConsensusError::Stopped { reason };
+        let (shards, applied) = self.state.shards().await.map_err(|error| stopped(error.to_string()))?;
+        let applied = AppliedPosition::decode(applied.as_ref()).map_err(|error| stopped(error.to_string()))?;
+        let position = self.position.borrow().clone();
+        Ok(StateReport {
+            applied_index: applied.index(),
+            committed_index: position.committed.max(applied.index()),
+            term: position.term,
+            role: position.role,
+            leader: position.leader,
+            digest: hex(&digest::root(&shards)),
+            pins: shards.iter().map(|shard| shard.pins).sum(),
+            eventual: 0,
+        })
+    }
+
+    async fn add_peer(&self, peer: PeerId, _addresses: Vec<Multiaddr>) -> Result<(), ConsensusError> {
+        let member = self.position.borrow().members.iter().any(|member| member.peer == peer);
+        if member {
+            return Ok(());
+        }
+        Err(ConsensusError::Membership {
+            reason: format!("peer {peer} joins by itself: start it with --bootstrap and the address of a member"),
+            class: ErrorClass::Invalid,
+        })
+    }
+
+    async fn remove_peer(&self, peer: PeerId) -> Result<(), ConsensusError> {
+        self.ask_leader(&Call::RemovePeer { peer }, self.settings.join_timeout).await.map(drop)
+    }
+
+    async fn hand_over(&self) {
+        membership::hand_over(self).await;
+    }
+}
+
+/// The raft log as the sequencer sees it.
+struct RaftEntries {
+    raft: Raft,
+    position: watch::Receiver<Position>,
+}
+
+#[async_trait]
+impl EntryLog for RaftEntries {
+    fn members(&self) -> Vec<PeerId> {
+        self.position.borrow().members.iter().map(|member| member.peer).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    async fn append(&self, entry: Entry) -> Result<(u64, u64, Vec<Outcome>), ProposeError> {
+        append(&self.raft, entry).await
+    }
+}
+
+async fn append(raft: &Raft, entry: Entry) -> Result<(u64, u64, Vec<Outcome>), ProposeError> {
+    match raft.client_write(entry).await {
+        Ok(written) => {
+            let id = written.log_id;
+            Ok((**id.committed_leader_id(), id.index(), written.data.0))
+        }
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NotLeader),
+        Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(ProposeError::Unknown),
+        Err(RaftError::APIError(other)) => Err(ProposeError::Stopped(other.to_string())),
+        Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
+    }
+}
+
+/// A leader's refusal as it travels.
+fn to_wire(error: &ProposeError) -> WireError {
+    let class = match error {
+        ProposeError::NotLeader | ProposeError::Overloaded => ErrorClass::Unavailable,
+        ProposeError::Unknown => ErrorClass::Unknown,
+        // The peer is on its way out; another one will lead.
+        ProposeError::Stopped(_) => ErrorClass::Unknown,
+    };
+    WireError::from_error(class, error)
+}
+
+/// The attempts of one call to the leader: what went wrong so far, and when to give up.
+struct Attempts {
+    started: Instant,
+    timeout: Duration,
+    pause: Duration,
+    uncertain: bool,
+}
+
+impl Attempts {
+    fn new(timeout: Duration) -> Self {
+        Self { started: Instant::now(), timeout, pause: MIN_PAUSE, uncertain: false }
+    }
+
+    fn next_timeout(&self) -> Duration {
+        self.timeout.saturating_sub(self.started.elapsed()).min(ATTEMPT_TIMEOUT).max(MIN_PAUSE)
+    }
+
+    /// Notes a failure; an error when it is time to give up or the answer was final.
+    fn failed(&mut self, error: &WireError) -> Result<(), ConsensusError> {
+        match error.class {
+            ErrorClass::Unavailable => {}
+            ErrorClass::Unknown => self.uncertain = true,
+            class @ (ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal) => {
+                return Err(ConsensusError::Membership { reason: error.message.clone(), class });
+            }
+        }
+        if self.started.elapsed() < self.timeout {
+            return Ok(());
+        }
+        if self.uncertain {
+            Err(ConsensusError::OutcomeUnknown { after: self.timeout })
+        } else {
+            Err(ConsensusError::NoQuorum { reason: error.message.clone() })
+        }
+    }
+
+    /// Waits a moment, or until there is another leader.
+    async fn pause(&mut self, mut position: watch::Receiver<Position>) {
+        let before = position.borrow().leader;
+        let changed = position.wait_for(|now| now.leader.is_some() && now.leader != before);
+        drop(tokio::time::timeout(self.pause, changed).await);
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+    }
+}
+
+fn raft_config(settings: &LogSettings) -> Result<openraft::Config, openraft::ConfigError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    openraft::Config {
+        cluster_name: settings.cluster_name.clone(),
+        heartbeat_interval: millis(settings.heartbeat),
+        election_timeout_min: millis(settings.election.0),
+        election_timeout_max: millis(settings.election.1),
+        // Sixteen entries of at most 320 KiB stay below the largest message.
+        max_payload_entries: 16,
+        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(settings.snapshot_every),
+        replication_lag_threshold: settings.snapshot_every * 2,
+        max_in_snapshot_log_to_keep: settings.snapshot_every,
+        install_snapshot_timeout: 3_600_000,
+        enable_pre_vote: Some(true),
+        ..openraft::Config::default()
+    }
+    .validate()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

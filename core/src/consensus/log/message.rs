@@ -1,0 +1,77 @@
+//! What raft nodes say to each other, as it goes over a [`Transport`](crate::ports::Transport).
+//!
+//! MessagePack with field names, so that a later release may add fields. Every message names the raft id it is meant
+//! for: a peer whose disk was replaced has a new id, and must not answer for the old one.
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+
+use super::types::{NodeId, SnapshotMeta, TypeConfig, Vote};
+
+/// A message to a raft node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RaftCall {
+    /// Whom it is for.
+    pub to: NodeId,
+    /// What it says.
+    pub message: RaftMessage,
+}
+
+/// What a raft node is told or asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum RaftMessage {
+    /// Log entries, or a heartbeat.
+    Append(AppendEntriesRequest<TypeConfig>),
+    /// A request for a vote.
+    Vote(VoteRequest<TypeConfig>),
+    /// Whether a request for a vote would be granted.
+    PreVote(VoteRequest<TypeConfig>),
+    /// The offer of leadership.
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// A snapshot begins.
+    SnapshotBegin {
+        /// The sender's random number for it.
+        transfer: u64,
+    },
+    /// A piece of a snapshot, in order.
+    SnapshotChunk {
+        /// Which snapshot.
+        transfer: u64,
+        /// Which piece, from 0.
+        sequence: u64,
+        /// The piece.
+        data: Bytes,
+    },
+    /// All pieces are sent: install it.
+    SnapshotEnd {
+        /// Which snapshot.
+        transfer: u64,
+        /// The leader's vote.
+        vote: Vote,
+        /// What the snapshot shows.
+        meta: SnapshotMeta,
+        /// The applied position inside it.
+        applied: Bytes,
+    },
+}
+
+/// What a raft node answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum RaftReply {
+    /// To [`RaftMessage::Append`].
+    Append(AppendEntriesResponse<TypeConfig>),
+    /// To [`RaftMessage::Vote`] and [`RaftMessage::PreVote`].
+    Vote(VoteResponse<TypeConfig>),
+    /// To [`RaftMessage::TransferLeader`].
+    TransferLeader(TransferLeaderResponse<TypeConfig>),
+    /// To [`RaftMessage::SnapshotEnd`].
+    Snapshot(SnapshotResponse<TypeConfig>),
+    /// To the other parts of a snapshot.
+    Continue,
+    /// The node cannot answer: it is another one, it is stopping, or the message makes no sense.
+    Refused(String),
+}

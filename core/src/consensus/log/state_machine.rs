@@ -1,0 +1,212 @@
+//! Feeds committed entries to [`apply`](crate::consensus::apply::apply) and writes what comes out.
+//!
+//! **Invariant:** records, digests and the applied position of a group of entries are one batch of the store.
+//! **Invariant:** an answer goes out after that batch is written, and every entry gets one.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cluster_types::Timestamp;
+use futures::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::consensus::apply::{Applied, apply};
+use crate::consensus::operation::Entry;
+use crate::ports::{Changes, LocalEffect, SnapshotHandle, StateError, StateStore};
+
+/// How many operations are applied in one batch at most: some 4 MiB of records in memory.
+const MAX_OPERATIONS: usize = 4096;
+
+/// Makes the rule for what a changed pin means here, for changes of one log index.
+pub type EffectAt = Arc<dyn Fn(u64) -> LocalEffect + Send + Sync>;
+
+/// Where the state is in the log. Kept in the state itself, with every batch.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AppliedPosition {
+    /// The last entry applied.
+    pub last: Option<LogId>,
+    /// The last membership applied.
+    pub membership: StoredMembership,
+    /// The log's clock in nanoseconds since the Unix epoch.
+    pub clock: i64,
+}
+
+impl AppliedPosition {
+    /// Reads what the store kept.
+    pub fn decode(bytes: Option<&Bytes>) -> Result<Self, StateError> {
+        let Some(bytes) = bytes else { return Ok(Self::default()) };
+        rmp_serde::from_slice(bytes)
+            .map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
+    }
+
+    fn encode(&self) -> Result<Bytes, io::Error> {
+        rmp_serde::to_vec_named(self).map(Bytes::from).map_err(io::Error::other)
+    }
+
+    /// The index of the last entry applied; 0 when there is none.
+    pub fn index(&self) -> u64 {
+        self.last.as_ref().map_or(0, |id| id.index())
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
+    }
+}
+
+/// The state machine of openraft, over any [`StateStore`].
+#[derive(Clone)]
+pub struct StateMachine {
+    state: Arc<dyn StateStore>,
+    effect_at: EffectAt,
+    position: AppliedPosition,
+    applied: watch::Sender<u64>,
+}
+
+impl fmt::Debug for StateMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateMachine").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl StateMachine {
+    /// Opens the state where it stopped. `applied` tells every index as soon as it is applied.
+    pub async fn open(
+        state: Arc<dyn StateStore>,
+        effect_at: EffectAt,
+        applied: watch::Sender<u64>,
+    ) -> Result<Self, StateError> {
+        let position = AppliedPosition::decode(state.applied().await?.as_ref())?;
+        applied.send_replace(position.index());
+        Ok(Self { state, effect_at, position, applied })
+    }
+
+    async fn apply_group(&mut self, group: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
+        let mut next = self.position.clone();
+        let mut payloads = Vec::with_capacity(group.len());
+        let mut responders = Vec::with_capacity(group.len());
+        for (entry, responder) in group {
+            next.last = Some(entry.log_id);
+            let payload = match entry.payload {
+                EntryPayload::Normal(payload) => payload,
+                EntryPayload::Membership(membership) => {
+                    next.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    Entry::default()
+                }
+                EntryPayload::Blank => Entry::default(),
+            };
+            payloads.push(payload);
+            responders.push(responder);
+        }
+        let index = next.index();
+        let (next, answers) = self.write(next, payloads).await?;
+        self.position = next;
+        self.applied.send_replace(index);
+        for (responder, outcomes) in responders.into_iter().zip(answers) {
+            if let Some(responder) = responder {
+                responder.send(Answers(outcomes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies payloads and moves the position to `next`, in one batch.
+    async fn write(
+        &self,
+        mut next: AppliedPosition,
+        payloads: Vec<Entry>,
+    ) -> Result<(AppliedPosition, Vec<Vec<crate::consensus::Outcome>>), io::Error> {
+        let effect = (self.effect_at)(next.index());
+        let done = Arc::new(Mutex::new(None));
+        let result = Arc::clone(&done);
+        let update = move |view: &dyn crate::ports::StateView| -> Result<Changes, StateError> {
+            let clock = Timestamp::from_unix_nanos(i128::from(next.clock));
+            let Applied { mut changes, answers, clock } = apply(view, clock, &payloads, &effect)?;
+            next.clock = clock.unix_nanos();
+            changes.applied = Some(next.encode().map_err(|error| StateError::Damaged { what: error.to_string() })?);
+            *result.lock() = Some((next, answers));
+            Ok(changes)
+        };
+        self.state.update(Box::new(update)).await.map_err(io::Error::other)?;
+        let written = done.lock().take();
+        written.ok_or_else(|| io::Error::other("the store did not carry out the update"))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Arc<dyn SnapshotHandle>;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.position.last, self.position.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut group = Vec::new();
+        let mut operations = 0;
+        while let Some(item) = entries.try_next().await? {
+            operations += operations_in(&item);
+            group.push(item);
+            if operations >= MAX_OPERATIONS {
+                operations = 0;
+                self.apply_group(std::mem::take(&mut group)).await?;
+            }
+        }
+        if group.is_empty() { Ok(()) } else { self.apply_group(group).await }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Arc<dyn SnapshotHandle>,
+    ) -> Result<(), io::Error> {
+        let position = AppliedPosition::decode(Some(&snapshot.applied())).map_err(io::Error::other)?;
+        if position.last != meta.last_log_id {
+            return Err(io::Error::other("the snapshot's content is not at the place its description says"));
+        }
+        let effect = (self.effect_at)(position.index());
+        self.state.install_snapshot(snapshot, effect).await.map_err(io::Error::other)?;
+        self.applied.send_replace(position.index());
+        self.position = position;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let current = self.state.current_snapshot().await.map_err(io::Error::other)?;
+        current.map(describe).transpose()
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = Arc<dyn SnapshotHandle>;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        describe(self.state.make_snapshot().await.map_err(io::Error::other)?)
+    }
+}
+
+/// A frozen state as openraft wants it: its place in the log is read from the state itself.
+fn describe(handle: Arc<dyn SnapshotHandle>) -> Result<Snapshot, io::Error> {
+    let position = AppliedPosition::decode(Some(&handle.applied())).map_err(io::Error::other)?;
+    Ok(Snapshot { meta: position.meta(), snapshot: handle })
+}
+
+fn operations_in((entry, _): &EntryResponder<TypeConfig>) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(payload) => payload.operations.len().max(1),
+        EntryPayload::Membership(_) | EntryPayload::Blank => 1,
+    }
+}

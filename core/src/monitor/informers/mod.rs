@@ -1,0 +1,9 @@
+//! The informers a peer can be configured with.
+
+mod disk;
+mod queue;
+mod tags;
+
+pub use disk::{DiskInformer, DiskMetric};
+pub use queue::QueueInformer;
+pub use tags::TagsInformer;

@@ -1,0 +1,32 @@
+//! Who may ask what. Exhaustive on purpose: a new call does not compile until it has a rule here.
+
+use super::wire::Call;
+
+/// Who a call is answered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Any peer that knows the cluster's secret.
+    Open,
+    /// Members of the cluster only.
+    Members,
+}
+
+/// The rule for a call.
+pub fn access(call: &Call) -> Access {
+    match call {
+        // A peer that wants to join is not a member yet.
+        Call::Id | Call::Reserve | Call::Join { .. } => Access::Open,
+        Call::Removed { .. }
+        | Call::Submit { .. }
+        | Call::ReadIndex
+        | Call::JoinFor { .. }
+        | Call::RemovePeer { .. }
+        | Call::Status { .. }
+        | Call::StatusPage { .. }
+        | Call::Recover { .. }
+        | Call::RecoverPage { .. }
+        | Call::PutBlocks { .. }
+        | Call::CollectGarbage
+        | Call::Node => Access::Members,
+    }
+}

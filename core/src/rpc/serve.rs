@@ -1,0 +1,84 @@
+//! Answers other peers: policy first, then the service.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cluster_types::{ErrorClass, PeerId, WireError};
+use parking_lot::RwLock;
+
+use super::policy::{Access, access};
+use super::wire::{Call, Incoming, Reply, decode_incoming, encode_raft_reply, encode_reply};
+use crate::consensus::log::{RaftReceiver, RaftReply};
+use crate::ports::{CallHandler, Purpose};
+
+/// What answers the calls of peers that pass the policy.
+#[async_trait]
+pub trait PeerService: Send + Sync + 'static {
+    /// Answers one call of `from`.
+    async fn answer(&self, from: PeerId, call: Call) -> Result<Reply, WireError>;
+    /// Whether a peer is a member as far as is known here.
+    fn is_member(&self, peer: &PeerId) -> bool;
+}
+
+/// Answers calls, as soon as there is something to answer with.
+#[derive(Default)]
+pub struct CallServer {
+    raft: RwLock<Option<Arc<RaftReceiver>>>,
+    service: RwLock<Option<Arc<dyn PeerService>>>,
+}
+
+impl fmt::Debug for CallServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallServer").finish_non_exhaustive()
+    }
+}
+
+impl CallServer {
+    /// From now on raft messages are answered.
+    pub fn serve_raft(&self, raft: Arc<RaftReceiver>) {
+        *self.raft.write() = Some(raft);
+    }
+
+    /// From now on calls are answered.
+    pub fn serve_calls(&self, service: Arc<dyn PeerService>) {
+        *self.service.write() = Some(service);
+    }
+
+    async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        let service = self.service.read().clone();
+        let Some(service) = service else {
+            return Err(WireError::new(ErrorClass::Unavailable, "this peer is still starting"));
+        };
+        if access(&call) == Access::Members && !service.is_member(&from) {
+            return Err(WireError::new(ErrorClass::Invalid, format!("peer {from} is not a member of this cluster")));
+        }
+        service.answer(from, call).await
+    }
+}
+
+#[async_trait]
+impl CallHandler for CallServer {
+    async fn handle(&self, from: PeerId, _purpose: Purpose, body: Bytes) -> Bytes {
+        let answer = match decode_incoming(&body) {
+            Ok(Incoming::Raft(call)) => {
+                let raft = self.raft.read().clone();
+                let reply = match raft {
+                    Some(raft) => raft.receive(from, *call).await,
+                    None => RaftReply::Refused("this peer is still starting".to_owned()),
+                };
+                encode_raft_reply(&reply)
+            }
+            Ok(Incoming::Call(call)) => encode_reply(&self.answer_call(from, *call).await),
+            Err(error) => {
+                tracing::debug!(peer = %from, %error, "a peer sent a malformed message");
+                encode_reply(&Err(WireError::from_error(ErrorClass::Invalid, &error)))
+            }
+        };
+        answer.unwrap_or_else(|error| {
+            tracing::error!(%error, "an answer could not be encoded");
+            Bytes::new()
+        })
+    }
+}

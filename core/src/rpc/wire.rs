@@ -1,0 +1,240 @@
+//! The calls between peers and their encoding.
+
+use bytes::Bytes;
+use cluster_types::{Cid, Id, Multiaddr, PeerId, PinInfo, RepoGc, WireError};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::WireFormatError;
+use crate::consensus::log::{RaftCall, RaftReply};
+use crate::consensus::{Outcome, Request};
+use crate::ports::Block;
+
+/// Version of the envelope. A peer of another version is answered with an error, never guessed at.
+const VERSION: u8 = 1;
+const KIND_RAFT: u8 = 1;
+const KIND_CALL: u8 = 2;
+const KIND_REPLY: u8 = 3;
+
+/// What a peer is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Call {
+    /// Who are you?
+    Id,
+    /// Order this write (the leader answers).
+    Submit {
+        /// The caller's random number for it; a repetition carries the same.
+        id: [u8; 16],
+        /// The wish.
+        request: Request,
+    },
+    /// Up to where must be applied, to see all that was acknowledged? (the leader answers)
+    ReadIndex,
+    /// A fresh raft id, please (the leader answers).
+    Reserve,
+    /// Make me a member (the leader answers).
+    Join {
+        /// The reserved raft id.
+        node_id: u64,
+        /// Where to reach me.
+        addresses: Vec<Multiaddr>,
+    },
+    /// Make another peer, which asked me, a member (the leader answers).
+    JoinFor {
+        /// The peer that joins.
+        peer: PeerId,
+        /// The reserved raft id.
+        node_id: u64,
+        /// Where to reach it.
+        addresses: Vec<Multiaddr>,
+    },
+    /// Remove a member (the leader answers).
+    RemovePeer {
+        /// The member.
+        peer: PeerId,
+    },
+    /// You are a member no longer.
+    Removed {
+        /// The raft id that was removed.
+        node_id: u64,
+    },
+    /// How is this pin doing with you?
+    Status {
+        /// The pin.
+        cid: Cid,
+    },
+    /// How are your pins doing? One page.
+    StatusPage {
+        /// Bits of the wanted statuses.
+        filter: u16,
+        /// Resume after this one.
+        after: Option<Cid>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Try this pin again at once.
+    Recover {
+        /// The pin.
+        cid: Cid,
+    },
+    /// Try everything that failed again at once. One page.
+    RecoverPage {
+        /// Resume after this one.
+        after: Option<Cid>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Keep these blocks.
+    PutBlocks {
+        /// The blocks.
+        blocks: Vec<WireBlock>,
+    },
+    /// Collect garbage.
+    CollectGarbage,
+    /// Whom are you connected to?
+    Node,
+}
+
+/// One block on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireBlock {
+    /// Its CID in binary form.
+    #[serde(with = "serde_bytes")]
+    pub cid: Vec<u8>,
+    /// Its bytes.
+    pub data: Bytes,
+}
+
+impl From<&Block> for WireBlock {
+    fn from(block: &Block) -> Self {
+        Self { cid: block.cid.to_bytes(), data: block.data.clone() }
+    }
+}
+
+/// One page of a status listing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusPage {
+    /// The items, in the order of the pinset's listing.
+    pub items: Vec<PinInfo>,
+    /// What to ask after; `None` when this was the last page.
+    pub next: Option<Cid>,
+}
+
+/// A peer's connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Peers it is connected to.
+    pub peers: Vec<PeerId>,
+    /// The nodes its IPFS node is connected to.
+    pub ipfs_peers: Vec<String>,
+}
+
+/// What a peer answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Call::Id`].
+    Id(Box<Id>),
+    /// To [`Call::Submit`].
+    Receipt {
+        /// Term of the entry.
+        term: u64,
+        /// Index of the entry.
+        index: u64,
+        /// What became of the request.
+        outcome: Outcome,
+    },
+    /// To [`Call::ReadIndex`] and [`Call::Reserve`].
+    Index(u64),
+    /// To calls that need no answer.
+    Done,
+    /// To [`Call::Status`] and [`Call::Recover`].
+    Status(Box<PinInfo>),
+    /// To [`Call::StatusPage`] and [`Call::RecoverPage`].
+    Page(StatusPage),
+    /// To [`Call::CollectGarbage`].
+    Garbage(RepoGc),
+    /// To [`Call::Node`].
+    Node(NodeInfo),
+}
+
+/// A message as it came in.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Raft(Box<RaftCall>),
+    Call(Box<Call>),
+}
+
+pub(crate) fn encode_raft(call: &RaftCall) -> Result<Bytes, WireFormatError> {
+    encode(KIND_RAFT, call)
+}
+
+pub(crate) fn decode_raft_reply(bytes: &Bytes) -> Result<RaftReply, WireFormatError> {
+    decode(KIND_REPLY, bytes)
+}
+
+pub(super) fn encode_raft_reply(reply: &RaftReply) -> Result<Bytes, WireFormatError> {
+    encode(KIND_REPLY, reply)
+}
+
+pub(super) fn encode_call(call: &Call) -> Result<Bytes, WireFormatError> {
+    encode(KIND_CALL, call)
+}
+
+pub(super) fn encode_reply(reply: &Result<Reply, WireError>) -> Result<Bytes, WireFormatError> {
+    encode(KIND_REPLY, reply)
+}
+
+pub(super) fn decode_reply(bytes: &Bytes) -> Result<Result<Reply, WireError>, WireFormatError> {
+    decode(KIND_REPLY, bytes)
+}
+
+pub(super) fn decode_incoming(bytes: &Bytes) -> Result<Incoming, WireFormatError> {
+    match bytes.get(1) {
+        Some(&KIND_RAFT) => decode(KIND_RAFT, bytes).map(|call| Incoming::Raft(Box::new(call))),
+        _ => decode(KIND_CALL, bytes).map(|call| Incoming::Call(Box::new(call))),
+    }
+}
+
+fn encode<T: Serialize>(kind: u8, value: &T) -> Result<Bytes, WireFormatError> {
+    let mut bytes = vec![VERSION, kind];
+    rmp_serde::encode::write_named(&mut bytes, value).map_err(|error| WireFormatError { reason: error.to_string() })?;
+    Ok(bytes.into())
+}
+
+fn decode<T: DeserializeOwned>(kind: u8, bytes: &[u8]) -> Result<T, WireFormatError> {
+    let fail = |reason: String| WireFormatError { reason };
+    match bytes {
+        [VERSION, found, body @ ..] if *found == kind => {
+            rmp_serde::from_slice(body).map_err(|error| fail(error.to_string()))
+        }
+        [VERSION, ..] => Err(fail("another kind of message was expected".to_owned())),
+        [version, ..] => Err(fail(format!("protocol version {version} is not known here; update the older peer"))),
+        [] => Err(fail("it is empty".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_round_trip_and_foreign_bytes_are_errors() {
+        let cid: Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();
+        let call = Call::PutBlocks {
+            blocks: vec![WireBlock { cid: cid.to_bytes(), data: Bytes::from_static(b"abc") }],
+        };
+        let bytes = encode_call(&call).unwrap();
+        assert!(matches!(decode_incoming(&bytes).unwrap(), Incoming::Call(found) if *found == call));
+        assert!(decode_incoming(&bytes.slice(..bytes.len() - 2)).is_err());
+        assert!(decode_incoming(&Bytes::new()).is_err());
+        assert!(decode_incoming(&Bytes::from_static(&[2, 2, 0])).unwrap_err().to_string().contains("version 2"));
+    }
+
+    #[test]
+    fn the_format_of_calls_is_pinned() {
+        let call = Call::Submit { id: [7; 16], request: Request::Unpin {
+            cid: "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap(),
+        } };
+        let hex: String = encode_call(&call).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("golden/submit-v1.hex").trim());
+    }
+}

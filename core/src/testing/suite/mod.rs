@@ -1,0 +1,4 @@
+//! What every adapter of a port must do: one suite per port, run by its double and by the real adapter.
+
+pub mod gossip;
+pub mod transport;

@@ -1,0 +1,65 @@
+//! What to do about one record. Pure.
+
+use cluster_types::{Cid, PeerId, Pin, TrackerStatus};
+
+use crate::ports::{PinRequest, TrackerRecord};
+
+/// The queue a record stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    /// The node shall hold it.
+    Pin,
+    /// The node shall drop it.
+    Unpin,
+}
+
+/// What the node is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Fetch and keep.
+    Pin(PinRequest),
+    /// Keep no longer.
+    Unpin,
+    /// Nothing; the record is not due again.
+    Nothing,
+}
+
+/// The queue of a record.
+pub(super) fn kind_of(record: &TrackerRecord) -> JobKind {
+    match record.status {
+        TrackerStatus::UnpinQueued | TrackerStatus::Unpinning | TrackerStatus::UnpinError => JobKind::Unpin,
+        _ => JobKind::Pin,
+    }
+}
+
+/// What a due record asks for, given the pin as it stands now.
+pub(super) fn action(self_peer: &PeerId, cid: Cid, pin: Option<&Pin>, record: &TrackerRecord) -> Action {
+    match pin.filter(|pin| pin.is_allocated_to(self_peer)) {
+        Some(_) if record.status == TrackerStatus::Pinned => Action::Nothing,
+        Some(pin) => Action::Pin(PinRequest {
+            cid,
+            depth: pin.max_depth,
+            origins: pin.options.origins.clone(),
+            update_from: pin.options.pin_update,
+        }),
+        None => Action::Unpin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::fakes::{cid, pin_on, record};
+
+    #[test]
+    fn the_pin_decides_and_not_the_record() {
+        let (me, other) = (PeerId::random(), PeerId::random());
+        let queued = record(1, TrackerStatus::PinQueued, None);
+        let here = pin_on(cid(1), &[me]);
+        assert!(matches!(action(&me, cid(1), Some(&here), &queued), Action::Pin(request) if request.cid == cid(1)));
+        assert_eq!(action(&me, cid(1), Some(&pin_on(cid(1), &[other])), &queued), Action::Unpin);
+        assert_eq!(action(&me, cid(1), None, &queued), Action::Unpin);
+        let pinned = record(1, TrackerStatus::Pinned, None);
+        assert_eq!(action(&me, cid(1), Some(&here), &pinned), Action::Nothing);
+    }
+}

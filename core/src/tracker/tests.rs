@@ -1,0 +1,288 @@
+//! The tracker against a node that misbehaves, in virtual time.
+
+use std::sync::atomic::Ordering;
+
+use proptest::prelude::*;
+
+use super::fakes::{FakeNode, FakeStore, Script, TestClock, cid, pin_on, until};
+use super::*;
+use crate::ports::TrackerRecord;
+
+struct Scene {
+    me: PeerId,
+    store: Arc<FakeStore>,
+    node: Arc<FakeNode>,
+    clock: Arc<TestClock>,
+    wake: watch::Sender<u64>,
+    tracker: Arc<Tracker>,
+    tasks: TaskGroup,
+}
+
+const SEED: u64 = 7;
+const SLOTS: usize = 3;
+
+fn scene(audit: Option<AuditConfig>) -> Scene {
+    scene_on(Arc::new(FakeStore::default()), PeerId::random(), audit)
+}
+
+fn scene_on(store: Arc<FakeStore>, me: PeerId, audit: Option<AuditConfig>) -> Scene {
+    let (node, clock) = (Arc::new(FakeNode::default()), Arc::new(TestClock::new()));
+    let (wake, tasks) = (watch::Sender::new(0), TaskGroup::new());
+    let concurrent_pins = NonZeroUsize::new(SLOTS).unwrap();
+    let config = TrackerConfig { concurrent_pins, audit, ..TrackerConfig::default() };
+    let (state, tracked) = (store.clone(), store.clone());
+    let woken = wake.subscribe();
+    let tracker = Tracker::start(config, me, state, tracked, node.clone(), clock.clone(), woken, SEED, &tasks);
+    Scene { me, store, node, clock, wake, tracker, tasks }
+}
+
+impl Scene {
+    /// Changes a pin as apply does.
+    fn apply(&self, cid: Cid, after: Option<Pin>) {
+        let mut generation = 0;
+        self.wake.send_modify(|index| {
+            *index += 1;
+            generation = *index;
+        });
+        let (before, tracked) = (self.store.pin_now(&cid), self.store.tracked_now(&cid));
+        let now = self.clock.now();
+        let rule = PriorityRule::default();
+        let effect = local_effect(&self.me, before.as_ref(), after.as_ref(), tracked.as_ref(), generation, now, rule);
+        match after {
+            Some(pin) => self.store.put(pin),
+            None => drop(self.store.remove(&cid)),
+        }
+        if let Some(record) = effect {
+            self.store.track(cid, record);
+        }
+    }
+
+    fn pin(&self, cid: Cid) {
+        self.apply(cid, Some(Pin { timestamp: self.clock.now(), ..pin_on(cid, &[self.me]) }));
+    }
+
+    fn status_now(&self, cid: &Cid) -> Option<TrackerStatus> {
+        self.store.tracked_now(cid).map(|record| record.status)
+    }
+
+    async fn stop(self) {
+        assert_eq!(self.tasks.failed(), None);
+        assert!(self.tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+        assert!(self.node.in_flight.lock().is_empty(), "stopping ends the calls on the node");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_allocated_here_is_pinned_and_unpinned_when_it_ends() {
+    let scene = scene(None);
+    (0..20).for_each(|n| scene.pin(cid(n)));
+    until(|| (0..20).all(|n| scene.status_now(&cid(n)) == Some(TrackerStatus::Pinned))).await;
+    assert!((0..20).all(|n| scene.node.holds(&cid(n))));
+    assert_eq!(scene.node.most.load(Ordering::SeqCst), SLOTS as u64);
+    scene.apply(cid(1), None);
+    until(|| !scene.node.holds(&cid(1))).await;
+    until(|| scene.status_now(&cid(1)).is_none()).await;
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_user_pinned_by_hand_stays() {
+    let scene = scene(None);
+    scene.node.held.lock().insert(cid(1), cluster_types::PinDepth::RECURSIVE);
+    scene.apply(cid(1), Some(pin_on(cid(1), &[PeerId::random()])));
+    scene.apply(cid(1), None);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(scene.node.holds(&cid(1)));
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_pin_says_why_and_is_tried_until_it_succeeds() {
+    let scene = scene(None);
+    scene.node.script(cid(1), Some(Script::Refuse("no such block".to_owned())));
+    scene.pin(cid(1));
+    until(|| scene.store.tracked_now(&cid(1)).is_some_and(|record| record.attempts == 8)).await;
+    let record = scene.store.tracked_now(&cid(1)).unwrap();
+    assert_eq!((record.status, record.error.as_str()), (TrackerStatus::PinError, "no such block"));
+    assert!(!record.priority, "it stands back after many attempts");
+    let pause = record.due.unwrap().since(record.changed);
+    assert!(pause > Duration::from_secs(400) && pause < Duration::from_secs(900), "{pause:?}");
+    scene.node.script(cid(1), None);
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::Pinned)).await;
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_node_is_a_failure_like_others() {
+    let scene = scene(None);
+    scene.node.script(cid(1), Some(Script::Panic));
+    scene.pin(cid(1));
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::PinError)).await;
+    scene.node.script(cid(1), None);
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::Pinned)).await;
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_pin_ends_when_the_pin_is_removed() {
+    let scene = scene(None);
+    scene.node.script(cid(1), Some(Script::Hang));
+    scene.pin(cid(1));
+    until(|| scene.tracker.running().len() == 1).await;
+    let running = scene.tracker.status(cid(1)).await.unwrap();
+    assert_eq!((running.status, running.attempt_count), (TrackerStatus::Pinning, 1));
+    scene.node.script(cid(1), None);
+    scene.apply(cid(1), None);
+    until(|| scene.status_now(&cid(1)).is_none()).await;
+    assert!(!scene.node.holds(&cid(1)) && scene.tracker.running().is_empty());
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn unpins_are_not_hidden_behind_a_long_queue_of_hanging_pins() {
+    let scene = scene(None);
+    scene.pin(cid(1));
+    until(|| scene.node.holds(&cid(1))).await;
+    for n in 100..400 {
+        scene.node.script(cid(n), Some(Script::Hang));
+        scene.pin(cid(n));
+    }
+    until(|| scene.tracker.running().len() == SLOTS).await;
+    scene.apply(cid(1), None);
+    until(|| !scene.node.holds(&cid(1))).await;
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_node_burns_no_attempts_and_says_so() {
+    let scene = scene(None);
+    scene.node.down.store(true, Ordering::SeqCst);
+    (0..50).for_each(|n| scene.pin(cid(n)));
+    until(|| scene.tracker.waiting_for().is_some()).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let calls = scene.node.calls.load(Ordering::SeqCst);
+    assert_eq!(calls, SLOTS as u64, "only the first jobs found out");
+    assert!((0..50).all(|n| scene.store.tracked_now(&cid(n)).is_some_and(|record| record.attempts == 0)));
+    let mut told = BTreeMap::new();
+    for n in 0..50 {
+        let info = scene.tracker.status(cid(n)).await.unwrap();
+        assert!(info.error.contains("cannot reach the IPFS node"), "{info:?}");
+        *told.entry(info.status).or_insert(0usize) += 1;
+    }
+    assert_eq!(told, BTreeMap::from([(TrackerStatus::PinError, SLOTS), (TrackerStatus::PinQueued, 50 - SLOTS)]));
+    scene.node.down.store(false, Ordering::SeqCst);
+    until(|| (0..50).all(|n| scene.node.holds(&cid(n)))).await;
+    assert_eq!(scene.tracker.waiting_for(), None);
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovering_tries_again_at_once() {
+    let scene = scene(None);
+    for n in 0..5 {
+        scene.node.script(cid(n), Some(Script::Refuse("no".to_owned())));
+        scene.pin(cid(n));
+    }
+    until(|| (0..5).all(|n| scene.store.tracked_now(&cid(n)).is_some_and(|record| record.attempts == 7))).await;
+    (0..5).for_each(|n| scene.node.script(cid(n), None));
+    let before = scene.clock.now();
+    assert_eq!(scene.tracker.recover(cid(0)).await.unwrap().status, TrackerStatus::PinQueued);
+    let first = scene.tracker.recover_page(None, 2).await.unwrap();
+    let second = scene.tracker.recover_page(first.next, 3).await.unwrap();
+    assert_eq!(first.cids.len() + second.cids.len(), 4);
+    until(|| (0..5).all(|n| scene.node.holds(&cid(n)))).await;
+    assert!(scene.clock.now().since(before) < Duration::from_secs(5));
+    assert_eq!(scene.tracker.recover(cid(0)).await.unwrap().status, TrackerStatus::Pinned);
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_audit_finds_what_the_node_lost() {
+    let audit = AuditConfig { page: 2, ..AuditConfig::default() };
+    let scene = scene(Some(audit));
+    (0..5).for_each(|n| scene.pin(cid(n)));
+    until(|| (0..5).all(|n| scene.status_now(&cid(n)) == Some(TrackerStatus::Pinned))).await;
+    for _ in 0..2 {
+        scene.node.held.lock().clear();
+        until(|| (0..5).all(|n| scene.node.holds(&cid(n)))).await;
+    }
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_goes_on_where_it_was() {
+    let (store, me) = (Arc::new(FakeStore::default()), PeerId::random());
+    for n in 0..3 {
+        store.put(pin_on(cid(n), &[me]));
+        let due = Some(Timestamp::ZERO);
+        store.track(cid(n), Some(TrackerRecord { due, ..fakes::record(4, TrackerStatus::PinQueued, None) }));
+    }
+    let scene = scene_on(store, me, None);
+    until(|| (0..3).all(|n| scene.status_now(&cid(n)) == Some(TrackerStatus::Pinned))).await;
+    scene.stop().await;
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pin(u32),
+    PinElsewhere(u32),
+    Unpin(u32),
+    Node(u32, u8),
+    NodeDown(bool),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0u32..6).prop_map(Step::Pin),
+        1 => (0u32..6).prop_map(Step::PinElsewhere),
+        2 => (0u32..6).prop_map(Step::Unpin),
+        1 => (0u32..6, 0u8..3).prop_map(|(n, script)| Step::Node(n, script)),
+        1 => any::<bool>().prop_map(Step::NodeDown),
+        4 => (0u64..20_000).prop_map(Step::Wait),
+    ]
+}
+
+/// Plays a story, lets the node recover, and checks that it comes to hold exactly what is allocated here.
+async fn play(steps: Vec<Step>) {
+    let scene = scene(None);
+    for step in steps {
+        match step {
+            Step::Pin(n) => scene.pin(cid(n)),
+            Step::PinElsewhere(n) => scene.apply(cid(n), Some(pin_on(cid(n), &[PeerId::random()]))),
+            Step::Unpin(n) => scene.apply(cid(n), None),
+            Step::Node(n, 0) => scene.node.script(cid(n), Some(Script::Hang)),
+            Step::Node(n, 1) => scene.node.script(cid(n), Some(Script::Refuse("no".to_owned()))),
+            Step::Node(n, _) => scene.node.script(cid(n), None),
+            Step::NodeDown(down) => scene.node.down.store(down, Ordering::SeqCst),
+            Step::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+        }
+    }
+    scene.node.scripts.lock().clear();
+    scene.node.down.store(false, Ordering::SeqCst);
+    // A hanging call would end by the node's stall time; here the pin is asked for again with another depth.
+    for job in scene.tracker.running() {
+        let Some(mut pin) = scene.store.pin_now(&job.cid) else { continue };
+        pin.max_depth = cluster_types::PinDepth(3);
+        scene.apply(job.cid, Some(pin));
+    }
+    until(|| {
+        (0..6).all(|n| {
+            let wanted = scene.store.pin_now(&cid(n)).is_some_and(|pin| pin.is_allocated_to(&scene.me));
+            let record = scene.status_now(&cid(n));
+            wanted == scene.node.holds(&cid(n)) && record == wanted.then_some(TrackerStatus::Pinned)
+        })
+    })
+    .await;
+    assert!(!scene.node.doubled.load(Ordering::SeqCst), "never two jobs for one CID");
+    scene.stop().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_happens_the_node_comes_to_hold_the_pinset(steps in proptest::collection::vec(step(), 0..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(play(steps));
+    }
+}

@@ -1,0 +1,93 @@
+//! Tests of the address book: back-off, bounds, and whom to dial.
+
+use super::*;
+
+fn address(port: u16) -> Multiaddr {
+    format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_peer_is_dialled_at_once_and_again_with_growing_waits() {
+    let peer = PeerId::random();
+    let mut book = AddressBook::new(PeerId::random());
+    let mut now = Instant::now();
+    book.remember(peer, &[address(1)], now);
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        assert_eq!(book.take_due(now), [(peer, vec![address(1)])]);
+        assert!(book.take_due(now).is_empty(), "it is being dialled");
+        book.dial_failed(&peer, now, 1.0);
+        let next = book.next_due().unwrap();
+        waits.push(next - now);
+        now = next;
+    }
+    assert_eq!(waits[0], FIRST_WAIT);
+    assert_eq!(waits[1], FIRST_WAIT * 2);
+    assert_eq!(waits[11], LONGEST_WAIT);
+    book.take_due(now);
+    book.connected(peer, Some(&address(1)));
+    assert_eq!(book.next_due(), None);
+    book.disconnected(&peer, now, 0.0);
+    assert_eq!(book.next_due(), Some(now + FIRST_WAIT / 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_peer_is_disconnected_and_its_addresses_are_gone() {
+    let peer = PeerId::random();
+    let mut book = AddressBook::new(PeerId::random());
+    let now = Instant::now();
+    book.remember(peer, &[address(1)], now);
+    book.connected(peer, None);
+    assert_eq!(book.connected_peers(), [peer]);
+    book.forget(&peer);
+    assert!(book.addresses_of(&peer).is_empty());
+    assert_eq!(book.take_to_disconnect(), [peer]);
+    book.disconnected(&peer, now, 0.0);
+    assert!(book.connected_peers().is_empty());
+    assert_eq!(book.next_due(), None);
+    assert!(book.peers.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_peers_cannot_fill_the_book() {
+    let mut book = AddressBook::new(PeerId::random());
+    let now = Instant::now();
+    let friend = PeerId::random();
+    book.remember(friend, &[address(1)], now);
+    for _ in 0..(MAX_STRANGERS + 50) {
+        let many: Vec<Multiaddr> = (1..100).map(address).collect();
+        book.learn(PeerId::random(), &many, now);
+    }
+    assert_eq!(book.peers.len(), MAX_STRANGERS + 1);
+    assert!(book.peers.values().all(|known| known.addresses.len() <= MAX_ADDRESSES));
+    assert_eq!(book.addresses_of(&friend), [address(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_found_nearby_is_tried_a_few_times_only() {
+    let peer = PeerId::random();
+    let mut book = AddressBook::new(PeerId::random());
+    let mut now = Instant::now();
+    book.found(peer, &[address(1)], now);
+    let mut tries = 0;
+    while let Some(next) = book.next_due() {
+        now = next;
+        assert_eq!(book.take_due(now).len(), 1);
+        book.dial_failed(&peer, now, 0.5);
+        tries += 1;
+    }
+    assert_eq!(tries, TRIES_FOR_FOUND);
+    assert_eq!(book.remembered().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_address_that_worked_comes_first() {
+    let peer = PeerId::random();
+    let mut book = AddressBook::new(PeerId::random());
+    let now = Instant::now();
+    book.remember(peer, &[address(1), address(2)], now);
+    let before = book.revision();
+    book.connected(peer, Some(&address(2)));
+    assert_eq!(book.addresses_of(&peer), [address(2), address(1)]);
+    assert!(book.revision() > before);
+}

@@ -1,0 +1,387 @@
+//! The loop around the swarm.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_core::ports::{GossipError, GossipMessage, Topic};
+use cluster_types::{ErrorChain, Multiaddr, PeerId};
+use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, PublishError};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{Swarm, identify, mdns, ping};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::behaviour::{Behaviour, BehaviourEvent, topic_name};
+use super::build::usable_listen_addresses;
+use super::{Announce, ConnectError, Request, Shared, boxed};
+use crate::config::NetworkConfig;
+use crate::discovery::{peer_of, without_peer};
+use crate::error::NetError;
+
+/// How many calls may wait for connections together.
+const MAX_WAITING: usize = 4_096;
+/// How long binding a listener may take.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// More connections with one peer than this are not kept after a dial that only asked who is there.
+const ENOUGH_CONNECTIONS: u32 = 2;
+/// How long the swarm is driven after it was told to close its connections.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+type ConnectReply = oneshot::Sender<Result<(), ConnectError>>;
+type DialReply = oneshot::Sender<Result<PeerId, ConnectError>>;
+
+/// Owns the swarm.
+pub(crate) struct SwarmActor {
+    swarm: Swarm<Behaviour>,
+    shared: Arc<Shared>,
+    announce: Announce,
+    topics: [(Topic, IdentTopic); 2],
+    listeners: BTreeMap<ListenerId, BTreeSet<Multiaddr>>,
+    listen_failure: Option<(ListenerId, std::io::Error)>,
+    waiting: HashMap<PeerId, Vec<ConnectReply>>,
+    dials: HashMap<ConnectionId, (Multiaddr, DialReply)>,
+    /// Remembered peers, which the connection limits must not keep out.
+    welcome: BTreeSet<PeerId>,
+    saved_revision: u64,
+}
+
+impl SwarmActor {
+    pub(crate) fn new(swarm: Swarm<Behaviour>, shared: Arc<Shared>, config: &NetworkConfig) -> Self {
+        Self {
+            swarm,
+            shared,
+            announce: Announce::new(config),
+            topics: Topic::ALL.map(|topic| (topic, topic_name(&config.cluster_name, topic))),
+            listeners: BTreeMap::new(),
+            listen_failure: None,
+            waiting: HashMap::new(),
+            dials: HashMap::new(),
+            welcome: BTreeSet::new(),
+            saved_revision: 0,
+        }
+    }
+
+    /// Opens and accepts streams on the swarm's connections.
+    pub(crate) fn stream_control(&self) -> libp2p_stream::Control {
+        self.swarm.behaviour().streams.new_control()
+    }
+
+    /// Listens on every usable address; returns when the real ones are known.
+    pub(crate) async fn listen(&mut self, offered: &[Multiaddr]) -> Result<(), NetError> {
+        let mut wanted = BTreeMap::new();
+        for address in usable_listen_addresses(offered)? {
+            let listener = self
+                .swarm
+                .listen_on(address.clone())
+                .map_err(|cause| NetError::Listen { address: address.clone(), cause: boxed(cause) })?;
+            wanted.insert(listener, address);
+        }
+        let deadline = Instant::now() + LISTEN_TIMEOUT;
+        while let Some((_, address)) = wanted.iter().find(|(listener, _)| !self.listeners.contains_key(listener)) {
+            let failed = |cause| NetError::Listen { address: address.clone(), cause };
+            let event = tokio::time::timeout_at(deadline, self.swarm.select_next_some())
+                .await
+                .map_err(|elapsed| failed(boxed(elapsed)))?;
+            self.on_event(event);
+            if let Some((listener, cause)) = self.listen_failure.take() {
+                let address = wanted.get(&listener).unwrap_or(address).clone();
+                return Err(NetError::Listen { address, cause: boxed(cause) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until told to stop; then closes every connection.
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
+        self.follow_book();
+        loop {
+            let due = self.shared.book.lock().next_due();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.shared.wake.notified() => {}
+                () = sleep_until(due) => {}
+                Some(request) = requests.recv() => self.answer(request),
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+            self.follow_book();
+        }
+        self.say_goodbye().await;
+    }
+
+    async fn say_goodbye(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // The only error is that it is not connected any more.
+            let _gone = self.swarm.disconnect_peer_id(peer);
+        }
+        let drained = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        // A peer that does not answer is not waited for.
+        let _timed_out = tokio::time::timeout(GOODBYE, drained).await;
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Connect { peer, reply } => self.connect(peer, reply),
+            Request::Dial { address, reply } => self.dial_address(address, reply),
+            Request::Publish { topic, data, reply } => {
+                // Whoever asked may be gone; the message is out all the same.
+                let _unheard = reply.send(self.publish(topic, data));
+            }
+        }
+    }
+
+    fn connect(&mut self, peer: PeerId, reply: ConnectReply) {
+        // In every branch a caller that has gone away needs no answer.
+        if self.swarm.is_connected(&peer) {
+            let _unheard = reply.send(Ok(()));
+            return;
+        }
+        let addresses = self.shared.book.lock().addresses_of(&peer);
+        if addresses.is_empty() {
+            let _unheard = reply.send(Err(ConnectError::NoAddress));
+            return;
+        }
+        if self.waiting.values().map(Vec::len).sum::<usize>() >= MAX_WAITING {
+            for replies in self.waiting.values_mut() {
+                replies.retain(|reply| !reply.is_closed());
+            }
+        }
+        if self.waiting.values().map(Vec::len).sum::<usize>() >= MAX_WAITING {
+            let _unheard = reply.send(Err(ConnectError::Busy));
+            return;
+        }
+        self.waiting.entry(peer).or_default().push(reply);
+        self.dial_peer(peer, addresses);
+    }
+
+    fn dial_peer(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let options =
+            DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing).build();
+        match self.swarm.dial(options) {
+            Ok(()) => self.shared.book.lock().dialling(&peer),
+            // It is connected, or another dial is under way and will tell.
+            Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => self.on_dial_failure(peer, &error),
+        }
+    }
+
+    fn dial_address(&mut self, address: Multiaddr, reply: DialReply) {
+        let bare = without_peer(address.clone());
+        let options = match peer_of(&address) {
+            Some(peer) => {
+                DialOpts::peer_id(peer).addresses(vec![bare.clone()]).condition(PeerCondition::Always).build()
+            }
+            None => DialOpts::unknown_peer_id().address(bare.clone()).build(),
+        };
+        let connection = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => {
+                self.dials.insert(connection, (bare, reply));
+            }
+            Err(error) => {
+                let _unheard = reply.send(Err(connect_error(&error)));
+            }
+        }
+    }
+
+    fn publish(&mut self, topic: Topic, data: Bytes) -> Result<(), GossipError> {
+        let size = data.len();
+        let name = &self.topics.iter().find(|(known, _)| *known == topic).expect("all topics are known").1;
+        match self.swarm.behaviour_mut().gossip.publish(name.hash(), data) {
+            Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => Ok(()),
+            Err(PublishError::MessageTooLarge) => Err(GossipError::TooLarge { size }),
+            Err(error) => {
+                tracing::debug!(error = %ErrorChain(&error), topic = topic.as_str(), "a message was not published");
+                Err(GossipError::Closed)
+            }
+        }
+    }
+
+    /// Does what the address book asks for.
+    fn follow_book(&mut self) {
+        let (due, to_disconnect, revision) = {
+            let mut book = self.shared.book.lock();
+            (book.take_due(Instant::now()), book.take_to_disconnect(), book.revision())
+        };
+        if revision != self.saved_revision {
+            self.saved_revision = revision;
+            self.shared.book_changed.notify_one();
+            self.welcome_remembered();
+        }
+        for peer in to_disconnect {
+            // The only error is that it is not connected any more.
+            let _gone = self.swarm.disconnect_peer_id(peer);
+        }
+        for (peer, addresses) in due {
+            self.dial_peer(peer, addresses);
+        }
+    }
+
+    fn welcome_remembered(&mut self) {
+        let remembered: BTreeSet<PeerId> = self.shared.book.lock().remembered().map(|(peer, _)| peer).collect();
+        let limits = &mut self.swarm.behaviour_mut().limits;
+        for peer in remembered.difference(&self.welcome) {
+            limits.bypass_peer_id(peer);
+        }
+        for peer in self.welcome.difference(&remembered) {
+            limits.remove_peer_id(peer);
+        }
+        self.welcome = remembered;
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                tracing::info!(%address, "listening for peers");
+                self.listeners.entry(listener_id).or_default().insert(address);
+                self.update_own_addresses();
+            }
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                self.listeners.entry(listener_id).or_default().remove(&address);
+                self.update_own_addresses();
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                self.listeners.remove(&listener_id);
+                self.update_own_addresses();
+                if let Err(error) = reason {
+                    tracing::error!(error = %ErrorChain(&error), "a listener for peers has closed");
+                    self.listen_failure = Some((listener_id, error));
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(error = %ErrorChain(&error), "a listener for peers has trouble");
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint, num_established.get());
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                tracing::debug!(peer = %peer_id, "disconnected");
+                self.shared.book.lock().disconnected(&peer_id, Instant::now(), rand::random());
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                if let Some((_, reply)) = self.dials.remove(&connection_id) {
+                    let _unheard = reply.send(Err(connect_error(&error)));
+                } else if let Some(peer) = peer_id {
+                    self.on_dial_failure(peer, &error);
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(address = %send_back_addr, error = %ErrorChain(&error), "an inbound connection failed");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint, count: u32) {
+        tracing::debug!(%peer, inbound = endpoint.is_listener(), "connected");
+        let dialled = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => Some(address),
+            ConnectedPoint::Listener { .. } => None,
+        };
+        self.shared.book.lock().connected(peer, dialled);
+        for reply in self.waiting.remove(&peer).unwrap_or_default() {
+            let _unheard = reply.send(Ok(()));
+        }
+        if let Some((_, reply)) = self.dials.remove(&connection) {
+            let _unheard = reply.send(Ok(peer));
+            if count > ENOUGH_CONNECTIONS {
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+
+    fn on_dial_failure(&mut self, peer: PeerId, error: &DialError) {
+        if self.swarm.is_connected(&peer) {
+            return;
+        }
+        tracing::debug!(%peer, error = %ErrorChain(error), "cannot connect");
+        self.shared.book.lock().dial_failed(&peer, Instant::now(), rand::random());
+        let failure = connect_error(error);
+        for reply in self.waiting.remove(&peer).unwrap_or_default() {
+            let _unheard = reply.send(Err(failure.clone()));
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+                let acceptance = self.deliver(message);
+                self.swarm.behaviour_mut().gossip.report_message_validation_result(
+                    &message_id,
+                    &propagation_source,
+                    acceptance,
+                );
+            }
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.shared.book.lock().learn(peer_id, &info.listen_addrs, Instant::now());
+            }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }) => {
+                if !matches!(error, ping::Failure::Unsupported) {
+                    tracing::debug!(%peer, error = %ErrorChain(&error), "closing a connection that does not answer");
+                    self.swarm.close_connection(connection);
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                let mut book = self.shared.book.lock();
+                for (peer, address) in found {
+                    book.found(peer, &[address], Instant::now());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Hands a message, whose signature gossipsub has checked, to those who listen here.
+    fn deliver(&self, message: gossipsub::Message) -> MessageAcceptance {
+        let topic = self.topics.iter().find(|(_, name)| name.hash() == message.topic).map(|(topic, _)| *topic);
+        let (Some(topic), Some(from)) = (topic, message.source) else { return MessageAcceptance::Reject };
+        if message.data.len() > Topic::MAX_MESSAGE {
+            return MessageAcceptance::Reject;
+        }
+        if from == *self.swarm.local_peer_id() {
+            return MessageAcceptance::Ignore;
+        }
+        // Nobody may be listening; that is no reason not to pass the message on.
+        let _unheard = self.shared.listeners(topic).send(GossipMessage { from, data: message.data.into() });
+        MessageAcceptance::Accept
+    }
+
+    fn update_own_addresses(&mut self) {
+        let listening: Vec<Multiaddr> = self.listeners.values().flatten().cloned().collect();
+        let chosen = self.announce.choose(&listening);
+        let before = std::mem::replace(&mut *self.shared.own_addresses.lock(), chosen.clone());
+        for gone in before.iter().filter(|address| !chosen.contains(address)) {
+            self.swarm.remove_external_address(gone);
+        }
+        for new in chosen.into_iter().filter(|address| !before.contains(address)) {
+            self.swarm.add_external_address(new);
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn connect_error(error: &DialError) -> ConnectError {
+    match error {
+        DialError::LocalPeerId { .. } => ConnectError::Myself,
+        DialError::NoAddresses => ConnectError::NoAddress,
+        _ => ConnectError::Failed(ErrorChain(error).to_string()),
+    }
+}

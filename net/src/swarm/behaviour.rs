@@ -1,0 +1,100 @@
+//! The protocols a peer speaks on every connection.
+
+use std::time::Duration;
+
+use cluster_core::ports::Topic;
+use cluster_types::{BoxError, PeerId, VERSION};
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{identify, mdns, ping};
+
+use crate::config::NetworkConfig;
+
+/// The protocol family identify names.
+const PROTOCOL_FAMILY: &str = "/ipfs-cluster-rs/1";
+/// Connections whose handshake is not finished; a stranger without the secret gets no further.
+const MAX_PENDING: u32 = 256;
+/// Connections with one peer: both may dial at the same time, and an old one may still be dying.
+const MAX_PER_PEER: u32 = 4;
+/// A silent connection is probed this often, and closed when this long nothing comes back.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a message is remembered so that it is not delivered twice: the contract says a minute.
+const DUPLICATE_CACHE: Duration = Duration::from_secs(120);
+/// What signature, key and topic add to a message.
+const ENVELOPE: usize = 16 * 1024;
+/// How long records of the local network are believed, at least.
+const MDNS_TTL: Duration = Duration::from_secs(6 * 60);
+
+/// The protocols together.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) streams: libp2p_stream::Behaviour,
+    pub(crate) gossip: gossipsub::Behaviour,
+    pub(crate) identify: identify::Behaviour,
+    pub(crate) ping: ping::Behaviour,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(config: &NetworkConfig) -> Result<Self, (&'static str, BoxError)> {
+        let keypair = config.identity.keypair();
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(MAX_PENDING))
+            .with_max_pending_outgoing(Some(MAX_PENDING))
+            .with_max_established(Some(config.max_connections))
+            .with_max_established_per_peer(Some(MAX_PER_PEER));
+        // Addresses are announced one by one (see `announced`), not simply all that are listened on.
+        let identify = identify::Config::new(PROTOCOL_FAMILY.to_owned(), keypair.public())
+            .with_agent_version(format!("ipfs-cluster-rs/{VERSION}"))
+            .with_hide_listen_addrs(true)
+            .with_push_listen_addr_updates(true);
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits),
+            streams: libp2p_stream::Behaviour::new(),
+            gossip: gossip(config).map_err(|cause| ("gossip", cause))?,
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::new(
+                ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+            ),
+            mdns: mdns(config, config.identity.peer()).map_err(|cause| ("discovery on the local network", cause))?,
+        })
+    }
+}
+
+/// The name of a topic on the wire.
+pub(crate) fn topic_name(cluster_name: &str, topic: Topic) -> IdentTopic {
+    IdentTopic::new(format!("/ipfs-cluster-rs/{cluster_name}/{}", topic.as_str()))
+}
+
+fn gossip(config: &NetworkConfig) -> Result<gossipsub::Behaviour, BoxError> {
+    let settings = gossipsub::ConfigBuilder::default()
+        .validation_mode(ValidationMode::Strict)
+        .validate_messages()
+        .max_transmit_size(Topic::MAX_MESSAGE + ENVELOPE)
+        .duplicate_cache_time(DUPLICATE_CACHE)
+        .flood_publish(true)
+        .heartbeat_initial_delay(Duration::from_millis(200))
+        .build()?;
+    let authenticity = MessageAuthenticity::Signed(config.identity.keypair().clone());
+    let mut gossip = gossipsub::Behaviour::new(authenticity, settings)?;
+    for topic in Topic::ALL {
+        gossip.subscribe(&topic_name(&config.cluster_name, topic))?;
+    }
+    Ok(gossip)
+}
+
+fn mdns(config: &NetworkConfig, local: PeerId) -> Result<Toggle<mdns::tokio::Behaviour>, BoxError> {
+    if config.mdns_interval.is_zero() {
+        return Ok(Toggle::from(None));
+    }
+    let settings = mdns::Config {
+        ttl: MDNS_TTL.max(config.mdns_interval.saturating_mul(3)),
+        query_interval: config.mdns_interval,
+        enable_ipv6: false,
+    };
+    Ok(Toggle::from(Some(mdns::tokio::Behaviour::new(settings, local)?)))
+}

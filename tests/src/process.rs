@@ -1,0 +1,323 @@
+//! Clusters of real processes: each peer has its own folder, ports and log, and can be killed like a process.
+//!
+//! The binaries are found beside the running test (`make test` builds them first). Logs are kept in the cluster's
+//! folder; when a test fails, the folder stays and its path is printed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use cluster_types::{Pin, StateReport};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+use crate::wait;
+
+/// How long a peer may take to get ready on a busy machine.
+pub const START_LIMIT: Duration = Duration::from_secs(90);
+/// How long a cluster may take to come to rest.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// A binary of this project.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe().context("finding the running test")?;
+    let found = test.ancestors().skip(1).take(3).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not built; run `make build` first"))
+}
+
+/// Which IPFS node a peer looks after.
+#[derive(Clone, Debug)]
+pub enum NodeKind {
+    /// The one inside the peer.
+    Embedded,
+    /// A Kubo, by the port of its RPC.
+    Kubo(u16),
+}
+
+/// One peer.
+#[derive(Debug)]
+pub struct Peer {
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// Its peer id, known after the first start.
+    pub id: String,
+    environment: BTreeMap<String, String>,
+    api_port: u16,
+    swarm_port: u16,
+    child: Option<Child>,
+}
+
+/// A cluster of processes on this machine.
+#[derive(Debug)]
+pub struct ProcessCluster {
+    /// The peers, in the order they were started.
+    pub peers: Vec<Peer>,
+    /// Asks the peers over HTTP.
+    pub http: reqwest::Client,
+    folder: Option<TempDir>,
+    secret: String,
+}
+
+impl ProcessCluster {
+    /// Starts as many peers as there are nodes; they have become one cluster when this returns.
+    pub async fn start(nodes: &[NodeKind]) -> Result<Self> {
+        let mut cluster = Self::empty()?;
+        for node in nodes {
+            cluster.add_peer(node).await?;
+        }
+        cluster.wait_voters(nodes.len()).await;
+        Ok(cluster)
+    }
+
+    /// A cluster without peers.
+    pub fn empty() -> Result<Self> {
+        let secret: String = (0..32).map(|_| format!("{:02x}", rand::random::<u8>())).collect();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
+        Ok(Self { peers: Vec::new(), http, folder: Some(tempfile::tempdir()?), secret })
+    }
+
+    /// Makes one more peer, starts it, and waits until it is ready.
+    pub async fn add_peer(&mut self, node: &NodeKind) -> Result<usize> {
+        let number = self.peers.len();
+        let root = self.folder.as_ref().context("the cluster was ended")?.path();
+        let folder = root.join(format!("peer{number}"));
+        fs::create_dir_all(&folder)?;
+        let (api_port, swarm_port) = (free_port()?, free_port()?);
+        let mut environment = environment(number, &self.secret, api_port, swarm_port);
+        let kind = match node {
+            NodeKind::Embedded => {
+                let listen = format!("/ip4/127.0.0.1/tcp/{}", free_port()?);
+                environment.insert("CLUSTER_EMBEDDED_LISTENMULTIADDRESS".to_owned(), listen);
+                "embedded"
+            }
+            NodeKind::Kubo(port) => {
+                let node = format!("/ip4/127.0.0.1/tcp/{port}");
+                environment.insert("CLUSTER_IPFSHTTP_NODEMULTIADDRESS".to_owned(), node);
+                "kubo"
+            }
+        };
+        let init = Command::new(binary("ipfs-cluster-service")?)
+            .args(["init", "--ipfs", kind, "--force", "--consensus", "raft"])
+            .env("IPFS_CLUSTER_PATH", &folder)
+            .envs(&environment)
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
+        self.peers.push(Peer { folder, id: String::new(), environment, api_port, swarm_port, child: None });
+        self.start_peer(number).await?;
+        Ok(number)
+    }
+
+    /// Starts a peer that is down, and waits until it answers.
+    pub async fn start_peer(&mut self, number: usize) -> Result<()> {
+        let bootstrap = self.peers.iter().enumerate().find(|(other, peer)| *other != number && !peer.id.is_empty());
+        let bootstrap = bootstrap.map(|(_, peer)| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", peer.swarm_port, peer.id));
+        let peer = &mut self.peers[number];
+        ensure!(peer.child.is_none(), "peer {number} is running already");
+        let log = File::options().create(true).append(true).open(peer.folder.join("log"))?;
+        let mut command = Command::new(binary("ipfs-cluster-service")?);
+        command.arg("daemon").env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment);
+        if let Some(address) = bootstrap.filter(|_| peer.id.is_empty()) {
+            command.args(["--bootstrap", &address]);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        peer.child = Some(command.spawn()?);
+        self.wait_ready(number).await
+    }
+
+    async fn wait_ready(&mut self, number: usize) -> Result<()> {
+        let started = tokio::time::Instant::now();
+        loop {
+            if let Ok(id) = self.get::<serde_json::Value>(number, "/id").await
+                && let Some(id) = id["id"].as_str()
+                && self.state(number).await.is_ok_and(|state| state.leader.is_some())
+            {
+                id.clone_into(&mut self.peers[number].id);
+                return Ok(());
+            }
+            if let Some(status) = self.peers[number].child.as_mut().and_then(|child| child.try_wait().transpose()) {
+                bail!("peer {number} ended: {status:?}; its log:\n{}", self.log_tail(number));
+            }
+            if started.elapsed() > START_LIMIT {
+                bail!("peer {number} is not ready; its log:\n{}", self.log_tail(number));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Kills a peer: no last word, no flush.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        if let Some(mut child) = self.peers[number].child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Asks a peer to stop and waits until it has; gives its exit code.
+    pub async fn stop(&mut self, number: usize) -> Result<Option<i32>> {
+        let Some(mut child) = self.peers[number].child.take() else { return Ok(None) };
+        let pid = child.id().to_string();
+        ensure!(Command::new("kill").args(["-TERM", &pid]).status()?.success(), "kill -TERM failed");
+        let status = wait::until("the peer to stop", Duration::from_secs(60), || {
+            let status = child.try_wait();
+            async move {
+                match status {
+                    Ok(Some(status)) => Ok(status),
+                    other => Err(format!("{other:?}")),
+                }
+            }
+        });
+        Ok(status.await.code())
+    }
+
+    /// Whether a peer runs.
+    pub fn is_running(&self, number: usize) -> bool {
+        self.peers[number].child.is_some()
+    }
+
+    /// The process id of a running peer.
+    pub fn pid(&self, number: usize) -> Option<u32> {
+        self.peers[number].child.as_ref().map(Child::id)
+    }
+
+    /// Where a peer's REST API is.
+    pub fn url(&self, number: usize, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.peers[number].api_port)
+    }
+
+    /// The multiaddress of a peer's REST API, for ctl.
+    pub fn api_address(&self, number: usize) -> String {
+        format!("/ip4/127.0.0.1/tcp/{}", self.peers[number].api_port)
+    }
+
+    /// The port of a peer's swarm.
+    pub fn swarm_port(&self, number: usize) -> u16 {
+        self.peers[number].swarm_port
+    }
+
+    /// Asks a peer; anything but success is an error.
+    pub async fn get<T: DeserializeOwned>(&self, number: usize, path: &str) -> Result<T> {
+        let answer = self.http.get(self.url(number, path)).send().await?;
+        let status = answer.status();
+        let body = answer.text().await?;
+        ensure!(status.is_success(), "{path}: {status}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("{path}: {body}"))
+    }
+
+    /// Where a peer is in the log.
+    pub async fn state(&self, number: usize) -> Result<StateReport> {
+        self.get(number, "/state").await
+    }
+
+    /// The pinset as a peer lists it, by CID.
+    pub async fn pins(&self, number: usize) -> Result<BTreeMap<String, Pin>> {
+        let answer = self.http.get(self.url(number, "/allocations")).send().await?;
+        ensure!(answer.status().is_success(), "listing: {}", answer.status());
+        let body = answer.text().await?;
+        let pins = body.lines().filter(|line| !line.is_empty()).map(serde_json::from_str::<Pin>);
+        pins.map(|pin| pin.map(|pin| (pin.cid.to_string(), pin)).map_err(Into::into)).collect()
+    }
+
+    /// Which running peer leads.
+    pub async fn leader(&self) -> Option<usize> {
+        for number in (0..self.peers.len()).filter(|number| self.is_running(*number)) {
+            if let Ok(state) = self.state(number).await
+                && state.role == cluster_types::Role::Leader
+            {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// Waits until `wanted` peers vote (as many as can, for an odd number).
+    pub async fn wait_voters(&self, wanted: usize) {
+        let wanted = if wanted.is_multiple_of(2) { wanted - 1 } else { wanted };
+        wait::until("all voters", START_LIMIT, || async {
+            let mut voters = 0;
+            for number in 0..self.peers.len() {
+                use cluster_types::Role;
+                let state = self.state(number).await.map_err(|error| error.to_string())?;
+                voters += usize::from(matches!(state.role, Role::Leader | Role::Voter));
+            }
+            if voters >= wanted { Ok(()) } else { Err(format!("{voters} of {wanted}")) }
+        })
+        .await;
+    }
+
+    /// Waits until all running peers have applied the same entries, and returns their digest, which must be the same.
+    pub async fn wait_equal(&self) -> StateReport {
+        let running: Vec<usize> = (0..self.peers.len()).filter(|number| self.is_running(*number)).collect();
+        let running = &running;
+        let states = wait::until("equal positions", SETTLE_LIMIT, || async {
+            let mut states = Vec::new();
+            for number in running {
+                states.push(self.state(*number).await.map_err(|error| format!("peer {number}: {error:#}"))?);
+            }
+            let same = states.iter().all(|state| {
+                state.applied_index == states[0].applied_index && state.committed_index == states[0].committed_index
+            });
+            if same { Ok(states) } else { Err(format!("{states:?}")) }
+        })
+        .await;
+        for state in &states {
+            assert_eq!(state.digest, states[0].digest, "peers at one index hold different states: {states:?}");
+        }
+        states[0].clone()
+    }
+
+    /// The end of a peer's log.
+    pub fn log_tail(&self, number: usize) -> String {
+        let text = fs::read_to_string(self.peers[number].folder.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(40).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Where the cluster keeps everything.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(TempDir::path)
+    }
+}
+
+impl Drop for ProcessCluster {
+    fn drop(&mut self) {
+        for peer in &mut self.peers {
+            if let Some(mut child) = peer.child.take() {
+                drop(child.kill());
+                drop(child.wait());
+            }
+        }
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            let kept = folder.keep();
+            println!("the peers' folders and logs are kept in {}", kept.display());
+        }
+    }
+}
+
+fn environment(number: usize, secret: &str, api_port: u16, swarm_port: u16) -> BTreeMap<String, String> {
+    let values = [
+        ("CLUSTER_PEERNAME", format!("peer{number}")),
+        ("CLUSTER_SECRET", secret.to_owned()),
+        ("CLUSTER_LISTENMULTIADDRESS", format!("/ip4/127.0.0.1/tcp/{swarm_port}")),
+        ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", format!("/ip4/127.0.0.1/tcp/{api_port}")),
+        ("CLUSTER_MDNSINTERVAL", "0s".to_owned()),
+        ("CLUSTER_MONITORPINGINTERVAL", "2s".to_owned()),
+        ("CLUSTER_PUBSUBMON_CHECKINTERVAL", "1s".to_owned()),
+        ("CLUSTER_DISK_METRICTTL", "5s".to_owned()),
+        ("CLUSTER_TAGS_METRICTTL", "5s".to_owned()),
+        ("CLUSTER_PINQUEUE_METRICTTL", "5s".to_owned()),
+        ("CLUSTER_IPFSHTTP_CONNECTSWARMSDELAY", "1s".to_owned()),
+    ];
+    values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
