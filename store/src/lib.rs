@@ -1,1 +1,43 @@
-//! placeholder
+//! What a peer keeps on disk, in RocksDB.
+//!
+//! | database | families | guarantee |
+//! | --- | --- | --- |
+//! | `state` | `raft_log`, `raft_meta` | flushed before it is acknowledged; one flush for everybody who waits |
+//! | `state` | `pins`, `by_peer`, `by_expiry`, `shards`, `outcomes`, `meta`, `peers` | one batch per entry, flushed with the log |
+//! | `state` | `tracker`, `tracker_due`, `tracker_status` | with the pin's batch, or not flushed at all |
+//! | `blocks` | `blocks`, `block_sizes` | survive a power cut after a flush |
+//! | `blocks` | `roots` | flushed before they return |
+//!
+//! **Architecture invariant:** no call of RocksDB on a worker of the runtime; the one door is [`blocking`].
+//! **Architecture invariant:** nothing is proportional to the pinset but scans, sending a snapshot and installing one,
+//! and those use constant memory.
+
+mod blocking;
+mod blockstore;
+mod codec;
+mod db;
+mod engine;
+mod error;
+mod flusher;
+mod frames;
+mod index;
+mod install;
+mod keys;
+mod peers;
+mod raft_log;
+mod scan;
+mod snapshot;
+mod state;
+mod stream;
+mod telemetry;
+mod tracker;
+mod verify;
+mod write;
+
+pub use blockstore::BlockStore;
+pub use db::Store;
+pub use engine::StoreOptions;
+pub use error::StoreError;
+pub use raft_log::RaftLog;
+pub use state::RocksState;
+pub use telemetry::StoreTelemetry;

@@ -41,6 +41,12 @@ pub enum StateError {
         /// Which record, and what is wrong with it.
         what: String,
     },
+    /// A received snapshot is cut off or not what it says it is; the state is untouched.
+    #[error("the received snapshot cannot be used: {what}")]
+    InvalidSnapshot {
+        /// What is wrong with it.
+        what: String,
+    },
     /// The store is being closed.
     #[error("the store is closing")]
     Closed,
@@ -51,6 +57,7 @@ impl StateError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Io { .. } | Self::Damaged { .. } => ErrorClass::Fatal,
+            Self::InvalidSnapshot { .. } => ErrorClass::Invalid,
             Self::Closed => ErrorClass::Unavailable,
         }
     }

@@ -64,6 +64,37 @@ pub struct TrackerCounts {
     pub pinned: u64,
 }
 
+impl TrackerCounts {
+    /// Counts a record in. What is under way counts as waiting until it is settled.
+    pub fn add(&mut self, status: TrackerStatus) {
+        if let Some(number) = self.number(status) {
+            *number = number.saturating_add(1);
+        }
+    }
+
+    /// Counts a record out.
+    pub fn remove(&mut self, status: TrackerStatus) {
+        if let Some(number) = self.number(status) {
+            *number = number.saturating_sub(1);
+        }
+    }
+
+    fn number(&mut self, status: TrackerStatus) -> Option<&mut u64> {
+        use TrackerStatus as S;
+        match status {
+            S::PinQueued | S::UnpinQueued | S::Pinning | S::Unpinning => Some(&mut self.queued),
+            S::PinError | S::UnpinError => Some(&mut self.failed),
+            S::Pinned => Some(&mut self.pinned),
+            S::Undefined
+            | S::ClusterError
+            | S::Unpinned
+            | S::Remote
+            | S::Sharded
+            | S::UnexpectedlyUnpinned => None,
+        }
+    }
+}
+
 /// Keeps the tracker's records.
 #[async_trait]
 pub trait TrackerStore: Send + Sync + 'static {

@@ -18,6 +18,15 @@ pub struct Node {
     pub addresses: Vec<Multiaddr>,
 }
 
+/// openraft's conformance suite makes up members.
+#[cfg(any(test, feature = "testing"))]
+impl Default for Node {
+    fn default() -> Self {
+        let peer = PeerId::from_bytes(&[0, 0]).expect("an identity hash of nothing is a peer id");
+        Self { peer, addresses: Vec::new() }
+    }
+}
+
 /// What became of an entry's operations, one by one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers(pub Vec<Outcome>);

@@ -1,0 +1,87 @@
+//! Golden files of every record, and hostile bytes.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
+const PEER: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+
+fn sample_pin() -> Pin {
+    let cid: Cid = CID.parse().unwrap();
+    let options = PinOptions {
+        replication_factor_min: 1,
+        replication_factor_max: 2,
+        name: "a name".to_owned(),
+        expire_at: Timestamp::from_unix_seconds(1_900_000_000),
+        metadata: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+        pin_update: Some(cid),
+        origins: vec!["/ip4/1.2.3.4/tcp/4001".parse().unwrap()],
+        ..PinOptions::default()
+    };
+    let mut pin = Pin::new(cid, options);
+    pin.allocations = vec![PEER.parse().unwrap()];
+    pin.timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+    pin
+}
+
+fn sample_record() -> TrackerRecord {
+    TrackerRecord {
+        generation: 300,
+        status: TrackerStatus::PinError,
+        attempts: 3,
+        error: "no route".to_owned(),
+        changed: Timestamp::from_unix_seconds(1_800_000_000),
+        due: Some(Timestamp::from_unix_nanos(1_800_000_060_000_000_001)),
+        priority: true,
+    }
+}
+
+fn read_pin(bytes: &[u8]) -> Result<Pin, StateError> {
+    decode_pin(CID.parse().unwrap(), bytes, |number| {
+        if number == 7 { Ok(PEER.parse().unwrap()) } else { Err(damaged("pin", "no such peer")) }
+    })
+}
+
+fn assert_golden(name: &str, golden: &str, bytes: &[u8]) {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, golden.trim(), "the record format {name} is promised; give a new version to a new one");
+}
+
+#[test]
+fn every_record_is_as_its_golden_file() {
+    let root = Root { cid: CID.parse().unwrap(), depth: PinDepth::RECURSIVE };
+    let sum = ShardSum { pins: 300, hash: [7; 32] };
+    let counts = TrackerCounts { queued: 1, failed: 200, pinned: 3 };
+    let change = encode_change(&root.cid, Some(vec![1, 2]), Some(Some(sample_record())));
+    assert_golden("pin", include_str!("../../tests/golden/pin-v1.hex"), &encode_pin(&sample_pin(), |_| 7));
+    assert_golden("tracker", include_str!("../../tests/golden/tracker-v1.hex"), &encode_tracker(&sample_record()));
+    assert_golden("sum", include_str!("../../tests/golden/sum-v1.hex"), &encode_sum(&sum));
+    assert_golden("counts", include_str!("../../tests/golden/counts-v1.hex"), &encode_counts(&counts));
+    assert_golden("root", include_str!("../../tests/golden/root-v1.hex"), &encode_root(&root));
+    assert_golden("change", include_str!("../../tests/golden/change-v1.hex"), &change);
+}
+
+#[test]
+fn records_round_trip() {
+    assert_eq!(read_pin(&encode_pin(&sample_pin(), |_| 7)).unwrap(), sample_pin());
+    assert_eq!(decode_tracker(&encode_tracker(&sample_record())).unwrap(), sample_record());
+    let never = TrackerRecord { changed: Timestamp::ZERO, due: None, ..sample_record() };
+    assert_eq!(decode_tracker(&encode_tracker(&never)).unwrap(), never);
+    let change = InstallChange { cid: CID.parse().unwrap(), pin: None, tracker: Some(None) };
+    assert_eq!(decode_change(&encode_change(&change.cid, None, Some(None))).unwrap(), change);
+    assert_eq!(decode_number("n", &encode_number(77)).unwrap(), 77);
+}
+
+#[test]
+fn an_unknown_version_and_cut_bytes_are_damage() {
+    let whole = encode_pin(&sample_pin(), |_| 7);
+    let newer = [vec![2], whole[1..].to_vec()].concat();
+    for bytes in [&newer[..], &[], &whole[..whole.len() - 1]] {
+        assert!(matches!(read_pin(bytes), Err(StateError::Damaged { .. })));
+    }
+    assert!(matches!(read_pin(&encode_pin(&sample_pin(), |_| 8)), Err(StateError::Damaged { .. })));
+    assert!(decode_tracker(&[1, 0x10, 3]).is_err());
+    assert!(decode_sum(&[1]).is_err());
+    assert!(decode_number("n", &[1, 2]).is_err());
+}

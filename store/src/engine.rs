@@ -1,0 +1,287 @@
+//! One RocksDB instance: options, and reads and writes by family.
+//!
+//! **Invariant:** memory is bounded by the options: one block cache that also holds indexes and filters, in small
+//! partitions, and one limit for all write buffers.
+//! **Invariant:** opening reads the files' list and at most [`WAL_LIMIT`] of write-ahead log, however many records
+//! there are.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cluster_core::ports::StateError;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRawIteratorWithThreadMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+};
+
+use crate::codec;
+use crate::error::{Failed, StoreError};
+use crate::keys::{self, Family};
+use crate::telemetry::StoreTelemetry;
+
+/// The format this release writes.
+const FORMAT: u32 = 1;
+/// Write-ahead log kept before the oldest buffers are written out: what a start may have to replay.
+const WAL_LIMIT: u64 = 64 << 20;
+/// Files kept open at most.
+const OPEN_FILES: i32 = 256;
+/// Bits of the filters per key: one in a hundred look-ups of an absent key reads a block in vain.
+const FILTER_BITS: f64 = 10.0;
+/// Smaller blocks are kept in the tables, larger ones in blob files.
+const MIN_BLOB: u64 = 4 << 10;
+/// Deletions in a row of table keys that make a table worth compacting: their blobs are freed by that only.
+const DELETIONS_TO_COMPACT: usize = 256;
+
+/// How much memory a store may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes of the cache of blocks, indexes and filters.
+    pub block_cache: usize,
+    /// Bytes of all write buffers together.
+    pub write_buffers: usize,
+}
+
+impl Default for StoreOptions {
+    /// 32 MiB of cache and 48 MiB of write buffers.
+    fn default() -> Self {
+        Self { block_cache: 32 << 20, write_buffers: 48 << 20 }
+    }
+}
+
+/// A RocksDB instance.
+pub(crate) struct Engine {
+    db: DB,
+    telemetry: Arc<StoreTelemetry>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("folder", &self.db.path()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens or makes the database in `folder`.
+    pub(crate) fn open(
+        folder: &Path,
+        families: &[Family],
+        options: &StoreOptions,
+        telemetry: Arc<StoreTelemetry>,
+    ) -> Result<Self, StoreError> {
+        let mut general = general_options(options);
+        general.create_if_missing(true);
+        general.create_missing_column_families(true);
+        let descriptors = descriptors(families, options);
+        let db = DB::open_cf_descriptors(&general, folder, descriptors)
+            .map_err(|error| StoreError::from_open(folder, error))?;
+        let engine = Self { db, telemetry };
+        engine.check_format(folder)?;
+        Ok(engine)
+    }
+
+    /// Opens a checkpoint to read it.
+    pub(crate) fn open_checkpoint(folder: &Path) -> Result<Self, StateError> {
+        // A checkpoint is read once from end to end, by few readers: a small cache does.
+        let options = StoreOptions { block_cache: 4 << 20, write_buffers: 4 << 20 };
+        let descriptors = descriptors(&Family::STATE, &options);
+        let db = DB::open_cf_descriptors_read_only(&general_options(&options), folder, descriptors, false)
+            .failed_to("open a snapshot")?;
+        Ok(Self { db, telemetry: Arc::default() })
+    }
+
+    fn check_format(&self, folder: &Path) -> Result<(), StoreError> {
+        let found = self.get(Family::Meta, keys::FORMAT).map_err(|error| StoreError::from_state(folder, error))?;
+        let Some(found) = found else {
+            let mut batch = WriteBatch::default();
+            self.put(&mut batch, Family::Meta, keys::FORMAT, FORMAT.to_be_bytes());
+            self.write(batch).map_err(|error| StoreError::from_state(folder, error))?;
+            return Ok(());
+        };
+        match found.try_into().map(u32::from_be_bytes) {
+            Ok(FORMAT) => Ok(()),
+            Ok(found) if found > FORMAT => Err(StoreError::Newer { folder: folder.to_owned(), found, known: FORMAT }),
+            _ => {
+                let cause = codec::damaged("format", "it is no known number").into();
+                Err(StoreError::Damaged { folder: folder.to_owned(), cause })
+            }
+        }
+    }
+
+    /// One value as it is now.
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.db.get_cf(&self.handle(family), key).failed_to("read a record")
+    }
+
+    /// A view that does not change.
+    pub(crate) fn moment(&self) -> Moment<'_> {
+        Moment { engine: self, snapshot: self.db.snapshot() }
+    }
+
+    /// Adds a value to a batch.
+    pub(crate) fn put(&self, batch: &mut WriteBatch, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        batch.put_cf(&self.handle(family), key, value);
+    }
+
+    /// Adds a removal to a batch.
+    pub(crate) fn delete(&self, batch: &mut WriteBatch, family: Family, key: impl AsRef<[u8]>) {
+        batch.delete_cf(&self.handle(family), key);
+    }
+
+    /// Adds the removal of all keys from `from` to before `to` to a batch.
+    pub(crate) fn delete_range(&self, batch: &mut WriteBatch, family: Family, from: &[u8], to: &[u8]) {
+        batch.delete_range_cf(&self.handle(family), from, to);
+    }
+
+    /// Writes a batch; it survives the process, and a power cut after the next flush.
+    pub(crate) fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
+        self.db.write(batch).failed_to("write a batch")
+    }
+
+    /// Writes a batch that survives a power cut.
+    pub(crate) fn write_durably(&self, batch: WriteBatch) -> Result<(), StateError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).failed_to("write a batch")?;
+        self.telemetry.count_flush();
+        Ok(())
+    }
+
+    /// Makes everything written so far survive a power cut.
+    pub(crate) fn flush(&self) -> Result<(), StateError> {
+        self.telemetry.count_flush();
+        self.db.flush_wal(true).failed_to("flush the write-ahead log")
+    }
+
+    /// Makes a checkpoint: hard links, and a copy of the end of the write-ahead log.
+    pub(crate) fn checkpoint(&self, folder: &Path) -> Result<(), StateError> {
+        let checkpoint = Checkpoint::new(&self.db).failed_to("begin a snapshot")?;
+        checkpoint.create_checkpoint(folder).failed_to("make a snapshot")
+    }
+
+    /// A number that the engine keeps about a family.
+    pub(crate) fn property(&self, family: Family, name: &str) -> Result<u64, StateError> {
+        let value = self.db.property_int_value_cf(&self.handle(family), name).failed_to("read a property")?;
+        Ok(value.unwrap_or(0))
+    }
+
+    /// Ends compactions; the database is about to be closed.
+    pub(crate) fn stop_background_work(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
+    fn handle(&self, family: Family) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(family.name()).expect("every family of this database was opened with it")
+    }
+}
+
+/// A view of a database at one instant.
+pub(crate) struct Moment<'a> {
+    engine: &'a Engine,
+    snapshot: SnapshotWithThreadMode<'a, DB>,
+}
+
+impl<'a> Moment<'a> {
+    /// The database.
+    pub(crate) fn engine(&self) -> &'a Engine {
+        self.engine
+    }
+
+    /// One value.
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        self.snapshot.get_cf(&self.engine.handle(family), key).failed_to("read a record")
+    }
+
+    /// The rows of a family from `from` to before `to`, in order of their keys.
+    pub(crate) fn rows(&self, family: Family, from: &[u8], to: Option<&[u8]>) -> Rows<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        if let Some(to) = to {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut rows = self.snapshot.raw_iterator_cf_opt(&self.engine.handle(family), options);
+        rows.seek(from);
+        Rows { rows, begun: false }
+    }
+
+    /// The last row of a family from `from` on.
+    pub(crate) fn last(&self, family: Family, from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        let mut rows = self.snapshot.raw_iterator_cf_opt(&self.engine.handle(family), options);
+        rows.seek_to_last();
+        rows.status().failed_to("read rows")?;
+        Ok(rows.item().map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+}
+
+/// Rows one after the other.
+pub(crate) struct Rows<'a> {
+    rows: DBRawIteratorWithThreadMode<'a, DB>,
+    begun: bool,
+}
+
+impl Rows<'_> {
+    /// The next row.
+    pub(crate) fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
+        if self.begun && self.rows.valid() {
+            self.rows.next();
+        }
+        self.begun = true;
+        match self.rows.item() {
+            Some((key, value)) => Ok(Some((key.to_vec(), value.to_vec()))),
+            None => self.rows.status().failed_to("read rows").map(|()| None),
+        }
+    }
+}
+
+fn general_options(options: &StoreOptions) -> Options {
+    let mut general = Options::default();
+    general.set_db_write_buffer_size(options.write_buffers);
+    general.set_max_total_wal_size(WAL_LIMIT);
+    general.set_max_open_files(OPEN_FILES);
+    general.set_max_background_jobs(2);
+    general.set_bytes_per_sync(1 << 20);
+    general.set_keep_log_file_num(2);
+    general.set_max_log_file_size(1 << 20);
+    general.set_stats_dump_period_sec(0);
+    general.set_stats_persist_period_sec(0);
+    general
+}
+
+fn descriptors(families: &[Family], options: &StoreOptions) -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(options.block_cache);
+    families
+        .iter()
+        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache, options)))
+        .collect()
+}
+
+fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_metadata_block_size(4 << 10);
+    table.set_block_size(16 << 10);
+    if matches!(family, Family::Pins | Family::Tracker | Family::Outcomes | Family::BlockSizes) {
+        table.set_bloom_filter(FILTER_BITS, false);
+        table.set_partition_filters(true);
+    }
+    let mut own = Options::default();
+    own.set_write_buffer_size(options.write_buffers / 6);
+    own.set_block_based_table_factory(&table);
+    // Entries of the log live for minutes, blocks are mostly compressed content already.
+    let plain = matches!(family, Family::RaftLog | Family::RaftMeta | Family::Blocks);
+    own.set_compression_type(if plain { DBCompressionType::None } else { DBCompressionType::Lz4 });
+    if family == Family::Blocks {
+        own.set_enable_blob_files(true);
+        own.set_min_blob_size(MIN_BLOB);
+        own.set_blob_compression_type(DBCompressionType::None);
+        own.set_enable_blob_gc(true);
+        own.set_blob_gc_age_cutoff(1.0);
+        own.set_blob_gc_force_threshold(0.5);
+        own.add_compact_on_deletion_collector_factory(2 * DELETIONS_TO_COMPACT, DELETIONS_TO_COMPACT, 0.5);
+    }
+    own
+}

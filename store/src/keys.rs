@@ -1,0 +1,314 @@
+//! Every column family, every key in it, and how keys are built and read.
+//!
+//! **Invariant:** the list in [`KEY_KINDS`] is complete, and no prefix of a family starts another one; a test proves it.
+//! A retired prefix stays in the list, marked, and is never used for something else.
+//! **Invariant:** numbers in keys are big endian, so bytes sort as the numbers do; signed ones are shifted by 2^63.
+
+use cluster_core::consensus::digest::order_key;
+use cluster_core::ports::{RequestKey, StateError};
+use cluster_types::{Cid, Timestamp, TrackerStatus};
+
+/// Bytes in front of the CID in an order key: the shard.
+const SHARD_BYTES: usize = 2;
+
+/// A column family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    /// The entries of the raft log.
+    RaftLog,
+    /// Vote, committed and purged positions.
+    RaftMeta,
+    /// Single values: format, applied position, counters, a cut-off install.
+    Meta,
+    /// The dictionary of peer ids.
+    Peers,
+    /// The pinset.
+    Pins,
+    /// Pins by allocated peer.
+    ByPeer,
+    /// Pins by time of expiry.
+    ByExpiry,
+    /// The sums of the shards.
+    Shards,
+    /// Outcomes of requests.
+    Outcomes,
+    /// What the tracker knows.
+    Tracker,
+    /// Tracker records by urgency.
+    TrackerDue,
+    /// Tracker records by status.
+    TrackerStatus,
+    /// Blocks; in the database of the blocks.
+    Blocks,
+    /// Sizes of blocks, so that listing and asking does not read them; in the database of the blocks.
+    BlockSizes,
+    /// Roots; in the database of the blocks.
+    Roots,
+}
+
+impl Family {
+    /// The families of the state's database.
+    pub(crate) const STATE: [Self; 12] = [
+        Self::RaftLog,
+        Self::RaftMeta,
+        Self::Meta,
+        Self::Peers,
+        Self::Pins,
+        Self::ByPeer,
+        Self::ByExpiry,
+        Self::Shards,
+        Self::Outcomes,
+        Self::Tracker,
+        Self::TrackerDue,
+        Self::TrackerStatus,
+    ];
+
+    /// The families of the blocks' database.
+    pub(crate) const BLOCKS: [Self; 4] = [Self::Blocks, Self::BlockSizes, Self::Roots, Self::Meta];
+
+    /// The name on disk.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::RaftLog => "raft_log",
+            Self::RaftMeta => "raft_meta",
+            Self::Meta => "meta",
+            Self::Peers => "peers",
+            Self::Pins => "pins",
+            Self::ByPeer => "by_peer",
+            Self::ByExpiry => "by_expiry",
+            Self::Shards => "shards",
+            Self::Outcomes => "outcomes",
+            Self::Tracker => "tracker",
+            Self::TrackerDue => "tracker_due",
+            Self::TrackerStatus => "tracker_status",
+            Self::Blocks => "blocks",
+            Self::BlockSizes => "block_sizes",
+            Self::Roots => "roots",
+        }
+    }
+}
+
+/// One kind of key.
+#[derive(Debug)]
+pub(crate) struct KeyKind {
+    /// Where it lives.
+    pub(crate) family: Family,
+    /// What it starts with; empty when the family has one kind only.
+    pub(crate) prefix: &'static [u8],
+    /// What follows the prefix, and what the value is.
+    pub(crate) layout: &'static str,
+}
+
+/// Format of the database: a `u32`. Written once, when the database is made.
+pub(crate) const FORMAT: &[u8] = b"format";
+/// The applied position, opaque.
+pub(crate) const APPLIED: &[u8] = b"applied";
+/// Number of pins.
+pub(crate) const PIN_COUNT: &[u8] = b"pins";
+/// Numbers of tracker records.
+pub(crate) const TRACKER_COUNTS: &[u8] = b"tracker_counts";
+/// The number of the received snapshot that is being installed.
+pub(crate) const INSTALLING: &[u8] = b"installing";
+/// The vote.
+pub(crate) const VOTE: &[u8] = b"vote";
+/// The last committed position.
+pub(crate) const COMMITTED: &[u8] = b"committed";
+/// The last purged position.
+pub(crate) const PURGED: &[u8] = b"purged";
+/// Peer number to peer id.
+const PEER_BY_NUMBER: &[u8] = b"n";
+
+/// The registry.
+pub(crate) const KEY_KINDS: &[KeyKind] = &[
+    KeyKind { family: Family::RaftLog, prefix: b"", layout: "index u64 -> entry" },
+    KeyKind { family: Family::RaftMeta, prefix: VOTE, layout: "-> vote" },
+    KeyKind { family: Family::RaftMeta, prefix: COMMITTED, layout: "-> log id" },
+    KeyKind { family: Family::RaftMeta, prefix: PURGED, layout: "-> log id" },
+    KeyKind { family: Family::Meta, prefix: FORMAT, layout: "-> u32" },
+    KeyKind { family: Family::Meta, prefix: APPLIED, layout: "-> bytes" },
+    KeyKind { family: Family::Meta, prefix: PIN_COUNT, layout: "-> u64" },
+    KeyKind { family: Family::Meta, prefix: TRACKER_COUNTS, layout: "-> counts" },
+    KeyKind { family: Family::Meta, prefix: INSTALLING, layout: "-> u64" },
+    KeyKind { family: Family::Peers, prefix: PEER_BY_NUMBER, layout: "number u32 -> peer id" },
+    KeyKind { family: Family::Pins, prefix: b"", layout: "shard u16, CID -> pin" },
+    KeyKind { family: Family::ByPeer, prefix: b"", layout: "peer u32, shard u16, CID -> nothing" },
+    KeyKind { family: Family::ByExpiry, prefix: b"", layout: "seconds i64, shard u16, CID -> nothing" },
+    KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum" },
+    KeyKind { family: Family::Outcomes, prefix: b"", layout: "minute u64, id 16 bytes -> bytes" },
+    KeyKind { family: Family::Tracker, prefix: b"", layout: "shard u16, CID -> tracker record" },
+    KeyKind {
+        family: Family::TrackerDue,
+        prefix: b"",
+        layout: "0 before others or 1, nanoseconds i64, shard u16, CID -> nothing",
+    },
+    KeyKind { family: Family::TrackerStatus, prefix: b"", layout: "status u16, shard u16, CID -> nothing" },
+    KeyKind { family: Family::Blocks, prefix: b"", layout: "multihash -> block" },
+    KeyKind { family: Family::BlockSizes, prefix: b"", layout: "multihash -> u64" },
+    KeyKind { family: Family::Roots, prefix: b"", layout: "CID -> root" },
+];
+
+/// The key of a log entry.
+pub(crate) fn log_index(index: u64) -> [u8; 8] {
+    index.to_be_bytes()
+}
+
+/// The key of a shard's sum.
+pub(crate) fn shard(shard: u16) -> [u8; 2] {
+    shard.to_be_bytes()
+}
+
+/// The key of a peer in the dictionary.
+pub(crate) fn peer_by_number(number: u32) -> Vec<u8> {
+    join(PEER_BY_NUMBER, &number.to_be_bytes())
+}
+
+/// Reads the number of a dictionary key.
+pub(crate) fn peer_number(key: &[u8]) -> Result<u32, StateError> {
+    key.strip_prefix(PEER_BY_NUMBER)
+        .and_then(|number| number.try_into().ok())
+        .map(u32::from_be_bytes)
+        .ok_or_else(|| damaged_key(Family::Peers))
+}
+
+/// The key of a pin under one of its peers.
+pub(crate) fn by_peer(number: u32, order: &[u8]) -> Vec<u8> {
+    join(&number.to_be_bytes(), order)
+}
+
+/// The key of a pin under its time of expiry.
+pub(crate) fn by_expiry(expire_at: Timestamp, order: &[u8]) -> Vec<u8> {
+    join(&sortable(expire_at.unix_seconds()), order)
+}
+
+/// The key of a tracker record under its urgency.
+pub(crate) fn due(priority: bool, due: Timestamp, order: &[u8]) -> Vec<u8> {
+    let mut key = vec![u8::from(!priority)];
+    key.extend_from_slice(&sortable(due.unix_nanos()));
+    key.extend_from_slice(order);
+    key
+}
+
+/// The instant in a key of [`due`].
+pub(crate) fn due_at(key: &[u8]) -> Result<Timestamp, StateError> {
+    let bytes = key.get(1..9).and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| damaged_key(Family::TrackerDue))?;
+    let nanos = u64::from_be_bytes(bytes).cast_signed().wrapping_add(i64::MIN);
+    Ok(Timestamp::from_unix_nanos(i128::from(nanos)))
+}
+
+/// The key of a tracker record under its status.
+pub(crate) fn by_status(status: TrackerStatus, order: &[u8]) -> Vec<u8> {
+    join(&status.bit().to_be_bytes(), order)
+}
+
+/// The key of an outcome.
+pub(crate) fn outcome(key: &RequestKey) -> Vec<u8> {
+    join(&key.minute.to_be_bytes(), &key.id)
+}
+
+/// Reads the key of an outcome.
+pub(crate) fn read_outcome(key: &[u8]) -> Result<RequestKey, StateError> {
+    let parts = key.split_at_checked(8).and_then(|(minute, id)| Some((minute.try_into().ok()?, id.try_into().ok()?)));
+    let (minute, id) = parts.ok_or_else(|| damaged_key(Family::Outcomes))?;
+    Ok(RequestKey { minute: u64::from_be_bytes(minute), id })
+}
+
+/// The order key at the end of an index key whose head has `head` bytes.
+pub(crate) fn order_part(key: &[u8], head: usize, family: Family) -> Result<&[u8], StateError> {
+    key.get(head..).filter(|order| order.len() > SHARD_BYTES).ok_or_else(|| damaged_key(family))
+}
+
+/// The CID of an order key.
+pub(crate) fn cid_of(order: &[u8]) -> Result<Cid, StateError> {
+    let bytes = order.get(SHARD_BYTES..).unwrap_or_default();
+    Cid::from_bytes(bytes).map_err(|error| StateError::Damaged { what: format!("key of a pin: {error}") })
+}
+
+/// The smallest order key after that of `cid`; everything when there is none.
+pub(crate) fn resume_after(after: Option<&Cid>) -> Vec<u8> {
+    after.map_or_else(Vec::new, |cid| successor(order_key(cid)))
+}
+
+/// The smallest key after `key`.
+pub(crate) fn successor(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// The smallest key that no key starting with `prefix` reaches; `None` when there is none.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let keep = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=keep].to_vec();
+    end[keep] += 1;
+    Some(end)
+}
+
+/// `head` and then `tail`.
+pub(crate) fn join(head: &[u8], tail: &[u8]) -> Vec<u8> {
+    [head, tail].concat()
+}
+
+/// Bytes that sort as the number does.
+fn sortable(number: i64) -> [u8; 8] {
+    number.wrapping_sub(i64::MIN).cast_unsigned().to_be_bytes()
+}
+
+fn damaged_key(family: Family) -> StateError {
+    StateError::Damaged { what: format!("a key in {}", family.name()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_registry_is_complete_and_unambiguous() {
+        let registered: BTreeSet<Family> = KEY_KINDS.iter().map(|kind| kind.family).collect();
+        let used: BTreeSet<Family> = Family::STATE.into_iter().chain(Family::BLOCKS).collect();
+        assert_eq!(registered, used);
+        let names: BTreeSet<&str> = used.iter().map(|family| family.name()).collect();
+        assert_eq!(names.len(), used.len());
+        for (place, one) in KEY_KINDS.iter().enumerate() {
+            assert!(!one.layout.is_empty());
+            for other in KEY_KINDS.iter().skip(place + 1).filter(|other| other.family == one.family) {
+                let clash = one.prefix.starts_with(other.prefix) || other.prefix.starts_with(one.prefix);
+                assert!(!clash, "{one:?} and {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_sort_as_what_they_hold() {
+        let order = [0, 1, 2];
+        let at = |nanos: i128| Timestamp::from_unix_nanos(nanos);
+        let sorted = [
+            due(true, at(-5), &order),
+            due(true, at(0), &order),
+            due(true, at(7), &order),
+            due(false, Timestamp::ZERO, &order),
+            due(false, at(1), &order),
+        ];
+        assert!(sorted.is_sorted());
+        assert_eq!(due_at(&sorted[0]).unwrap(), at(-5));
+        assert_eq!(due_at(&sorted[4]).unwrap(), at(1));
+        let seconds = [-9, -1, 0, 1, 9].map(|seconds| by_expiry(Timestamp::from_unix_seconds(seconds), &order));
+        assert!(seconds.is_sorted());
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(prefix_end(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(prefix_end(&[1, 255]), Some(vec![2]));
+        assert_eq!(prefix_end(&[255, 255]), None);
+    }
+
+    #[test]
+    fn short_keys_are_an_error() {
+        assert!(peer_number(b"n12").is_err());
+        assert!(read_outcome(&[0; 23]).is_err());
+        assert!(due_at(&[0; 5]).is_err());
+        assert!(order_part(&[0; 3], 2, Family::ByPeer).is_err());
+        assert!(cid_of(&[0]).is_err());
+    }
+}

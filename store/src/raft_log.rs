@@ -1,0 +1,363 @@
+//! The raft log on RocksDB: openraft's log storage.
+//!
+//! Vote and entries go through one write-ahead log in the order of the calls. An append writes at once and is flushed
+//! by the one flusher thread, which serves everybody who waits with one flush; a vote is flushed before it returns.
+//!
+//! **Invariant:** a flush that failed is final: what is on the disk is not known any more, so every later write fails.
+//! **Invariant:** no read holds more than [`CHUNK_BYTES`] of entries but the one openraft wants whole.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, OnceLock};
+
+use cluster_core::consensus::log::{LogId, TypeConfig};
+use cluster_core::ports::StateError;
+use cluster_types::ErrorChain;
+use futures::Stream;
+use openraft::alias::{EntryOf, LeaderIdOf, VoteOf};
+use openraft::errors::LeaderChanged;
+use openraft::storage::{IOFlushed, LeaderBoundedStreamError, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
+use rocksdb::WriteBatch;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::blocking::{Door, Kind};
+use crate::codec;
+use crate::engine::Engine;
+use crate::flusher::Flusher;
+use crate::keys::{self, Family};
+use crate::state::Database;
+
+/// Version of an encoded entry, vote or position.
+const VERSION: u8 = 1;
+/// Bytes of entries read at a time, if one entry is not longer.
+const CHUNK_BYTES: usize = 1 << 20;
+
+type Entry = EntryOf<TypeConfig>;
+type Vote = VoteOf<TypeConfig>;
+
+/// openraft's log storage; clones share it.
+#[derive(Clone, Debug)]
+pub struct RaftLog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    door: Arc<Door<Database>>,
+    kept: Mutex<Kept>,
+    flusher: Arc<Flusher>,
+    failed: Arc<OnceLock<String>>,
+}
+
+/// What is known of the log without reading it.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+}
+
+impl RaftLog {
+    /// Reads the ends of the log.
+    pub(crate) fn open(door: Arc<Door<Database>>) -> Result<Self, StateError> {
+        let kept = door.call(|database| Kept::load(&database.engine))?;
+        let failed = Arc::new(OnceLock::new());
+        let flusher = Arc::new(Flusher::start(Arc::clone(&door), Arc::clone(&failed))?);
+        Ok(Self { shared: Arc::new(Shared { door, kept: Mutex::new(kept), flusher, failed }) })
+    }
+
+    /// Ends the flusher after what waits for it.
+    pub(crate) async fn stop(&self) {
+        self.shared.flusher.stop().await;
+    }
+}
+
+impl Kept {
+    fn load(engine: &Engine) -> Result<Self, StateError> {
+        let read = |key| engine.get(Family::RaftMeta, key);
+        let purged: Option<LogId> = read(keys::PURGED)?.map(|bytes| decode("log id", &bytes)).transpose()?;
+        let first = purged.map_or(0, |purged| purged.index + 1);
+        let last = engine.moment().last(Family::RaftLog, &keys::log_index(first))?;
+        let last = last.map(|(_key, value)| decode::<Entry>("log entry", &value)).transpose()?;
+        Ok(Self {
+            vote: read(keys::VOTE)?.map(|bytes| decode("vote", &bytes)).transpose()?,
+            purged,
+            last: last.map(|entry| entry.log_id).or(purged),
+        })
+    }
+}
+
+impl Shared {
+    /// Entries from `from` to before `to`, without gaps; stops after `budget` bytes.
+    async fn read(&self, from: u64, to: Option<u64>, budget: Option<usize>) -> io::Result<Vec<Entry>> {
+        // What is purged is skipped by its number: walking over its tombstones takes long.
+        let from = from.max(self.kept.lock().purged.map_or(0, |purged| purged.index + 1));
+        let read = self.door.run(Kind::Urgent, move |database| read_entries(&database.engine, from, to, budget));
+        read.await.map_err(io::Error::other)
+    }
+
+    /// Entries in chunks, checking before each that `still` holds.
+    fn chunks<E, F>(
+        self: Arc<Self>,
+        range: (u64, Option<u64>),
+        check: F,
+    ) -> impl Stream<Item = Result<Entry, E>> + Send + 'static
+    where
+        E: From<io::Error> + Send + 'static,
+        F: Fn(&Self) -> Result<(), E> + Send + 'static,
+    {
+        async_stream::try_stream! {
+            let (mut next, end) = range;
+            let mut begun = false;
+            check(&self)?;
+            while end.is_none_or(|end| next < end) {
+                let chunk = self.read(next, end, Some(CHUNK_BYTES)).await?;
+                check(&self)?;
+                let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { break };
+                if begun && first.log_id.index != next {
+                    Err(gap(next))?;
+                }
+                begun = true;
+                next = last.log_id.index + 1;
+                for entry in chunk {
+                    yield entry;
+                }
+            }
+        }
+    }
+
+    fn refuse_after_failure(&self) -> io::Result<()> {
+        self.failed.get().map_or(Ok(()), |reason| Err(io::Error::other(reason.clone())))
+    }
+
+    /// Writes a batch on a storage thread.
+    async fn write<F>(&self, fill: F) -> io::Result<()>
+    where
+        F: FnOnce(&Engine, &mut WriteBatch) -> Result<(), StateError> + Send + 'static,
+    {
+        self.refuse_after_failure()?;
+        let written = self.door.run(Kind::Urgent, move |database| {
+            let mut batch = WriteBatch::default();
+            fill(&database.engine, &mut batch)?;
+            database.engine.write(batch)
+        });
+        written.await.map_err(io::Error::other)
+    }
+}
+
+fn read_entries(
+    engine: &Engine,
+    from: u64,
+    to: Option<u64>,
+    budget: Option<usize>,
+) -> Result<Vec<Entry>, StateError> {
+    let to = to.map(keys::log_index);
+    if to.is_some_and(|to| to <= keys::log_index(from)) {
+        return Ok(Vec::new());
+    }
+    let moment = engine.moment();
+    let mut rows = moment.rows(Family::RaftLog, &keys::log_index(from), to.as_ref().map(<[u8; 8]>::as_slice));
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut bytes = 0;
+    while let Some((_key, value)) = rows.next()? {
+        bytes += value.len();
+        if budget.is_some_and(|budget| bytes > budget && !entries.is_empty()) {
+            break;
+        }
+        let entry: Entry = decode("log entry", &value)?;
+        if let Some(before) = entries.last()
+            && before.log_id.index + 1 != entry.log_id.index
+        {
+            return Err(codec::damaged("log", gap(before.log_id.index + 1)));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+impl RaftLogReader<TypeConfig> for RaftLog {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (from, to) = ends(&range);
+        self.shared.read(from, to, None).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.kept.lock().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.shared.read(start, Some(end), Some(CHUNK_BYTES)).await
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        Box::pin(Arc::clone(&self.shared).chunks(ends(&range), |_shared| Ok(())))
+    }
+
+    async fn leader_bounded_stream<RB>(
+        &mut self,
+        leader: LeaderIdOf<TypeConfig>,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, LeaderBoundedStreamError<TypeConfig>>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        Box::pin(Arc::clone(&self.shared).chunks(ends(&range), move |shared: &Shared| {
+            let vote = shared.kept.lock().vote;
+            let leads = vote.is_some_and(|vote| vote.leader_id == leader && vote.committed);
+            if leads { Ok(()) } else { Err(LeaderChanged::new(leader, vote).into()) }
+        }))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for RaftLog {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let kept = self.shared.kept.lock();
+        Ok(LogState { last_purged_log_id: kept.purged, last_log_id: kept.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.shared.refuse_after_failure()?;
+        let bytes = encode(vote)?;
+        let failed = Arc::clone(&self.shared.failed);
+        let saved = self.shared.door.run(Kind::Urgent, move |database| {
+            let mut batch = WriteBatch::default();
+            database.engine.put(&mut batch, Family::RaftMeta, keys::VOTE, bytes);
+            database.engine.write(batch)?;
+            database.engine.flush().inspect_err(|error| {
+                let _first = failed.set(ErrorChain(error).to_string());
+            })
+        });
+        saved.await.map_err(io::Error::other)?;
+        self.shared.kept.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let bytes = encode(&committed)?;
+        self.shared
+            .write(move |engine, batch| {
+                engine.put(batch, Family::RaftMeta, keys::COMMITTED, bytes);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let value = self.shared.door.run(Kind::Urgent, |database| {
+            let value = database.engine.get(Family::RaftMeta, keys::COMMITTED)?;
+            value.map_or(Ok(None), |bytes| decode("log id", &bytes))
+        });
+        value.await.map_err(io::Error::other)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let last = entries.last().map(|entry| entry.log_id);
+        self.shared
+            .write(move |engine, batch| {
+                for entry in &entries {
+                    let key = keys::log_index(entry.log_id.index);
+                    let value = encode(entry).map_err(|error| codec::damaged("log entry", error))?;
+                    engine.put(batch, Family::RaftLog, key, value);
+                }
+                Ok(())
+            })
+            .await?;
+        if let Some(last) = last {
+            self.shared.kept.lock().last = Some(last);
+        }
+        self.shared.flusher.flush(callback).await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let Kept { purged, last: end, .. } = self.shared.kept.lock().clone();
+        let Some(end) = end else { return Ok(()) };
+        let first = last_log_id.map_or(0, |last| last.index + 1);
+        if first > end.index {
+            return Ok(());
+        }
+        self.shared
+            .write(move |engine, batch| {
+                let to = keys::log_index(end.index + 1);
+                engine.delete_range(batch, Family::RaftLog, &keys::log_index(first), &to);
+                Ok(())
+            })
+            .await?;
+        self.shared.kept.lock().last = last_log_id.or(purged);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        let bytes = encode(&log_id)?;
+        let first = self.shared.kept.lock().purged.map_or(0, |purged| purged.index + 1);
+        if log_id.index < first {
+            return Ok(());
+        }
+        self.shared
+            .write(move |engine, batch| {
+                engine.put(batch, Family::RaftMeta, keys::PURGED, bytes);
+                let to = keys::log_index(log_id.index + 1);
+                engine.delete_range(batch, Family::RaftLog, &keys::log_index(first), &to);
+                Ok(())
+            })
+            .await?;
+        let mut kept = self.shared.kept.lock();
+        kept.purged = Some(log_id);
+        kept.last = kept.last.max(Some(log_id));
+        Ok(())
+    }
+}
+
+/// First index and the one after the last.
+fn ends(range: &impl RangeBounds<u64>) -> (u64, Option<u64>) {
+    let from = match range.start_bound() {
+        Bound::Included(from) => *from,
+        Bound::Excluded(from) => from.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(to) => to.checked_add(1),
+        Bound::Excluded(to) => Some(*to),
+        Bound::Unbounded => None,
+    };
+    (from, to)
+}
+
+fn gap(index: u64) -> io::Error {
+    io::Error::other(format!("entry {index} is missing"))
+}
+
+/// A value with its version in front.
+pub(crate) fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![VERSION];
+    rmp_serde::encode::write_named(&mut bytes, value).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+/// Reads a value with its version in front.
+pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StateError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => rmp_serde::from_slice(rest).map_err(|error| codec::damaged(what, error)),
+        _ => Err(codec::damaged(what, "unknown version")),
+    }
+}

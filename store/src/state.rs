@@ -1,0 +1,202 @@
+//! The pinset on RocksDB: [`StateStore`] and what it shares with the tracker's half.
+//!
+//! **Invariant:** whoever writes pins or tracker records holds the writer lock, and writes everything that belongs
+//! together in one batch.
+//! **Invariant:** the counters and the applied position in memory are those of the last batch; they are read from disk
+//! at the start, not counted.
+//! **Invariant:** while an install replaces the state, readers wait.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cluster_core::consensus::digest::{SHARDS, order_key};
+use cluster_core::ports::{
+    Changes, LocalEffect, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver, StateError, StateStore,
+    StateView, TrackerCounts, TrackerRecord, UpdateFn,
+};
+use cluster_types::{Cid, Pin};
+use futures::stream::BoxStream;
+use tokio::sync::{Mutex, RwLock};
+
+use crate::blocking::{Door, Kind};
+use crate::codec;
+use crate::engine::{Engine, Moment};
+use crate::keys::{self, Family};
+use crate::peers::Dictionary;
+use crate::scan;
+use crate::snapshot::Snapshots;
+use crate::write;
+
+/// What the door of the state leads to.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) engine: Engine,
+    pub(crate) present: Arc<Present>,
+    /// Held until the database is closed.
+    pub(crate) _lock: std::fs::File,
+}
+
+/// What is kept in memory of the last batch.
+#[derive(Debug)]
+pub(crate) struct Present {
+    pub(crate) figures: parking_lot::RwLock<Figures>,
+    pub(crate) dictionary: Dictionary,
+}
+
+/// Counters and position.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) pins: u64,
+    pub(crate) counts: TrackerCounts,
+    pub(crate) applied: Option<Bytes>,
+}
+
+impl Present {
+    /// Reads what the last batch wrote.
+    pub(crate) fn load(engine: &Engine) -> Result<Self, StateError> {
+        let moment = engine.moment();
+        let pins = moment.get(Family::Meta, keys::PIN_COUNT)?;
+        let counts = moment.get(Family::Meta, keys::TRACKER_COUNTS)?;
+        let figures = Figures {
+            pins: pins.map_or(Ok(0), |bytes| codec::decode_number("number of pins", &bytes))?,
+            counts: counts.map_or(Ok(TrackerCounts::default()), |bytes| codec::decode_counts(&bytes))?,
+            applied: read_applied(&moment)?,
+        };
+        Ok(Self { figures: parking_lot::RwLock::new(figures), dictionary: Dictionary::load(&moment)? })
+    }
+}
+
+/// The pinset and the tracker's records on RocksDB.
+#[derive(Debug)]
+pub struct RocksState {
+    pub(crate) door: Arc<Door<Database>>,
+    pub(crate) present: Arc<Present>,
+    /// Held by whoever writes pins or tracker records; fair, so updates happen in the order of the calls.
+    pub(crate) writer: Arc<Mutex<()>>,
+    /// Held for writing while an install replaces the state, for reading by reads.
+    pub(crate) whole: Arc<RwLock<()>>,
+    pub(crate) snapshots: Arc<Snapshots>,
+}
+
+impl RocksState {
+    /// Runs a short read when the state is whole.
+    pub(crate) async fn read<R, F>(&self, read: F) -> Result<R, StateError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Database) -> Result<R, StateError> + Send + 'static,
+    {
+        let whole = Arc::clone(&self.whole).read_owned().await;
+        self.door
+            .run(Kind::Ordinary, move |database| {
+                let answer = read(database);
+                drop(whole);
+                answer
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl StateStore for RocksState {
+    async fn update(&self, update: UpdateFn) -> Result<(), StateError> {
+        let writer = Arc::clone(&self.writer).lock_owned().await;
+        self.door
+            .run(Kind::Urgent, move |database| {
+                let changes = update(&View { database })?;
+                let end = write::changes(database, changes);
+                drop(writer);
+                end
+            })
+            .await
+    }
+
+    async fn applied(&self) -> Result<Option<Bytes>, StateError> {
+        let _whole = self.whole.read().await;
+        Ok(self.present.figures.read().applied.clone())
+    }
+
+    async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError> {
+        self.read(move |database| View { database }.pin(&cid)).await
+    }
+
+    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
+        scan::stream(Arc::clone(&self.door), Arc::clone(&self.whole), scan)
+    }
+
+    async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError> {
+        self.read(|database| {
+            let moment = database.engine.moment();
+            Ok((read_sums(&moment)?, read_applied(&moment)?))
+        })
+        .await
+    }
+
+    fn pins(&self) -> u64 {
+        self.present.figures.read().pins
+    }
+
+    async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+        self.snapshots.make(&self.door).await
+    }
+
+    async fn current_snapshot(&self) -> Result<Option<Arc<dyn SnapshotHandle>>, StateError> {
+        Ok(self.snapshots.current().await)
+    }
+
+    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError> {
+        self.snapshots.receive().await
+    }
+
+    async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError> {
+        crate::install::install(self, snapshot, effect).await
+    }
+}
+
+/// The state as the writer sees it: nobody else writes meanwhile.
+pub(crate) struct View<'a> {
+    pub(crate) database: &'a Database,
+}
+
+impl StateView for View<'_> {
+    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
+        let Database { engine, present, .. } = self.database;
+        let value = engine.get(Family::Pins, &order_key(cid))?;
+        value
+            .map(|bytes| codec::decode_pin(*cid, &bytes, |number| present.dictionary.peer(number, engine)))
+            .transpose()
+    }
+
+    fn shard(&self, shard: u16) -> Result<ShardSum, StateError> {
+        let value = self.database.engine.get(Family::Shards, &keys::shard(shard))?;
+        value.map_or(Ok(ShardSum::default()), |bytes| codec::decode_sum(&bytes))
+    }
+
+    fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError> {
+        let value = self.database.engine.get(Family::Outcomes, &keys::outcome(key))?;
+        value.map(|bytes| codec::decode_opaque("outcome", &bytes)).transpose()
+    }
+
+    fn tracked(&self, cid: &Cid) -> Result<Option<TrackerRecord>, StateError> {
+        let value = self.database.engine.get(Family::Tracker, &order_key(cid))?;
+        value.map(|bytes| codec::decode_tracker(&bytes)).transpose()
+    }
+}
+
+/// The sums of all shards, by shard.
+pub(crate) fn read_sums(moment: &Moment<'_>) -> Result<Vec<ShardSum>, StateError> {
+    let mut sums = vec![ShardSum::default(); usize::from(SHARDS)];
+    let mut rows = moment.rows(Family::Shards, &[], None);
+    while let Some((key, value)) = rows.next()? {
+        let shard = key.as_slice().try_into().map(u16::from_be_bytes).ok();
+        let place = shard.and_then(|shard| sums.get_mut(usize::from(shard)));
+        *place.ok_or_else(|| codec::damaged("shard sum", "its key is no shard"))? = codec::decode_sum(&value)?;
+    }
+    Ok(sums)
+}
+
+/// The applied position.
+pub(crate) fn read_applied(moment: &Moment<'_>) -> Result<Option<Bytes>, StateError> {
+    let value = moment.get(Family::Meta, keys::APPLIED)?;
+    value.map(|bytes| codec::decode_opaque("applied position", &bytes)).transpose()
+}
