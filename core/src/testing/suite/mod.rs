@@ -2,3 +2,6 @@
 
 pub mod gossip;
 pub mod transport;
+//! One conformance suite per port: the double and the real adapter both run it.
+
+pub mod ipfs;
