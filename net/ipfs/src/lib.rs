@@ -1,1 +1,3 @@
-//! placeholder
+//! The IPFS node that a peer looks after: adapters of the `IpfsNode` port.
+
+pub mod embedded;
