@@ -1,1 +1,87 @@
-//! (in work)
+//! Adding content: an upload becomes blocks, and what is told about them.
+//!
+//! [`import`] knows nothing of peers, pins or shards: blocks and the root go to a [`BlockSink`], which is where
+//! `local`, `no_pin`, `shard` and the pin options take effect.
+//!
+//! **Invariant:** memory does not grow with the content: a chunk, a batch, a path of nodes per open file, the
+//! entries of the directories (bounded in `tree`), and at the end the blocks of one directory at a time.
+//! **Invariant:** the CIDs are those of `ipfs add` with the same options.
+
+mod car;
+mod files;
+mod sink;
+mod tree;
+
+use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, Cid, WireError};
+use tokio::sync::mpsc;
+
+pub use sink::{BlockSink, MAX_BATCH_BLOCKS, MAX_BATCH_BYTES};
+pub use tree::{MAX_DEPTH, MAX_ENTRIES, MAX_NAME, MAX_NAMES, MAX_PATH};
+
+use crate::cluster::{AddEvent, ServiceResult};
+use crate::unixfs::CidBuilder;
+use crate::unixfs::chunker::ChunkSize;
+use sink::Batch;
+use tree::invalid;
+
+/// An upload without a file or directory in it.
+const NOTHING: &str = "the upload holds no file";
+/// The upload's events ended inside a file.
+const CUT: &str = "the upload ended in the middle of a file";
+/// Events that no upload consists of.
+const DISORDER: &str = "the parts of the upload are out of order";
+
+/// What an import needs to know, checked.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportPlan {
+    format: AddFormat,
+    cids: CidBuilder,
+    chunk: ChunkSize,
+    raw_leaves: bool,
+    wrap: bool,
+    progress: bool,
+}
+
+impl ImportPlan {
+    /// Checks what a user asked for; an error is to be shown before anything is streamed.
+    pub fn check(params: &AddParams) -> ServiceResult<Self> {
+        let refuse = |error: &dyn std::error::Error| -> WireError { invalid(error.to_string()) };
+        if params.format == AddFormat::Car && params.wrap_with_directory {
+            return Err(invalid("cannot wrap a CAR file upload"));
+        }
+        if params.layout == AddLayout::Trickle {
+            return Err(invalid("the trickle layout is not supported yet: use balanced"));
+        }
+        Ok(Self {
+            format: params.format,
+            cids: CidBuilder::new(params.cid_version, &params.hash).map_err(|error| refuse(&error))?,
+            chunk: ChunkSize::parse(&params.chunker).map_err(|error| refuse(&error))?,
+            raw_leaves: params.raw_leaves,
+            wrap: params.wrap_with_directory,
+            progress: params.progress,
+        })
+    }
+}
+
+/// Imports an upload; returns the root that was given to [`BlockSink::finish`].
+///
+/// What was added goes to `outputs` in order: files and symlinks as they come, the directories of each top-level
+/// entry when it is over (children before parents), what the sink adds at the very end. Nobody reading `outputs` any
+/// more ends the import with an error, as does an error in `events`; the sink is not finished then.
+pub async fn import(
+    plan: &ImportPlan,
+    mut events: mpsc::Receiver<ServiceResult<AddEvent>>,
+    sink: &mut dyn BlockSink,
+    outputs: mpsc::Sender<AddedOutput>,
+) -> ServiceResult<Cid> {
+    let mut batch = Batch::new(sink, outputs);
+    let root = match plan.format {
+        AddFormat::UnixFs => files::import(plan, &mut events, &mut batch).await?,
+        AddFormat::Car => car::import(&mut events, &mut batch).await?,
+    };
+    batch.finish(root).await?;
+    Ok(root)
+}
+
+#[cfg(test)]
+mod tests;

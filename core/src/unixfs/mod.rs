@@ -1,20 +1,25 @@
-//! The IPFS data model: dag-pb, UnixFS, and which blocks a block links to.
+//! The IPFS data model: blocks, their names and their links; UnixFS files and directories; CAR archives.
+//!
+//! Pure: bytes in, bytes or blocks out. Whoever reads a DAG hands in a function that fetches blocks.
+//!
+//! **Invariant:** what is built here has the CIDs that `ipfs add` gives it (golden tests against a real Kubo).
+//! **Invariant:** every byte that is read here is hostile: lengths are checked before they are believed, depth is
+//! bounded, and nothing allocates more than a small multiple of its input.
 
-use cluster_types::Cid;
+pub mod car;
+pub mod chunker;
+pub mod dagpb;
+pub mod directory;
+pub mod file;
+mod hamt;
+pub mod hash;
+mod ipld;
+pub mod read;
+#[expect(clippy::module_inception, reason = "the UnixFS message of the UnixFS data model")]
+pub mod unixfs;
 
-/// A block cannot be read as its codec says.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("block {cid} is not valid {codec}: {reason}")]
-pub struct DagError {
-    /// The block.
-    pub cid: Cid,
-    /// What it should be.
-    pub codec: &'static str,
-    /// What is wrong with it.
-    pub reason: String,
-}
+pub use hash::{CidBuilder, HashError, HashFunction, VerifyError, identity_data, verify};
+pub use ipld::{DagError, codec_name, links};
 
-/// The blocks a block links to, in order: none for `raw`, the links of a `dag-pb` or `dag-cbor` block.
-pub fn links(cid: &Cid, _data: &[u8]) -> Result<Vec<Cid>, DagError> {
-    Err(DagError { cid: *cid, codec: "any", reason: "in work".to_owned() })
-}
+/// The largest block IPFS nodes exchange (bitswap's limit): nothing larger is made or accepted here.
+pub const MAX_BLOCK: usize = 2 * 1024 * 1024;
