@@ -1,3 +1,6 @@
-//! The IPFS node that a peer looks after: adapters of the `IpfsNode` port.
+//! The IPFS node of a peer: adapters of the [`cluster_core::ports::IpfsNode`] port.
+//!
+//! [`kubo`] drives a Kubo daemon over its RPC; [`embedded`] is a node of our own.
 
 pub mod embedded;
+pub mod kubo;
