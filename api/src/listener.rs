@@ -19,7 +19,12 @@ pub(crate) enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A unix socket; its file is removed at the end.
-    Unix(UnixListener, SocketFile),
+    Unix {
+        /// The socket.
+        listener: UnixListener,
+        /// Its file.
+        _file: SocketFile,
+    },
 }
 
 /// Removes the file of a unix socket when dropped.
@@ -52,7 +57,7 @@ impl Listener {
             Place::Path(path) => {
                 remove_stale(&path).await;
                 let listener = UnixListener::bind(&path).map_err(failed)?;
-                Ok((Self::Unix(listener, SocketFile(path)), address.clone()))
+                Ok((Self::Unix { listener, _file: SocketFile(path) }, address.clone()))
             }
         }
     }
@@ -66,7 +71,7 @@ impl Listener {
                 socket.set_nodelay(true)?;
                 Ok(Either::Left(socket))
             }
-            Self::Unix(listener, _) => Ok(Either::Right(listener.accept().await?.0)),
+            Self::Unix { listener, .. } => Ok(Either::Right(listener.accept().await?.0)),
         }
     }
 }

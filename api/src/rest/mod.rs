@@ -26,7 +26,7 @@ use cluster_core::cluster::{ClusterService, Committed, Listing, Reach, ServiceRe
 use cluster_core::ports::Clock;
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_types::{Cid, ErrorClass, WireError};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -196,7 +196,7 @@ impl Rest {
     fn detached_listing<T: Send + 'static>(
         &self,
         start: impl FnOnce(&dyn ClusterService) -> Listing<T>,
-    ) -> Result<impl Stream<Item = ServiceResult<T>> + Send + 'static + use<T>, Failure> {
+    ) -> Result<ReceiverStream<ServiceResult<T>>, Failure> {
         let permit = self.write_permit()?;
         let mut listing = start(self.service.as_ref());
         let (items, received) = mpsc::channel(LISTING_QUEUE);
