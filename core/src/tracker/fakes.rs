@@ -42,11 +42,12 @@ pub(crate) fn record(generation: u64, status: TrackerStatus, due: Option<Timesta
 
 /// Waits until something holds, in virtual time.
 pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..200_000 {
+    for n in 0..20_000 {
         if holds() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Finely at first, then in larger steps, up to some five hours.
+        tokio::time::sleep(Duration::from_millis(if n < 2000 { 50 } else { 1000 })).await;
     }
     panic!("it never came to hold");
 }
@@ -207,6 +208,9 @@ pub(crate) enum Script {
     Panic,
 }
 
+/// How long a hanging call takes to end.
+pub(crate) const STALL_TIME: Duration = Duration::from_secs(120);
+
 /// A node that can refuse, hang, panic and be down.
 #[derive(Default)]
 pub(crate) struct FakeNode {
@@ -271,7 +275,10 @@ impl FakeNode {
         match script {
             None => Ok(()),
             Some(Script::Refuse(reason)) => Err(IpfsError::Refused { reason }),
-            Some(Script::Hang) => std::future::pending().await,
+            Some(Script::Hang) => {
+                tokio::time::sleep(STALL_TIME).await;
+                Err(IpfsError::Stalled { seconds: STALL_TIME.as_secs(), blocks: 0 })
+            }
             Some(Script::Panic) => panic!("scripted"),
         }
     }
