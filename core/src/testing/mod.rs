@@ -1,13 +1,10 @@
 //! Honest doubles of the ports, and one conformance suite per port (feature `testing`).
 
-pub mod suite;
-
+pub mod dag;
+pub mod mem_ipfs;
 pub mod mem_log;
 pub mod mem_net;
 pub mod mem_record;
-pub use mem_net::{MemNet, MemPeer};
-//! Honest doubles of the ports and one conformance suite per port (feature `testing`).
-
-pub mod dag;
-pub mod mem_ipfs;
 pub mod suite;
+
+pub use mem_net::{MemNet, MemPeer};
