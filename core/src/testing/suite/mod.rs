@@ -1,4 +1,8 @@
 //! What every adapter of a port must do: one suite per port, run by its double and by the real adapter.
 
+pub mod blockstore;
 pub mod gossip;
+pub mod pinset;
+pub mod state;
+pub mod tracker_store;
 pub mod transport;
