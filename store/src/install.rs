@@ -178,7 +178,7 @@ fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<()
     while let Some((_kind, bytes)) = journal.next().map_err(own_damage)? {
         let change = codec::decode_change(&bytes)?;
         let after = change.pin.as_deref().map(read_canonical).transpose()?;
-        let before = View { database }.pin(&change.cid)?;
+        let before = View::latest(database).pin(&change.cid)?;
         changes.tracker.extend(change.tracker.map(|record| (change.cid, record)));
         changes.pins.push(PinChange { cid: change.cid, before, after });
         if changes.pins.len() >= BATCH_CHANGES {

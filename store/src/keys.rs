@@ -115,6 +115,8 @@ pub(crate) const VOTE: &[u8] = b"vote";
 pub(crate) const COMMITTED: &[u8] = b"committed";
 /// The last purged position.
 pub(crate) const PURGED: &[u8] = b"purged";
+/// This peer's raft id.
+pub(crate) const NODE_ID: &[u8] = b"node_id";
 /// Peer number to peer id.
 const PEER_BY_NUMBER: &[u8] = b"n";
 
@@ -124,6 +126,7 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::RaftMeta, prefix: VOTE, layout: "-> vote" },
     KeyKind { family: Family::RaftMeta, prefix: COMMITTED, layout: "-> log id" },
     KeyKind { family: Family::RaftMeta, prefix: PURGED, layout: "-> log id" },
+    KeyKind { family: Family::RaftMeta, prefix: NODE_ID, layout: "-> u64" },
     KeyKind { family: Family::Meta, prefix: FORMAT, layout: "-> u32" },
     KeyKind { family: Family::Meta, prefix: APPLIED, layout: "-> bytes" },
     KeyKind { family: Family::Meta, prefix: PIN_COUNT, layout: "-> u64" },

@@ -11,9 +11,10 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
 use cluster_core::consensus::log::{LogId, TypeConfig};
-use cluster_core::ports::StateError;
-use cluster_types::ErrorChain;
+use cluster_core::ports::{NodeIdRecord, StateError};
+use cluster_types::{BoxError, ErrorChain};
 use futures::Stream;
 use openraft::alias::{EntryOf, LeaderIdOf, VoteOf};
 use openraft::errors::LeaderChanged;
@@ -325,6 +326,28 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         kept.purged = Some(log_id);
         kept.last = kept.last.max(Some(log_id));
         Ok(())
+    }
+}
+
+#[async_trait]
+impl NodeIdRecord for RaftLog {
+    async fn load(&self) -> Result<Option<u64>, BoxError> {
+        let value = self.shared.door.run(Kind::Urgent, |database| {
+            let value = database.engine.get(Family::RaftMeta, keys::NODE_ID)?;
+            value.map(|bytes| codec::decode_number("raft id", &bytes)).transpose()
+        });
+        Ok(value.await?)
+    }
+
+    async fn save(&self, node_id: u64) -> Result<(), BoxError> {
+        self.shared.refuse_after_failure()?;
+        let saved = self.shared.door.run(Kind::Urgent, move |database| {
+            let mut batch = WriteBatch::default();
+            let number = codec::encode_number(node_id);
+            database.engine.put(&mut batch, Family::RaftMeta, keys::NODE_ID, number);
+            database.engine.write_durably(batch)
+        });
+        Ok(saved.await?)
     }
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::ports::{
-    Changes, LocalEffect, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver, StateError, StateStore,
+    Changes, LocalEffect, RequestKey, Row, Scan, ReadFn, ShardSum, SnapshotHandle, SnapshotReceiver, StateError, StateStore,
     StateView, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
@@ -81,7 +81,7 @@ pub struct RocksState {
 
 impl RocksState {
     /// Runs a short read when the state is whole.
-    pub(crate) async fn read<R, F>(&self, read: F) -> Result<R, StateError>
+    pub(crate) async fn look<R, F>(&self, read: F) -> Result<R, StateError>
     where
         R: Send + 'static,
         F: FnOnce(&Database) -> Result<R, StateError> + Send + 'static,
@@ -103,12 +103,16 @@ impl StateStore for RocksState {
         let writer = Arc::clone(&self.writer).lock_owned().await;
         self.door
             .run(Kind::Urgent, move |database| {
-                let changes = update(&View { database })?;
+                let changes = update(&View::latest(database))?;
                 let end = write::changes(database, changes);
                 drop(writer);
                 end
             })
             .await
+    }
+
+    async fn read(&self, read: ReadFn) -> Result<(), StateError> {
+        self.look(move |database| read(&View::frozen(database))).await
     }
 
     async fn applied(&self) -> Result<Option<Bytes>, StateError> {
@@ -117,7 +121,7 @@ impl StateStore for RocksState {
     }
 
     async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError> {
-        self.read(move |database| View { database }.pin(&cid)).await
+        self.look(move |database| View::latest(database).pin(&cid)).await
     }
 
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
@@ -125,7 +129,7 @@ impl StateStore for RocksState {
     }
 
     async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError> {
-        self.read(|database| {
+        self.look(|database| {
             let moment = database.engine.moment();
             Ok((read_sums(&moment)?, read_applied(&moment)?))
         })
@@ -153,32 +157,49 @@ impl StateStore for RocksState {
     }
 }
 
-/// The state as the writer sees it: nobody else writes meanwhile.
+/// The state as a function sees it.
 pub(crate) struct View<'a> {
-    pub(crate) database: &'a Database,
+    database: &'a Database,
+    moment: Option<Moment<'a>>,
+}
+
+impl<'a> View<'a> {
+    /// As it is at each question: for the writer, whom nobody disturbs, and for one question.
+    pub(crate) fn latest(database: &'a Database) -> Self {
+        Self { database, moment: None }
+    }
+
+    /// As it is now, whatever is written meanwhile.
+    fn frozen(database: &'a Database) -> Self {
+        Self { database, moment: Some(database.engine.moment()) }
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        match &self.moment {
+            Some(moment) => moment.get(family, key),
+            None => self.database.engine.get(family, key),
+        }
+    }
 }
 
 impl StateView for View<'_> {
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
-        let Database { engine, present, .. } = self.database;
-        let value = engine.get(Family::Pins, &order_key(cid))?;
-        value
-            .map(|bytes| codec::decode_pin(*cid, &bytes, |number| present.dictionary.peer(number, engine)))
-            .transpose()
+        let value = self.get(Family::Pins, &order_key(cid))?;
+        value.map(|bytes| scan::read_pin(self.database, *cid, &bytes)).transpose()
     }
 
     fn shard(&self, shard: u16) -> Result<ShardSum, StateError> {
-        let value = self.database.engine.get(Family::Shards, &keys::shard(shard))?;
+        let value = self.get(Family::Shards, &keys::shard(shard))?;
         value.map_or(Ok(ShardSum::default()), |bytes| codec::decode_sum(&bytes))
     }
 
     fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError> {
-        let value = self.database.engine.get(Family::Outcomes, &keys::outcome(key))?;
+        let value = self.get(Family::Outcomes, &keys::outcome(key))?;
         value.map(|bytes| codec::decode_opaque("outcome", &bytes)).transpose()
     }
 
     fn tracked(&self, cid: &Cid) -> Result<Option<TrackerRecord>, StateError> {
-        let value = self.database.engine.get(Family::Tracker, &order_key(cid))?;
+        let value = self.get(Family::Tracker, &order_key(cid))?;
         value.map(|bytes| codec::decode_tracker(&bytes)).transpose()
     }
 }

@@ -20,11 +20,11 @@ const DUE_HEAD: usize = 9;
 #[async_trait]
 impl TrackerStore for RocksState {
     async fn tracked(&self, cid: Cid) -> Result<Option<TrackerRecord>, StateError> {
-        self.read(move |database| View { database }.tracked(&cid)).await
+        self.look(move |database| View::latest(database).tracked(&cid)).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<TrackedTask>, StateError> {
-        self.read(move |database| {
+        self.look(move |database| {
             let moment = database.engine.moment();
             let mut tasks = Vec::new();
             for priority in [true, false] {
@@ -43,7 +43,7 @@ impl TrackerStore for RocksState {
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StateError> {
-        self.read(|database| {
+        self.look(|database| {
             let moment = database.engine.moment();
             let mut earliest: Option<Timestamp> = None;
             for priority in [true, false] {
@@ -76,7 +76,7 @@ impl TrackerStore for RocksState {
         after: Option<Cid>,
         limit: usize,
     ) -> Result<Vec<TrackedTask>, StateError> {
-        self.read(move |database| {
+        self.look(move |database| {
             let moment = database.engine.moment();
             let mut orders = StatusMerge::new(&moment, filter, after.as_ref())?;
             let mut tasks = Vec::new();

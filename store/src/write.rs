@@ -88,7 +88,7 @@ impl<'a> Batch<'a> {
     fn pin(&mut self, change: &PinChange) -> Result<(), StateError> {
         let engine = &self.database.engine;
         debug_assert_eq!(
-            View { database: self.database }.pin(&change.cid)?.as_ref().map(|pin| &pin.allocations),
+            View::latest(self.database).pin(&change.cid)?.as_ref().map(|pin| &pin.allocations),
             change.before.as_ref().map(|pin| &pin.allocations),
             "an update must name what it replaces"
         );
@@ -121,7 +121,7 @@ impl<'a> Batch<'a> {
         let slot = match self.tracker.entry(order_key(cid)) {
             std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
             std::collections::btree_map::Entry::Vacant(slot) => {
-                let record = View { database: self.database }.tracked(cid)?;
+                let record = View::latest(self.database).tracked(cid)?;
                 slot.insert((record.clone(), record))
             }
         };

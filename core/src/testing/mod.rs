@@ -8,3 +8,8 @@ pub mod mem_record;
 pub mod suite;
 
 pub use mem_net::{MemNet, MemPeer};
+
+pub mod mem_blocks;
+pub mod mem_state;
+pub use mem_blocks::MemBlocks;
+pub use mem_state::MemState;

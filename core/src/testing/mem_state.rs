@@ -1,0 +1,425 @@
+//! The pinset in memory, as a disk would keep it: what was written is one thing, what survives a power cut another.
+//!
+//! Every update and every settling is kept whole until [`MemState::sync`]. [`MemState::power_cut`] loses the newest of
+//! them, as many as the test says, and none in part. A clone shares the same "disk".
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cluster_types::{Cid, Pin, StatusFilter, Timestamp};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::consensus::digest::{SHARDS, order_key};
+use crate::consensus::operation::{decode_pin, encode_pin};
+use crate::ports::{
+    Changes, LocalEffect, ReadFn, RequestKey, Row, Scan, Settled, ShardSum, SnapshotHandle, SnapshotReceiver,
+    StateError, StateStore, StateView, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore, UpdateFn,
+};
+
+/// Bytes of a chunk of a snapshot: small, so that tests see many.
+const CHUNK: usize = 1 << 10;
+/// Bytes of the hash at the end of a snapshot.
+const HASH: usize = 32;
+
+/// The double of the state's and the tracker's store.
+#[derive(Clone, Debug, Default)]
+pub struct MemState {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    written: State,
+    durable: State,
+    /// What was written since, oldest first.
+    unsynced: VecDeque<Changes>,
+    frozen: Option<Arc<MemSnapshot>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    pins: BTreeMap<Vec<u8>, Pin>,
+    tracker: BTreeMap<Vec<u8>, TrackedTask>,
+    shards: BTreeMap<u16, ShardSum>,
+    outcomes: BTreeMap<RequestKey, Bytes>,
+    applied: Option<Bytes>,
+}
+
+impl MemState {
+    /// An empty state.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes everything written so far survive a power cut: a flush of the log does that.
+    pub fn sync(&self) {
+        let mut inner = self.inner.lock();
+        let Inner { durable, unsynced, .. } = &mut *inner;
+        for changes in unsynced.drain(..) {
+            durable.write(&changes);
+        }
+    }
+
+    /// Number of writes that a power cut may lose.
+    pub fn unsynced(&self) -> usize {
+        self.inner.lock().unsynced.len()
+    }
+
+    /// Loses what was not synced, but for the oldest `survivors` writes.
+    pub fn power_cut(&self, survivors: usize) {
+        let mut inner = self.inner.lock();
+        inner.unsynced.truncate(survivors);
+        let Inner { durable, unsynced, written, .. } = &mut *inner;
+        for changes in unsynced.drain(..) {
+            durable.write(&changes);
+        }
+        *written = durable.clone();
+    }
+}
+
+impl Inner {
+    fn write(&mut self, changes: Changes) {
+        self.written.write(&changes);
+        self.unsynced.push_back(changes);
+    }
+}
+
+impl State {
+    fn write(&mut self, changes: &Changes) {
+        for change in &changes.pins {
+            let order = order_key(&change.cid);
+            match &change.after {
+                Some(pin) => drop(self.pins.insert(order, pin.clone())),
+                None => drop(self.pins.remove(&order)),
+            }
+        }
+        for (cid, record) in &changes.tracker {
+            let order = order_key(cid);
+            match record {
+                Some(record) => drop(self.tracker.insert(order, TrackedTask { cid: *cid, record: record.clone() })),
+                None => drop(self.tracker.remove(&order)),
+            }
+        }
+        if let Some(minute) = changes.forget_before_minute {
+            self.outcomes.retain(|key, _outcome| key.minute >= minute);
+        }
+        self.outcomes.extend(changes.outcomes.iter().cloned());
+        self.shards.extend(changes.shards.iter().copied());
+        if let Some(applied) = &changes.applied {
+            self.applied = Some(applied.clone());
+        }
+    }
+
+    fn row(&self, order: &[u8]) -> Option<Row> {
+        let (pin, tracked) = (self.pins.get(order), self.tracker.get(order));
+        let cid = pin.map(|pin| pin.cid).or(tracked.map(|task| task.cid))?;
+        Some(Row { cid, pin: pin.cloned(), tracked: tracked.map(|task| task.record.clone()) })
+    }
+
+    fn rows(&self, scan: &Scan) -> Vec<Row> {
+        let mut orders: Vec<&Vec<u8>> = self.pins.keys().chain(self.tracker.keys()).collect();
+        orders.sort();
+        orders.dedup();
+        let mut rows: Vec<Row> = orders.into_iter().filter_map(|order| self.row(order)).collect();
+        rows.retain(|row| wanted(scan, row));
+        if matches!(scan, Scan::Expiring { .. }) {
+            rows.sort_by_key(|row| row.pin.as_ref().map(|pin| pin.options.expire_at));
+        }
+        rows
+    }
+
+    fn tasks_by_urgency(&self) -> Vec<(Timestamp, &TrackedTask)> {
+        let due = |task: &&TrackedTask| task.record.due;
+        let mut tasks: Vec<_> =
+            self.tracker.values().filter_map(|task| due(&task).map(|due| (due, task))).collect();
+        tasks.sort_by_key(|(due, task)| (!task.record.priority, *due));
+        tasks
+    }
+}
+
+fn wanted(scan: &Scan, row: &Row) -> bool {
+    let resumed = |after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
+    match scan {
+        Scan::All { after } => resumed(after),
+        Scan::ByPeer { peer, after } => {
+            resumed(after) && row.pin.as_ref().is_some_and(|pin| !pin.is_everywhere() && pin.is_allocated_to(peer))
+        }
+        Scan::Expiring { until } => row.pin.as_ref().is_some_and(|pin| {
+            let expire_at = pin.options.expire_at;
+            !expire_at.is_zero() && expire_at <= *until
+        }),
+        Scan::ByStatus { filter, after } => {
+            resumed(after) && row.tracked.as_ref().is_some_and(|record| filter.matches(record.status))
+        }
+    }
+}
+
+impl StateView for State {
+    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
+        Ok(self.pins.get(&order_key(cid)).cloned())
+    }
+
+    fn shard(&self, shard: u16) -> Result<ShardSum, StateError> {
+        Ok(self.shards.get(&shard).copied().unwrap_or_default())
+    }
+
+    fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError> {
+        Ok(self.outcomes.get(key).cloned())
+    }
+
+    fn tracked(&self, cid: &Cid) -> Result<Option<TrackerRecord>, StateError> {
+        Ok(self.tracker.get(&order_key(cid)).map(|task| task.record.clone()))
+    }
+}
+
+#[async_trait]
+impl StateStore for MemState {
+    async fn update(&self, update: UpdateFn) -> Result<(), StateError> {
+        let mut inner = self.inner.lock();
+        let changes = update(&inner.written)?;
+        for change in &changes.pins {
+            assert_eq!(inner.written.pin(&change.cid)?, change.before, "an update must name what it replaces");
+        }
+        inner.write(changes);
+        Ok(())
+    }
+
+    async fn read(&self, read: ReadFn) -> Result<(), StateError> {
+        let frozen = self.inner.lock().written.clone();
+        read(&frozen)
+    }
+
+    async fn applied(&self) -> Result<Option<Bytes>, StateError> {
+        Ok(self.inner.lock().written.applied.clone())
+    }
+
+    async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError> {
+        self.inner.lock().written.pin(&cid)
+    }
+
+    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
+        let state = self.clone();
+        let rows = async move { stream::iter(state.inner.lock().written.rows(&scan).into_iter().map(Ok)) };
+        stream::once(rows).flatten().boxed()
+    }
+
+    async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError> {
+        let inner = self.inner.lock();
+        let sums = (0..SHARDS).map(|shard| inner.written.shard(shard)).collect::<Result<_, _>>()?;
+        Ok((sums, inner.written.applied.clone()))
+    }
+
+    fn pins(&self) -> u64 {
+        self.inner.lock().written.pins.len().try_into().unwrap_or(u64::MAX)
+    }
+
+    async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+        let mut inner = self.inner.lock();
+        let frozen = Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..inner.written.clone() } });
+        inner.frozen = Some(Arc::clone(&frozen));
+        Ok(frozen)
+    }
+
+    async fn current_snapshot(&self) -> Result<Option<Arc<dyn SnapshotHandle>>, StateError> {
+        Ok(self.inner.lock().frozen.clone().map(|frozen| frozen as Arc<dyn SnapshotHandle>))
+    }
+
+    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError> {
+        Ok(Box::new(MemReceiver { bytes: Vec::new() }))
+    }
+
+    async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError> {
+        let mut receiver = MemReceiver { bytes: Vec::new() };
+        let mut chunks = snapshot.chunks();
+        while let Some(chunk) = chunks.next().await {
+            receiver.chunk(chunk?).await?;
+        }
+        let mut state = receiver.read(snapshot.applied())?;
+        let mut inner = self.inner.lock();
+        inner.frozen = Some(Arc::new(MemSnapshot { state: state.clone() }));
+        state.tracker = inner.written.tracker.clone();
+        let orders: Vec<_> = inner.written.pins.keys().chain(state.pins.keys()).cloned().collect();
+        for order in orders {
+            let (before, after) = (inner.written.pins.get(&order), state.pins.get(&order));
+            let Some(cid) = before.or(after).map(|pin| pin.cid).filter(|_cid| before != after) else { continue };
+            match effect(before, after, inner.written.tracker.get(&order).map(|task| &task.record)) {
+                Some(Some(record)) => drop(state.tracker.insert(order, TrackedTask { cid, record })),
+                Some(None) => drop(state.tracker.remove(&order)),
+                None => {}
+            }
+        }
+        inner.unsynced.clear();
+        inner.durable = state.clone();
+        inner.written = state;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TrackerStore for MemState {
+    async fn tracked(&self, cid: Cid) -> Result<Option<TrackerRecord>, StateError> {
+        self.inner.lock().written.tracked(&cid)
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<TrackedTask>, StateError> {
+        let inner = self.inner.lock();
+        let tasks = inner.written.tasks_by_urgency();
+        Ok(tasks.into_iter().filter(|(due, _task)| *due <= now).take(limit).map(|(_due, task)| task.clone()).collect())
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StateError> {
+        Ok(self.inner.lock().written.tasks_by_urgency().into_iter().map(|(due, _task)| due).min())
+    }
+
+    async fn settle(&self, settled: Vec<Settled>) -> Result<Vec<bool>, StateError> {
+        let mut inner = self.inner.lock();
+        let mut counted = Vec::with_capacity(settled.len());
+        let mut changes = Changes::default();
+        let mut state = State { tracker: inner.written.tracker.clone(), ..State::default() };
+        for job in settled {
+            let counts = state.tracked(&job.cid)?.is_some_and(|record| record.generation == job.generation);
+            if counts {
+                let change = (job.cid, job.record);
+                state.write(&Changes { tracker: vec![change.clone()], ..Changes::default() });
+                changes.tracker.push(change);
+            }
+            counted.push(counts);
+        }
+        if !changes.tracker.is_empty() {
+            inner.write(changes);
+        }
+        Ok(counted)
+    }
+
+    async fn by_status(
+        &self,
+        filter: StatusFilter,
+        after: Option<Cid>,
+        limit: usize,
+    ) -> Result<Vec<TrackedTask>, StateError> {
+        let rows = self.inner.lock().written.rows(&Scan::ByStatus { filter, after });
+        let task = |row: Row| row.tracked.map(|record| TrackedTask { cid: row.cid, record });
+        Ok(rows.into_iter().filter_map(task).take(limit).collect())
+    }
+
+    fn counts(&self) -> TrackerCounts {
+        let mut counts = TrackerCounts::default();
+        for task in self.inner.lock().written.tracker.values() {
+            counts.add(task.record.status);
+        }
+        counts
+    }
+}
+
+#[derive(Debug)]
+struct MemSnapshot {
+    state: State,
+}
+
+/// A snapshot as it travels: everything, then its hash.
+#[derive(Serialize, Deserialize)]
+struct Travelling {
+    pins: Vec<Vec<u8>>,
+    shards: Vec<(u16, u64, [u8; 32])>,
+    outcomes: Vec<(u64, [u8; 16], Bytes)>,
+}
+
+impl SnapshotHandle for MemSnapshot {
+    fn applied(&self) -> Bytes {
+        self.state.applied.clone().unwrap_or_default()
+    }
+
+    fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>> {
+        let travelling = Travelling {
+            pins: self.state.pins.values().map(encode_pin).collect(),
+            shards: self.state.shards.iter().map(|(shard, sum)| (*shard, sum.pins, sum.hash)).collect(),
+            outcomes: self.state.outcomes.iter().map(|(key, bytes)| (key.minute, key.id, bytes.clone())).collect(),
+        };
+        let mut bytes = rmp_serde::to_vec(&travelling).expect("nothing in it refuses to be encoded");
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        let chunks: Vec<_> = bytes.chunks(CHUNK).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        stream::iter(chunks).boxed()
+    }
+}
+
+#[derive(Debug)]
+struct MemReceiver {
+    bytes: Vec<u8>,
+}
+
+impl MemReceiver {
+    fn read(&self, applied: Bytes) -> Result<State, StateError> {
+        let fail = |what: String| StateError::InvalidSnapshot { what };
+        let whole = self.bytes.len().checked_sub(HASH).map(|length| self.bytes.split_at(length));
+        let (body, _hash) = whole
+            .filter(|(body, hash)| blake3::hash(body).as_bytes() == hash)
+            .ok_or_else(|| fail("it is cut off".to_owned()))?;
+        let travelling: Travelling = rmp_serde::from_slice(body).map_err(|error| fail(error.to_string()))?;
+        let mut state = State { applied: Some(applied), ..State::default() };
+        for bytes in travelling.pins {
+            let pin = decode_pin(&bytes).map_err(|error| fail(error.to_string()))?;
+            state.pins.insert(order_key(&pin.cid), pin);
+        }
+        state.shards = travelling.shards.into_iter().map(|(at, pins, hash)| (at, ShardSum { pins, hash })).collect();
+        let outcome = |(minute, id, bytes)| (RequestKey { minute, id }, bytes);
+        state.outcomes = travelling.outcomes.into_iter().map(outcome).collect();
+        Ok(state)
+    }
+}
+
+#[async_trait]
+impl SnapshotReceiver for MemReceiver {
+    async fn chunk(&mut self, chunk: Bytes) -> Result<(), StateError> {
+        self.bytes.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>, applied: Bytes) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+        Ok(Arc::new(MemSnapshot { state: self.read(applied)? }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::suite;
+
+    async fn make() -> (Arc<MemState>, ()) {
+        (Arc::new(MemState::new()), ())
+    }
+
+    #[tokio::test]
+    async fn the_double_keeps_the_contract_of_the_state() {
+        suite::state::run(make).await;
+    }
+
+    #[tokio::test]
+    async fn the_double_keeps_the_contract_of_the_tracker() {
+        suite::tracker_store::run(make).await;
+    }
+
+    #[tokio::test]
+    async fn a_power_cut_loses_whole_updates_from_the_end() {
+        let state = MemState::new();
+        let write = |byte: u8| -> UpdateFn {
+            let applied = Some(Bytes::from(vec![byte]));
+            Box::new(move |_view| Ok(Changes { applied, ..Changes::default() }))
+        };
+        for byte in 1..=4 {
+            state.update(write(byte)).await.unwrap();
+            if byte == 1 {
+                state.sync();
+            }
+        }
+        assert_eq!(state.unsynced(), 3);
+        state.power_cut(1);
+        assert_eq!(state.applied().await.unwrap(), Some(Bytes::from_static(&[2])));
+        state.power_cut(0);
+        assert_eq!(state.applied().await.unwrap(), Some(Bytes::from_static(&[2])));
+    }
+}

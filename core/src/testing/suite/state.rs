@@ -1,0 +1,325 @@
+//! The contract of `StateStore`, sentence by sentence.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cluster_types::{Cid, ErrorClass, Pin, StatusFilter, Timestamp, TrackerStatus};
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+
+use super::pinset::{assert_sound, cid, cids, peer, pin, pin_on, put, record, rows, track, write};
+use crate::consensus::digest::order_key;
+use crate::ports::{
+    Changes, LocalEffect, RequestKey, Scan, SnapshotHandle, StateError, StateStore, StateView, TrackerRecord, UpdateFn,
+};
+
+/// Pins that make a scan hand over several buffers.
+const MANY: u64 = 2_000;
+
+/// Runs every test; `make` gives an empty store and what must outlive it.
+pub async fn run<S, G, F, Fut>(make: F)
+where
+    S: StateStore,
+    F: Fn() -> Fut,
+    Fut: Future<Output = (Arc<S>, G)>,
+{
+    an_update_is_all_or_nothing(&*make().await.0).await;
+    updates_happen_one_at_a_time_in_the_order_of_the_calls(&*make().await.0).await;
+    a_view_shows_everything_written_before(&*make().await.0).await;
+    outcomes_are_forgotten_by_the_minute(&*make().await.0).await;
+    scans_go_in_order_and_resume_anywhere(&*make().await.0).await;
+    a_scan_of_all_shows_records_whose_pin_is_gone(&*make().await.0).await;
+    a_scan_shows_one_instant_and_holds_nobody_up(&*make().await.0).await;
+    scans_by_peer_follow_every_change(&*make().await.0).await;
+    scans_by_expiry_show_the_soonest_first(&*make().await.0).await;
+    scans_by_status_follow_every_change(&*make().await.0).await;
+    sums_and_position_are_of_one_instant(&*make().await.0).await;
+    a_snapshot_shows_the_instant_it_was_made_at(&*make().await.0).await;
+    let (from, _kept) = make().await;
+    let (to, _also_kept) = make().await;
+    installing_replaces_the_state(&*from, &*to).await;
+    let (from, _kept) = make().await;
+    let (to, _also_kept) = make().await;
+    a_snapshot_that_is_not_whole_is_refused(&*from, &*to).await;
+}
+
+async fn update<S: StateStore>(store: &S, changes: Changes) {
+    store.update(Box::new(move |_view| Ok(changes))).await.expect("the update is carried out");
+}
+
+async fn an_update_is_all_or_nothing<S: StateStore>(store: &S) {
+    assert_eq!(store.applied().await.expect("readable"), None);
+    put(store, vec![pin(1)], "one").await;
+    let refused = store.update(Box::new(|view| {
+        assert!(view.pin(&cid(1))?.is_some());
+        Err(StateError::Damaged { what: "on purpose".to_owned() })
+    }));
+    assert!(matches!(refused.await, Err(StateError::Damaged { .. })), "the function's error is the update's");
+    assert_eq!(store.pin(cid(1)).await.expect("readable"), Some(pin(1)));
+    assert_eq!(store.pin(cid(2)).await.expect("readable"), None);
+    assert_eq!(store.applied().await.expect("readable"), Some(Bytes::from_static(b"one")));
+    write(store, vec![(cid(1), None), (cid(2), Some(pin(2)))], "two").await;
+    assert_eq!(store.pin(cid(1)).await.expect("readable"), None);
+    assert_eq!(store.pins(), 1);
+    assert_sound(store, &[]).await;
+}
+
+async fn updates_happen_one_at_a_time_in_the_order_of_the_calls<S: StateStore>(store: &S) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let calls = (0..100_u8).map(|number| {
+        let seen = Arc::clone(&seen);
+        let update: UpdateFn = Box::new(move |_view| {
+            seen.lock().push(number);
+            Ok(Changes { applied: Some(Bytes::from(vec![number])), ..Changes::default() })
+        });
+        store.update(update)
+    });
+    for end in join_all(calls).await {
+        end.expect("the update is carried out");
+    }
+    assert_eq!(*seen.lock(), (0..100).collect::<Vec<_>>());
+    assert_eq!(store.applied().await.expect("readable"), Some(Bytes::from_static(&[99])));
+}
+
+async fn a_view_shows_everything_written_before<S: StateStore>(store: &S) {
+    let key = RequestKey { minute: 7, id: [1; 16] };
+    let tracked = record(3, TrackerStatus::PinQueued, Some(10));
+    put(store, vec![pin_on(1, &[1, 2])], "one").await;
+    let outcomes = vec![(key, Bytes::from_static(b"done"))];
+    update(store, Changes { outcomes, tracker: vec![(cid(1), Some(tracked.clone()))], ..Changes::default() }).await;
+    let check = move |view: &dyn StateView| {
+        assert_eq!(view.pin(&cid(1))?, Some(pin_on(1, &[1, 2])));
+        assert_eq!(view.shard(crate::consensus::digest::shard_of(&cid(1)))?.pins, 1);
+        assert_eq!(view.outcome(&key)?, Some(Bytes::from_static(b"done")));
+        assert_eq!(view.outcome(&RequestKey { minute: 8, ..key })?, None);
+        assert_eq!(view.tracked(&cid(1))?, Some(tracked.clone()));
+        assert_eq!(view.tracked(&cid(2))?, None);
+        Ok(())
+    };
+    let also = check.clone();
+    store.update(Box::new(move |view| check(view).map(|()| Changes::default()))).await.expect("a view to update");
+    store.read(Box::new(also)).await.expect("a view to read");
+}
+
+async fn outcomes_are_forgotten_by_the_minute<S: StateStore>(store: &S) {
+    let key = |minute| RequestKey { minute, id: [9; 16] };
+    let outcomes = (1..=4).map(|minute| (key(minute), Bytes::from_static(b"x"))).collect();
+    update(store, Changes { outcomes, ..Changes::default() }).await;
+    let fresh = vec![(key(5), Bytes::from_static(b"y"))];
+    update(store, Changes { forget_before_minute: Some(3), outcomes: fresh, ..Changes::default() }).await;
+    let check = move |view: &dyn StateView| {
+        for minute in 1..=5 {
+            assert_eq!(view.outcome(&key(minute))?.is_some(), minute >= 3, "minute {minute}");
+        }
+        Ok(())
+    };
+    store.read(Box::new(check)).await.expect("readable");
+}
+
+fn sorted(numbers: impl IntoIterator<Item = u64>) -> Vec<Cid> {
+    let mut cids: Vec<Cid> = numbers.into_iter().map(cid).collect();
+    cids.sort_by_key(order_key);
+    cids
+}
+
+async fn scans_go_in_order_and_resume_anywhere<S: StateStore>(store: &S) {
+    put(store, (0..MANY).map(|number| pin_on(number, &[1])).collect(), "many").await;
+    let expected = sorted(0..MANY);
+    assert_eq!(cids(store, Scan::All { after: None }).await, expected);
+    let absent = cid(MANY + 7);
+    for after in [expected[0], expected[700], expected[expected.len() - 1], absent] {
+        let rest: Vec<Cid> = expected.iter().copied().filter(|cid| order_key(cid) > order_key(&after)).collect();
+        assert_eq!(cids(store, Scan::All { after: Some(after) }).await, rest);
+        assert_eq!(cids(store, Scan::ByPeer { peer: peer(1), after: Some(after) }).await, rest);
+    }
+    let rows = rows(store, Scan::All { after: None }).await;
+    assert!(rows.iter().all(|row| row.pin.as_ref().is_some_and(|pin| pin.cid == row.cid)));
+}
+
+async fn a_scan_of_all_shows_records_whose_pin_is_gone<S: StateStore>(store: &S) {
+    put(store, (0..20).map(pin).collect(), "some").await;
+    let tracked = record(1, TrackerStatus::UnpinQueued, None);
+    track(store, (10..30).map(|number| (cid(number), Some(tracked.clone()))).collect()).await;
+    let rows = rows(store, Scan::All { after: None }).await;
+    assert_eq!(rows.iter().map(|row| row.cid).collect::<Vec<_>>(), sorted(0..30));
+    for row in rows {
+        let number = (0..30).find(|number| cid(*number) == row.cid).unwrap_or(u64::MAX);
+        assert_eq!(row.pin.is_some(), number < 20);
+        assert_eq!(row.tracked.is_some(), number >= 10);
+    }
+}
+
+async fn a_scan_shows_one_instant_and_holds_nobody_up<S: StateStore>(store: &S) {
+    put(store, (0..MANY).map(pin).collect(), "many").await;
+    let mut slow: Vec<_> = (0..4).map(|_reader| store.scan(Scan::All { after: None })).collect();
+    for reader in &mut slow {
+        assert!(reader.next().await.is_some_and(|row| row.is_ok()));
+    }
+    write(store, (0..MANY).map(|number| (cid(number), None)).collect(), "none").await;
+    put(store, (MANY..MANY + 9).map(pin).collect(), "others").await;
+    drop(slow.pop());
+    for reader in slow {
+        let rest: Vec<_> = reader.try_collect().await.expect("the scan ends well");
+        assert_eq!(rest.iter().map(|row| row.cid).collect::<Vec<_>>(), sorted(0..MANY)[1..]);
+    }
+    assert_eq!(cids(store, Scan::All { after: None }).await, sorted(MANY..MANY + 9));
+}
+
+async fn scans_by_peer_follow_every_change<S: StateStore>(store: &S) {
+    let by = |number| Scan::ByPeer { peer: peer(number), after: None };
+    put(store, vec![pin_on(1, &[1, 2]), pin_on(2, &[2, 3]), pin(3)], "one").await;
+    assert_eq!(cids(store, by(2)).await, sorted([1, 2]));
+    assert_eq!(cids(store, by(9)).await, sorted([]));
+    write(store, vec![(cid(1), Some(pin_on(1, &[3]))), (cid(2), Some(pin(2)))], "two").await;
+    assert_eq!(cids(store, by(2)).await, sorted([]), "neither moved away nor everywhere");
+    assert_eq!(cids(store, by(3)).await, sorted([1]));
+    write(store, vec![(cid(1), None)], "three").await;
+    assert_sound(store, &[1, 2, 3]).await;
+}
+
+fn expiring(number: u64, seconds: i64) -> Pin {
+    let mut pin = pin(number);
+    pin.options.expire_at = Timestamp::from_unix_seconds(seconds);
+    pin
+}
+
+async fn scans_by_expiry_show_the_soonest_first<S: StateStore>(store: &S) {
+    let until = |seconds| Scan::Expiring { until: Timestamp::from_unix_seconds(seconds) };
+    put(store, vec![expiring(1, 300), expiring(2, 100), expiring(3, 200), pin(4), expiring(5, -50)], "one").await;
+    assert_eq!(cids(store, until(200)).await, [5, 2, 3].map(cid), "up to the end, the end included");
+    assert_eq!(cids(store, until(-60)).await, []);
+    put(store, vec![expiring(2, 400), pin(3)], "two").await;
+    assert_eq!(cids(store, until(400)).await, [5, 1, 2].map(cid));
+    write(store, vec![(cid(5), None)], "three").await;
+    assert_sound(store, &[]).await;
+}
+
+async fn scans_by_status_follow_every_change<S: StateStore>(store: &S) {
+    use TrackerStatus as S;
+    put(store, (0..6).map(pin).collect(), "one").await;
+    let statuses = [S::PinQueued, S::PinError, S::Pinned, S::PinError, S::UnpinQueued, S::Pinned];
+    let records = (0..).map(cid).zip(statuses.map(|status| Some(record(1, status, None)))).collect();
+    track(store, records).await;
+    let by = |statuses: &[S], after| Scan::ByStatus { filter: StatusFilter::of(statuses), after };
+    assert_eq!(cids(store, by(&[S::PinError, S::UnpinQueued], None)).await, sorted([1, 3, 4]));
+    assert_eq!(cids(store, Scan::ByStatus { filter: StatusFilter::ALL, after: None }).await, sorted(0..6));
+    let order = sorted([1, 3, 4]);
+    assert_eq!(cids(store, by(&[S::PinError, S::UnpinQueued], Some(order[0]))).await, order[1..]);
+    track(store, vec![(cid(1), Some(record(2, S::Pinned, None))), (cid(3), None)]).await;
+    assert_eq!(cids(store, by(&[S::PinError], None)).await, []);
+    let pinned = rows(store, by(&[S::Pinned], None)).await;
+    assert_eq!(pinned.iter().map(|row| row.cid).collect::<Vec<_>>(), sorted([1, 2, 5]));
+    assert!(pinned.iter().all(|row| row.pin.is_some() && row.tracked.is_some()));
+}
+
+async fn sums_and_position_are_of_one_instant<S: StateStore>(store: &S) {
+    let (sums, applied) = store.shards().await.expect("readable");
+    assert_eq!((sums.len(), applied), (4096, None));
+    put(store, (0..50).map(pin).collect(), "fifty").await;
+    let (sums, applied) = store.shards().await.expect("readable");
+    assert_eq!(sums.iter().map(|sum| sum.pins).sum::<u64>(), 50);
+    assert_eq!(applied, Some(Bytes::from_static(b"fifty")));
+    assert_sound(store, &[]).await;
+}
+
+async fn content(snapshot: &Arc<dyn SnapshotHandle>) -> Vec<Bytes> {
+    let chunks: Vec<Bytes> = snapshot.chunks().try_collect().await.expect("the snapshot is readable");
+    assert!(chunks.iter().all(|chunk| chunk.len() <= 1 << 20));
+    chunks
+}
+
+async fn a_snapshot_shows_the_instant_it_was_made_at<S: StateStore>(store: &S) {
+    assert!(store.current_snapshot().await.expect("readable").is_none());
+    put(store, (0..20).map(|number| pin_on(number, &[1])).collect(), "then").await;
+    let then = store.make_snapshot().await.expect("made");
+    let first = content(&then).await.concat();
+    put(store, (20..40).map(|number| pin_on(number, &[2])).collect(), "now").await;
+    assert_eq!(then.applied(), Bytes::from_static(b"then"));
+    assert_eq!(content(&then).await.concat(), first, "it can be sent more than once");
+    let current = store.current_snapshot().await.expect("readable").expect("there is one");
+    assert_eq!(current.applied(), then.applied());
+    let now = store.make_snapshot().await.expect("made");
+    let current = store.current_snapshot().await.expect("readable").expect("there is one");
+    assert_eq!((current.applied(), now.applied()), (Bytes::from_static(b"now"), Bytes::from_static(b"now")));
+    assert_eq!(content(&then).await.concat(), first, "whoever is reading the old one goes on");
+}
+
+/// Queues what comes and what changes, drops what goes, and notes what it was asked.
+fn queueing(asked: Arc<Mutex<Vec<Cid>>>) -> LocalEffect {
+    Arc::new(move |before: Option<&Pin>, after: Option<&Pin>, _tracked: Option<&TrackerRecord>| {
+        let pin = before.or(after)?;
+        asked.lock().push(pin.cid);
+        Some(after.map(|_pin| record(50, TrackerStatus::PinQueued, Some(1))))
+    })
+}
+
+async fn transfer<S: StateStore>(snapshot: &Arc<dyn SnapshotHandle>, to: &S) -> Arc<dyn SnapshotHandle> {
+    drop(to.receive_snapshot().await.expect("an unfinished one is dropped"));
+    let mut receiver = to.receive_snapshot().await.expect("receiving begins");
+    for chunk in content(snapshot).await {
+        receiver.chunk(chunk).await.expect("the chunk is kept");
+    }
+    receiver.finish(snapshot.applied()).await.expect("the snapshot is whole")
+}
+
+async fn installing_replaces_the_state<S: StateStore>(from: &S, to: &S) {
+    let (same, gone, changed, fresh) = (pin_on(1, &[1]), pin_on(2, &[1]), pin_on(3, &[2]), pin_on(4, &[3]));
+    let key = |minute| RequestKey { minute, id: [4; 16] };
+    let outcome = |minute| Changes { outcomes: vec![(key(minute), Bytes::from_static(b"o"))], ..Changes::default() };
+    put(from, vec![same.clone(), changed.clone(), fresh.clone()], "sender").await;
+    update(from, outcome(1)).await;
+    put(to, vec![same.clone(), gone.clone(), pin_on(3, &[1, 9])], "receiver").await;
+    update(to, outcome(2)).await;
+    let tracked = record(7, TrackerStatus::Pinned, None);
+    track(to, [&same, &gone].map(|pin| (pin.cid, Some(tracked.clone()))).to_vec()).await;
+
+    let snapshot = from.make_snapshot().await.expect("made");
+    let received = transfer(&snapshot, to).await;
+    assert_eq!(to.applied().await.expect("readable"), Some(Bytes::from_static(b"receiver")), "not yet installed");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    to.install_snapshot(received, queueing(Arc::clone(&asked))).await.expect("installed");
+
+    let mut asked = std::mem::take(&mut *asked.lock());
+    asked.sort_by_key(order_key);
+    assert_eq!(asked, sorted([2, 3, 4]), "only what differs is asked about");
+    assert_eq!(to.applied().await.expect("readable"), Some(Bytes::from_static(b"sender")));
+    assert_eq!(to.shards().await.expect("readable"), from.shards().await.expect("readable"));
+    let seen = rows(to, Scan::All { after: None }).await;
+    assert_eq!(seen.iter().map(|row| row.cid).collect::<Vec<_>>(), sorted([1, 3, 4]));
+    for row in seen {
+        let expected = if row.cid == same.cid { TrackerStatus::Pinned } else { TrackerStatus::PinQueued };
+        assert_eq!(row.tracked.map(|record| record.status), Some(expected));
+        assert_eq!(row.pin, from.pin(row.cid).await.expect("readable"));
+    }
+    let check = move |view: &dyn StateView| {
+        assert!(view.outcome(&key(1))?.is_some() && view.outcome(&key(2))?.is_none());
+        assert_eq!(view.tracked(&cid(2))?, None);
+        Ok(())
+    };
+    to.read(Box::new(check)).await.expect("readable");
+    assert_sound(to, &[1, 2, 3, 9]).await;
+    let current = to.current_snapshot().await.expect("readable").expect("the installed one");
+    assert_eq!(current.applied(), snapshot.applied());
+    assert_eq!(content(&current).await.concat(), content(&snapshot).await.concat(), "it can be sent on");
+    to.install_snapshot(snapshot, queueing(Arc::default())).await.expect("a handle of another store is installed too");
+    assert_sound(to, &[1, 2, 3, 9]).await;
+}
+
+async fn a_snapshot_that_is_not_whole_is_refused<S: StateStore>(from: &S, to: &S) {
+    put(from, (0..50).map(pin).collect(), "sender").await;
+    put(to, vec![pin(99)], "receiver").await;
+    let snapshot = from.make_snapshot().await.expect("made");
+    let whole = content(&snapshot).await.concat();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for bad in [whole[..whole.len() - 1].to_vec(), Vec::new(), flipped] {
+        let mut receiver = to.receive_snapshot().await.expect("receiving begins");
+        receiver.chunk(Bytes::from(bad)).await.expect("the chunk is kept");
+        let error = receiver.finish(snapshot.applied()).await.expect_err("it is not whole");
+        assert_eq!(error.class(), ErrorClass::Invalid, "the sender is to blame, not the store");
+    }
+    assert_eq!(cids(to, Scan::All { after: None }).await, [cid(99)]);
+    assert!(to.current_snapshot().await.expect("readable").is_none());
+}
