@@ -1,4 +1,5 @@
-//! Uploads get the CIDs that a real Kubo gives them: every line of `golden/kubo.txt` (made by `golden/make.py`).
+//! Uploads get the CIDs that a real Kubo gives them: every line of `golden/kubo.txt` (made by `golden/make.py`). Its
+//! archives and ours are the same bytes.
 
 use bytes::{Bytes, BytesMut};
 use cluster_types::{AddParams, AddedOutput, Cid};
@@ -137,4 +138,21 @@ fn entries_are_told_in_the_order_of_kubo() {
     let told: Vec<String> = outputs.iter().map(|output| format!("{} {}", output.cid.unwrap(), output.name)).collect();
     let listed: Vec<String> = lines("listing").iter().map(|line| line.join(" ")).collect();
     assert_eq!(told, listed);
+}
+
+#[test]
+fn an_archive_of_kubo_holds_the_blocks_that_are_made_here() {
+    // `ipfs dag export` of the directory `plain`: depth first, every block once.
+    let archive = include_bytes!("golden/plain.car");
+    let car = AddParams { format: AddFormat::Car, ..AddParams::default() };
+    let (root, _) = add(&car, file("plain.car", Bytes::from_static(archive)));
+    assert_eq!(root, add(&AddParams::default(), directory("plain")).0);
+
+    let mut reader = crate::unixfs::car::CarReader::new();
+    reader.push(archive);
+    let mut again = crate::unixfs::car::write_header(&[root]).to_vec();
+    while let Some(block) = reader.next_block().unwrap() {
+        again.extend(crate::unixfs::car::write_block(&block));
+    }
+    assert_eq!(again, archive);
 }
