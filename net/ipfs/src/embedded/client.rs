@@ -180,7 +180,7 @@ impl Client {
             if let (Some(peer), Some(members)) = (from, self.sessions.get_mut(&waiter.session)) {
                 members.insert(peer);
             }
-            drop(waiter.done.send(()));
+            let _whoever_waited_may_be_gone = waiter.done.send(());
         }
         if let Some(standing) = from.and_then(|peer| self.peers.get_mut(&peer)) {
             standing.useful_at = Some(now);
