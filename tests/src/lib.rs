@@ -1,1 +1,3 @@
-//! placeholder
+//! The harness of the system tests.
+
+pub mod kubo;
