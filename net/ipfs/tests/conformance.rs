@@ -14,6 +14,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+#[expect(dead_code, unreachable_pub, reason = "the harness is shared with package cluster-tests")]
 #[path = "../../../tests/src/kubo.rs"]
 mod kubo_daemon;
 mod mock_kubo;

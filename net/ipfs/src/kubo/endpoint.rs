@@ -1,5 +1,7 @@
 //! Where Kubo's RPC is: the multiaddress of the configuration as a URL, or as a Unix socket.
 
+use std::str::FromStr;
+
 use cluster_types::{Multiaddr, Protocol};
 
 /// A checked address of Kubo's RPC.
@@ -27,10 +29,8 @@ impl Endpoint {
         let host = match host {
             Protocol::Unix(path) => {
                 let plain = matches!(rest, [] | [Protocol::Http]);
-                // The text form of a multiaddress drops the first slash of the path.
-                let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
                 return if plain {
-                    Ok(Self { base: "http://unix".to_owned(), unix_socket: Some(path) })
+                    Ok(Self { base: "http://unix".to_owned(), unix_socket: Some(path.to_string()) })
                 } else {
                     Err(fail())
                 };
@@ -48,6 +48,15 @@ impl Endpoint {
             _ => return Err(fail()),
         };
         Ok(Self { base: format!("{scheme}://{host}:{port}"), unix_socket: None })
+    }
+}
+
+/// Reads a multiaddress as users write it: after `/unix`, everything is the path of a socket, slashes included, which
+/// the multiaddress crate does not know.
+pub fn parse_node_address(text: &str) -> Result<Multiaddr, <Multiaddr as FromStr>::Err> {
+    match text.strip_prefix("/unix/") {
+        Some(path) => Ok(Multiaddr::empty().with(Protocol::Unix(format!("/{path}").into()))),
+        None => text.parse(),
     }
 }
 
@@ -73,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_unix_socket_keeps_its_path() {
-        let endpoint = Endpoint::parse(&"/unix/run/ipfs.sock".parse().unwrap()).unwrap();
+        let endpoint = Endpoint::parse(&parse_node_address("/unix/run/ipfs.sock").unwrap()).unwrap();
         assert_eq!(endpoint.unix_socket.as_deref(), Some("/run/ipfs.sock"));
     }
 

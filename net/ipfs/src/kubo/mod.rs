@@ -27,11 +27,13 @@ mod repo;
 
 use client::Client;
 use endpoint::Endpoint;
+pub use endpoint::parse_node_address;
 
 /// Where Kubo is and how long it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KuboConfig {
-    /// Its RPC: `/ip4/…/tcp/…`, `/dns/…/tcp/…`, each with `/http` or `/https` if wanted, or `/unix/…`.
+    /// Its RPC: `/ip4/…/tcp/…`, `/dns/…/tcp/…`, each with `/http` or `/https` if wanted, or `/unix/…`
+    /// (from text: [`parse_node_address`]).
     pub endpoint: Multiaddr,
     /// For the answer to a question.
     pub request_timeout: Duration,

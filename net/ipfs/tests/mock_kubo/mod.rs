@@ -27,13 +27,13 @@ const TICK: Duration = Duration::from_millis(10);
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// A false Kubo over a node in memory.
-pub struct MockKubo {
-    pub address: Multiaddr,
+pub(crate) struct MockKubo {
+    pub(crate) address: Multiaddr,
     tasks: TaskGroup,
 }
 
 impl MockKubo {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (listener, address) = listen().await;
         let tasks = TaskGroup::new();
         let router = Router::new()
@@ -222,7 +222,7 @@ async fn pin_ls(node: &MemIpfs, kind: &str, arg: &str) -> Answer {
 
 /// What the second false Kubo does with a request.
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// Sends these bytes and closes.
     Close(String),
     /// Sends these bytes and holds the connection open.
@@ -230,36 +230,36 @@ pub enum Reply {
 }
 
 /// The beginning of a chunked answer.
-pub const CHUNKED: &str =
+pub(crate) const CHUNKED: &str =
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Stream-Error\r\nConnection: close\r\n\r\n";
 /// The end of a chunked answer.
-pub const END: &str = "0\r\n\r\n";
+pub(crate) const END: &str = "0\r\n\r\n";
 
 /// A piece of a chunked answer.
-pub fn chunk(text: &str) -> String {
+pub(crate) fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
 /// A chunked answer that is complete.
-pub fn complete(text: &str) -> Reply {
+pub(crate) fn complete(text: &str) -> Reply {
     Reply::Close(format!("{CHUNKED}{}{END}", chunk(text)))
 }
 
 /// A refusal as Kubo says it.
-pub fn refusal(message: &str) -> Reply {
+pub(crate) fn refusal(message: &str) -> Reply {
     let body = json!({"Message": message, "Code": 0, "Type": "error"}).to_string();
     let head = "HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\n";
     Reply::Close(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 /// A false Kubo that answers as told: `script` maps command and query to an answer.
-pub struct ScriptedKubo {
-    pub address: Multiaddr,
+pub(crate) struct ScriptedKubo {
+    pub(crate) address: Multiaddr,
     tasks: TaskGroup,
 }
 
 impl ScriptedKubo {
-    pub async fn start(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         let (listener, address) = listen().await;
         let tasks = TaskGroup::new();
         let (stop, group) = (tasks.stop_token(), tasks.clone());
