@@ -188,7 +188,7 @@ impl IpfsNode for EmbeddedNode {
     async fn resolve(&self, path: &str) -> Result<Cid, IpfsError> {
         let (root, rest) = import::parse_path(path)?;
         let fetch = |cid| async move { self.block(cid).await.map_err(BoxError::from) };
-        unixfs::resolve(fetch, root, rest)
+        unixfs::read::resolve(fetch, root, rest)
             .await
             .map_err(|error| IpfsError::Refused { reason: format!("cannot resolve {path}: {}", ErrorChain(&error)) })
     }
@@ -207,6 +207,9 @@ impl IpfsNode for EmbeddedNode {
         let peers = by_peer(addresses).map_err(|address| IpfsError::Refused {
             reason: format!("cannot connect to {address}: the address must end with /p2p/<id>"),
         })?;
+        if peers.is_empty() {
+            return Err(IpfsError::Refused { reason: "cannot connect to no address".to_owned() });
+        }
         if peers.len() > MAX_PEERS_PER_REQUEST {
             return Err(IpfsError::Refused {
                 reason: format!("cannot connect to more than {MAX_PEERS_PER_REQUEST} peers at once"),

@@ -3,7 +3,7 @@
 //! One task owns it and does nothing but pass things on. Connections are bounded in all and per peer; peers that this
 //! node was told to connect to are exempt and dialled again when lost ([`Dialer`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ impl SwarmActor {
     pub(super) async fn start(setup: Setup, bitswap: Arc<Bitswap>) -> Result<Self, StartError> {
         let swarm = build(&setup, &bitswap)?;
         let mut actor = Self { swarm, bitswap, dialer: Dialer::default(), waiting: HashMap::new() };
-        let mut missing = BTreeMap::new();
+        let mut missing = HashMap::new();
         for address in setup.listen {
             let fail = |cause| StartError::Listen { address: address.clone(), cause };
             let id = actor.swarm.listen_on(address.clone()).map_err(|error| fail(error.into()))?;
@@ -91,13 +91,13 @@ impl SwarmActor {
         let listening = actor.listen(&mut missing);
         if let Ok(result) = tokio::time::timeout(LISTEN_TIMEOUT, listening).await {
             result?;
-        } else if let Some((_, address)) = missing.pop_first() {
+        } else if let Some(address) = missing.into_values().next() {
             return Err(StartError::Listen { address, cause: "it takes too long".into() });
         }
         Ok(actor)
     }
 
-    async fn listen(&mut self, missing: &mut BTreeMap<ListenerId, Multiaddr>) -> Result<(), StartError> {
+    async fn listen(&mut self, missing: &mut HashMap<ListenerId, Multiaddr>) -> Result<(), StartError> {
         while !missing.is_empty() {
             let event = self.swarm.select_next_some().await;
             if let SwarmEvent::NewListenAddr { listener_id, .. } = &event {
