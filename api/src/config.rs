@@ -77,8 +77,7 @@ pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError>
         let path = format!("/{}", path.trim_start_matches('/'));
         return Ok(Multiaddr::from(Protocol::Unix(path.into())));
     }
-    text.parse::<Multiaddr>()
-        .map_err(|error| ListenAddressError { text: text.to_owned(), reason: error.to_string() })
+    text.parse::<Multiaddr>().map_err(|error| ListenAddressError { text: text.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]

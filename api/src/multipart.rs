@@ -99,7 +99,8 @@ where
         let mut left = MAX_HEAD;
         loop {
             let line = self.line().await?;
-            left = left.checked_sub(line.len() + 2).ok_or(MultipartError::Malformed("the head of a part is too long"))?;
+            left =
+                left.checked_sub(line.len() + 2).ok_or(MultipartError::Malformed("the head of a part is too long"))?;
             if line.is_empty() {
                 break;
             }
@@ -263,7 +264,8 @@ mod tests {
 
     /// Reads `body` in pieces of `size` bytes.
     async fn read(body: &[u8], size: usize) -> Result<Parts, MultipartError> {
-        let pieces: Vec<Result<Bytes, String>> = body.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        let pieces: Vec<Result<Bytes, String>> =
+            body.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         let mut reader = Multipart::new(futures::stream::iter(pieces), "BB");
         let mut parts = Vec::new();
         while let Some(head) = reader.next_part().await? {
@@ -309,7 +311,8 @@ mod tests {
     async fn hostile_bodies_are_refused() {
         let long = [b"--BB\r\nX: ".as_slice(), &vec![b'x'; MAX_HEAD]].concat();
         let many = [b"--BB\r\n".as_slice(), &b"X: 1234567890\r\n".repeat(MAX_HEAD / 10)].concat();
-        for body in [long.as_slice(), &many, b"--BB\r\nno colon\r\n\r\n", b"--BBx\r\n\r\n", b"--BB\r\nX: \xff\r\n\r\n"] {
+        for body in [long.as_slice(), &many, b"--BB\r\nno colon\r\n\r\n", b"--BBx\r\n\r\n", b"--BB\r\nX: \xff\r\n\r\n"]
+        {
             assert!(matches!(read(body, 100).await, Err(MultipartError::Malformed(_))));
         }
         let named = b"--BB\r\nContent-Disposition: form-data; filename=\"%ff\"\r\n\r\n--BB--";
@@ -321,7 +324,9 @@ mod tests {
         assert_eq!(boundary("multipart/form-data; boundary=abc").unwrap(), "abc");
         assert_eq!(boundary("Multipart/Mixed; charset=x; boundary=\"a b\"").unwrap(), "a b");
         let long = format!("multipart/form-data; boundary={}", "x".repeat(71));
-        for bad in ["", "text/plain", "multipart/form-data", "multipart/form-data; boundary=", "text/x; boundary=a", &long] {
+        for bad in
+            ["", "text/plain", "multipart/form-data", "multipart/form-data; boundary=", "text/x; boundary=a", &long]
+        {
             assert_eq!(boundary(bad), Err(MultipartError::NotMultipart), "{bad}");
         }
     }

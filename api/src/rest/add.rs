@@ -135,20 +135,20 @@ where
             read = self.read() => read,
             () = progress.imported.cancelled() => Err(Stop::Refused),
         };
-        match read {
+        match &read {
             Ok(()) => drop(self.spare.take()),
             Err(Stop::Wrong(error)) => {
-                let _ = progress.wrong.set(bad(&error));
+                let _ = progress.wrong.set(bad(error));
                 self.abort(error.to_string());
             }
-            Err(Stop::Refused) => {
-                self.abort("the import ended before the upload".to_owned());
-                // A client that is cut off while it sends may never see the answer.
-                let _ = tokio::time::timeout(DRAIN_TIME, self.parts.drain(MAX_DRAINED)).await;
-            }
+            Err(Stop::Refused) => self.abort("the import ended before the upload".to_owned()),
         }
         let (closed, _) = mpsc::channel(1);
         self.events = closed;
+        if read.is_err() {
+            // A client that is cut off while it sends may never see the answer.
+            let _ = tokio::time::timeout(DRAIN_TIME, self.parts.drain(MAX_DRAINED)).await;
+        }
     }
 
     async fn read(&mut self) -> Result<(), Stop> {

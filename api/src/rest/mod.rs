@@ -111,8 +111,8 @@ impl Rest {
     async fn admit(&self, request: Request<Incoming>) -> Reply {
         let path = path::decode(request.uri().path())?;
         if let Some((status, location)) = path::redirect(&path, request.uri().query()) {
-            let location = HeaderValue::from_str(&location)
-                .map_err(|_| Failure::bad_request("the URL cannot be redirected"))?;
+            let location =
+                HeaderValue::from_str(&location).map_err(|_| Failure::bad_request("the URL cannot be redirected"))?;
             let mut response = reply::empty(status);
             response.headers_mut().remove(CONTENT_TYPE);
             response.headers_mut().insert(LOCATION, location);
@@ -255,4 +255,3 @@ fn committed<T: serde::Serialize>(written: &Committed<T>) -> Reply {
     response.headers_mut().insert(COMMIT, receipt.map_err(|_| Failure::bad_request("impossible receipt"))?);
     Ok(response)
 }
-

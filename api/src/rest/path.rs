@@ -6,9 +6,20 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use crate::error::Failure;
 
 /// What a path in a `Location` must not hold as it is. The backslash is here because browsers take it for a slash.
-const UNSAFE: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'\\').add(b'^').add(b'`')
-        .add(b'{').add(b'|').add(b'}');
+const UNSAFE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// A path without its escapes.
 pub(super) fn decode(path: &str) -> Result<String, Failure> {
@@ -89,7 +100,8 @@ mod tests {
 
     #[test]
     fn no_redirect_leaves_the_host() {
-        for path in ["//evil.example/", "///evil.example", "/\\evil.example/", "/.//evil.example/", "/\\/evil.example/"] {
+        for path in ["//evil.example/", "///evil.example", "/\\evil.example/", "/.//evil.example/", "/\\/evil.example/"]
+        {
             let (_, location) = location(path).unwrap();
             assert!(!location.starts_with("//") && !location.contains('\\'), "{path}: {location}");
         }

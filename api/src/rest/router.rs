@@ -135,7 +135,9 @@ mod tests {
 
     #[test]
     fn a_wrong_method_is_told_from_a_wrong_path() {
-        for path in ["/id", "/pins", "/pins/x", "/pins/ipfs/x", "/pins/x/recover", "/peers", "/peers/x", "/add", "/ipfs/gc"] {
+        for path in
+            ["/id", "/pins", "/pins/x", "/pins/ipfs/x", "/pins/x/recover", "/peers", "/peers/x", "/add", "/ipfs/gc"]
+        {
             for method in [Method::HEAD, Method::OPTIONS, Method::PATCH, Method::PUT] {
                 assert_eq!(find(&method, path), Err(Miss::Method), "{method} {path}");
             }

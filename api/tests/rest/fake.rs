@@ -8,7 +8,7 @@ use cluster_core::cluster::{AddEvent, ClusterService, Committed, Listing, NOT_PI
 use cluster_types::{
     AddParams, AddedOutput, Alert, Cid, ConnectGraph, ErrorClass, GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId,
     Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType, PinTypeFilter, RepoGc, Role, StateReport, StatusFilter,
-    Timestamp, TrackerStatus, VERSION, WireError, parse_peer_id,
+    Timestamp, TrackerStatus, WireError, parse_peer_id,
 };
 use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};
@@ -89,10 +89,7 @@ impl FakeCluster {
     fn log(&self, call: impl Into<String>) -> ServiceResult<()> {
         self.calls.lock().unwrap().push(call.into());
         self.called.notify_waiters();
-        match &self.script {
-            Script::Fails(error) => Err(error.clone()),
-            _ => Ok(()),
-        }
+        if let Script::Fails(error) = &self.script { Err(error.clone()) } else { Ok(()) }
     }
 
     async fn write<T>(&self, call: String, value: T) -> ServiceResult<Committed<T>> {
@@ -138,7 +135,7 @@ fn id(id: PeerId) -> Id {
     Id {
         addresses: vec![format!("/ip4/127.0.0.1/tcp/9096/p2p/{PEER}").parse().unwrap()],
         cluster_peers: vec![id],
-        version: VERSION.to_owned(),
+        version: "9.9.9".to_owned(),
         rpc_protocol_version: Id::RPC_PROTOCOL.to_owned(),
         ipfs: IpfsId { error: "the node does not answer".to_owned(), ..IpfsId::default() },
         peername: "one".to_owned(),

@@ -50,10 +50,8 @@ impl World {
     pub(crate) async fn with(config: RestConfig, script: Script) -> Self {
         let (cluster, tasks) = (FakeCluster::new(script), TaskGroup::new());
         let server = ApiServer::start(config, Arc::clone(&cluster) as _, &tasks).await.unwrap();
-        let port = server.local_addresses().iter().flat_map(|address| address.iter()).find_map(|part| match part {
-            Protocol::Tcp(port) => Some(port),
-            _ => None,
-        });
+        let mut parts = server.local_addresses().iter().flat_map(|address| address.iter());
+        let port = parts.find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None });
         Self { server, cluster, tasks, port: port.unwrap_or_default() }
     }
 

@@ -126,3 +126,20 @@ async fn pipelined_requests_are_answered_in_order_with_their_trailers() {
     socket.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert_eq!(status(&read_until(&mut socket, "\r\n\r\n").await), 204);
 }
+
+#[tokio::test]
+async fn old_clients_get_listings_without_chunks() {
+    let world = World::new(Script::Works).await;
+    let answer = world.raw(b"GET /allocations HTTP/1.0\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("chunked"), "{head}");
+    assert_eq!(body.lines().count(), 2);
+    assert!(body.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{body}");
+}
+
+#[tokio::test]
+async fn the_version_is_the_one_of_the_program() {
+    let answer = World::new(Script::Works).await.ask("GET", "/version").await;
+    let expected = format!("\r\n\r\n{{\"version\":\"{}\"}}\n", cluster_types::VERSION);
+    assert!(answer.ends_with(&expected), "{answer}");
+}
