@@ -132,8 +132,10 @@ async fn a_running_pin_ends_when_the_pin_is_removed() {
     let running = scene.tracker.status(cid(1)).await.unwrap();
     assert_eq!((running.status, running.attempt_count), (TrackerStatus::Pinning, 1));
     scene.node.script(cid(1), None);
+    let began = scene.clock.now();
     scene.apply(cid(1), None);
     until(|| scene.status_now(&cid(1)).is_none()).await;
+    assert!(scene.clock.now().since(began) < STALL_TIME, "it is not waited for");
     assert!(!scene.node.holds(&cid(1)) && scene.tracker.running().is_empty());
     scene.stop().await;
 }
