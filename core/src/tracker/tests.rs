@@ -158,6 +158,23 @@ async fn unpins_are_not_hidden_behind_a_long_queue_of_hanging_pins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn old_pins_are_not_hidden_behind_a_long_queue_of_hanging_unpins() {
+    let scene = scene(None);
+    (100..400).for_each(|n| scene.pin(cid(n)));
+    until(|| (100..400).all(|n| scene.status_now(&cid(n)) == Some(TrackerStatus::Pinned))).await;
+    for n in 100..400 {
+        scene.node.script(cid(n), Some(Script::Hang));
+        scene.apply(cid(n), None);
+    }
+    until(|| scene.tracker.running().len() == UNPINS).await;
+    let began = scene.clock.now();
+    scene.apply(cid(1), Some(pin_on(cid(1), &[scene.me])));
+    until(|| scene.node.holds(&cid(1))).await;
+    assert!(scene.clock.now().since(began) < STALL_TIME, "before any of them has ended");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_absent_node_burns_no_attempts_and_says_so() {
     let scene = scene(None);
     scene.node.down.store(true, Ordering::SeqCst);
