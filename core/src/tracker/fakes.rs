@@ -124,15 +124,16 @@ impl StateStore for FakeStore {
         Ok(self.pin_now(&cid))
     }
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
-        let is_after = |row: &Row, after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
+        let is_after =
+            |row: &Row, after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
         let wanted = |row: &Row| match &scan {
             Scan::All { after } | Scan::ByStatus { after, .. } => is_after(row, after),
             Scan::ByPeer { peer, after } => {
                 row.pin.as_ref().is_some_and(|pin| pin.allocations.contains(peer)) && is_after(row, after)
             }
-            Scan::Expiring { until } => row.pin.as_ref().is_some_and(|pin| {
-                !pin.options.expire_at.is_zero() && pin.options.expire_at <= *until
-            }),
+            Scan::Expiring { until } => {
+                row.pin.as_ref().is_some_and(|pin| !pin.options.expire_at.is_zero() && pin.options.expire_at <= *until)
+            }
         };
         let rows: Vec<_> = self.rows.lock().values().filter(|row| wanted(row)).cloned().map(Ok).collect();
         stream::iter(rows).boxed()

@@ -132,8 +132,10 @@ async fn a_running_pin_ends_when_the_pin_is_removed() {
     let running = scene.tracker.status(cid(1)).await.unwrap();
     assert_eq!((running.status, running.attempt_count), (TrackerStatus::Pinning, 1));
     scene.node.script(cid(1), None);
+    let began = scene.clock.now();
     scene.apply(cid(1), None);
     until(|| scene.status_now(&cid(1)).is_none()).await;
+    assert!(scene.clock.now().since(began) < STALL_TIME, "it is not waited for");
     assert!(!scene.node.holds(&cid(1)) && scene.tracker.running().is_empty());
     scene.stop().await;
 }
@@ -151,6 +153,23 @@ async fn unpins_are_not_hidden_behind_a_long_queue_of_hanging_pins() {
     scene.apply(cid(1), None);
     let began = scene.clock.now();
     until(|| !scene.node.holds(&cid(1))).await;
+    assert!(scene.clock.now().since(began) < STALL_TIME, "before any of them has ended");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_pins_are_not_hidden_behind_a_long_queue_of_hanging_unpins() {
+    let scene = scene(None);
+    (100..400).for_each(|n| scene.pin(cid(n)));
+    until(|| (100..400).all(|n| scene.status_now(&cid(n)) == Some(TrackerStatus::Pinned))).await;
+    for n in 100..400 {
+        scene.node.script(cid(n), Some(Script::Hang));
+        scene.apply(cid(n), None);
+    }
+    until(|| scene.tracker.running().len() == UNPINS).await;
+    let began = scene.clock.now();
+    scene.apply(cid(1), Some(pin_on(cid(1), &[scene.me])));
+    until(|| scene.node.holds(&cid(1))).await;
     assert!(scene.clock.now().since(began) < STALL_TIME, "before any of them has ended");
     scene.stop().await;
 }
