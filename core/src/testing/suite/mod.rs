@@ -1,5 +1,9 @@
 //! What every adapter of a port must do: one suite per port, run by its double and by the real adapter.
 
+pub mod blockstore;
 pub mod gossip;
 pub mod ipfs;
+pub mod pinset;
+pub mod state;
+pub mod tracker_store;
 pub mod transport;
