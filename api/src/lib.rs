@@ -1,1 +1,24 @@
-//! placeholder
+//! The HTTP surface of a peer: what programs and people reach a cluster through.
+//!
+//! Thin on purpose: a request is read, one method of `ClusterService` is called, its answer is written. No rule of
+//! the cluster is decided here. Routes, parameters, status codes and JSON are those of ipfs-cluster v1.1.6.
+//!
+//! **Invariant:** a request that is answered with 4xx had no effect: everything is checked before anything is called.
+//! **Invariant:** memory per connection is bounded: heads, bodies, uploads and listings pass through small buffers.
+
+mod config;
+mod connection;
+mod error;
+mod json;
+mod listener;
+mod multipart;
+mod options;
+mod query;
+mod reply;
+mod rest;
+mod server;
+mod stream;
+
+pub use config::{ListenAddressError, RestConfig, parse_listen_address};
+pub use error::ApiError;
+pub use server::ApiServer;

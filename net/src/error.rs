@@ -18,7 +18,9 @@ pub enum NetError {
         cause: BoxError,
     },
     /// No listen address is left.
-    #[error("no usable listen address: at least one of /ip4/<address>/tcp/<port> or /ip6/<address>/tcp/<port> is needed")]
+    #[error(
+        "no usable listen address: at least one of /ip4/<address>/tcp/<port> or /ip6/<address>/tcp/<port> is needed"
+    )]
     NoListenAddress,
     /// A part of the protocol stack could not be built.
     #[error("cannot set up {part}")]
@@ -30,7 +32,9 @@ pub enum NetError {
         cause: BoxError,
     },
     /// The peerstore cannot be read.
-    #[error("cannot read the peerstore {path}: check its permissions, or move it away to start without known addresses")]
+    #[error(
+        "cannot read the peerstore {path}: check its permissions, or move it away to start without known addresses"
+    )]
     Peerstore {
         /// The file.
         path: PathBuf,

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use cluster_types::{ErrorClass, PeerId, parse_peer_id};
 use libp2p::identity::Keypair;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::file;
 
@@ -29,7 +29,13 @@ const ED25519_REPEATED: [u8; 4] = [0x08, 0x01, 0x12, 96];
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
     id: String,
-    private_key: Zeroizing<String>,
+    private_key: String,
+}
+
+impl Drop for IdentityFile {
+    fn drop(&mut self) {
+        self.private_key.zeroize();
+    }
 }
 
 /// The key pair of a peer.
@@ -129,7 +135,7 @@ impl Identity {
 
     /// Writes an identity file that only its owner can read. An older one is replaced as a whole or not at all.
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        let content = IdentityFile { id: self.peer.to_string(), private_key: self.encoded.clone() };
+        let content = IdentityFile { id: self.peer.to_string(), private_key: self.encoded.to_string() };
         let mut json = Zeroizing::new(serde_json::to_vec_pretty(&content).expect("two texts are valid JSON"));
         json.push(b'\n');
         file::replace(path, &json).map_err(|cause| IdentityError::Write { path: path.into(), cause })

@@ -74,7 +74,7 @@ fn very_old_keys_that_repeat_the_public_key_are_read() {
 
 #[test]
 fn a_secp256k1_key_is_read_and_written_back_as_it_was() {
-    let keypair = libp2p::identity::Keypair::generate_secp256k1();
+    let keypair = Keypair::generate_secp256k1();
     let encoded = STANDARD.encode(keypair.to_protobuf_encoding().unwrap());
     let identity = Identity::from_parts(&keypair.public().to_peer_id().to_string(), &encoded).unwrap();
     assert_eq!(identity.reveal_private_key(), encoded);

@@ -115,9 +115,7 @@ impl Transport for Network {
         match tokio::time::timeout(timeout, self.swarm.dial(address.clone())).await {
             Ok(Ok(peer)) => Ok(peer),
             Ok(Err(error)) => Err(unreachable(boxed(error))),
-            Err(_elapsed) => {
-                Err(unreachable(boxed(ConnectError::Failed(format!("no connection within {timeout:?}")))))
-            }
+            Err(_elapsed) => Err(unreachable(boxed(ConnectError::Failed(format!("no connection within {timeout:?}"))))),
         }
     }
 

@@ -1,1 +1,6 @@
-//! placeholder
+//! The harness of the system tests.
+
+pub mod kubo;
+pub mod linear;
+pub mod process;
+pub mod wait;

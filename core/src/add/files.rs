@@ -8,7 +8,7 @@ use cluster_types::{AddedOutput, Cid};
 use tokio::sync::mpsc;
 
 use super::sink::Batch;
-use super::tree::{Allowance, Directory, Entry, invalid, split};
+use super::tree::{Allowance, Directory, Entry, invalid, shown, split};
 use super::{CUT, DISORDER, ImportPlan, NOTHING};
 use crate::cluster::{AddEvent, ServiceResult};
 use crate::ports::Block;
@@ -66,7 +66,7 @@ impl Importer<'_, '_> {
 
     async fn symlink(&mut self, path: &str, target: &str) -> ServiceResult<()> {
         if target.len() > super::MAX_PATH {
-            return Err(invalid(format!("the target of symlink {path:?} is too long")));
+            return Err(invalid(format!("the target of symlink {:?} is too long", shown(path))));
         }
         let mut blocks = Vec::new();
         let built = build_symlink(self.plan.cids, target, &mut |block| blocks.push(block));

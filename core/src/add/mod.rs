@@ -84,4 +84,6 @@ pub async fn import(
 }
 
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod tests;

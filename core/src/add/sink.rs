@@ -18,7 +18,7 @@ pub const MAX_BATCH_BLOCKS: usize = 64;
 
 /// Takes the blocks of one upload.
 #[async_trait]
-pub trait BlockSink: Send {
+pub trait BlockSink: Send + Sync {
     /// Keeps blocks; when it returns, they are kept. An error ends the import.
     async fn put(&mut self, blocks: Vec<Block>) -> ServiceResult<()>;
 

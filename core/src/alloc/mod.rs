@@ -94,9 +94,11 @@ pub fn allocate(request: &AllocationRequest, basis: AllocationBasis<'_>) -> Resu
         return Err(AllocationError::NotEnoughPeers { needed, wanted, available });
     }
     let names = candidates::names(basis.allocate_by);
-    let ordered = balanced::order(&preferred, &names, basis.metrics)
-        .into_iter()
-        .chain(balanced::order(&others, &names, basis.metrics));
+    let ordered = balanced::order(&preferred, &names, basis.metrics).into_iter().chain(balanced::order(
+        &others,
+        &names,
+        basis.metrics,
+    ));
     current.extend(ordered.take(wanted));
     Ok(current)
 }

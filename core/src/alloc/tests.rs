@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::monitor::MetricsSnapshot;
 
-const NOW: Timestamp = Timestamp::ZERO;
+fn now() -> Timestamp {
+    Timestamp::from_unix_seconds(0)
+}
 
 /// Peer number `n`; the numbers order the peers.
 fn peer(n: u8) -> PeerId {
@@ -49,7 +51,7 @@ fn request(min: u32, max: u32, current: &[u8]) -> AllocationRequest {
 
 fn decide(request: &AllocationRequest, by: &[&str], metrics: Vec<Metric>) -> Result<Vec<PeerId>, AllocationError> {
     let eligible: BTreeSet<PeerId> = (1..=9).map(peer).collect();
-    let metrics = MetricsSnapshot::new(metrics, NOW);
+    let metrics = MetricsSnapshot::new(metrics, now());
     allocate(request, AllocationBasis { allocate_by: &strings(by), eligible: &eligible, metrics: &metrics })
 }
 
@@ -139,7 +141,7 @@ fn a_peer_counts_only_with_every_metric_valid_and_unexpired() {
     let mut metrics = free(&[(1, 5), (2, 6), (3, 7)]);
     metrics.extend([1, 2, 3].map(|n| metric("tag:group", n, "default", 0, true)));
     metrics[1].valid = false;
-    metrics[2].expire = i64::MIN;
+    metrics[2].expire = -1;
     metrics.extend(free(&[(4, 100)]));
     assert_eq!(decide(&request(1, 9, &[]), &["tag:group", "freespace"], metrics), Ok(peers(&[1])));
 }
@@ -154,7 +156,7 @@ fn without_names_whoever_is_alive_is_used() {
 fn the_table_names_the_chosen_and_the_reason_of_the_others() {
     let mut request = request(1, 1, &[]);
     request.excluded.insert(peer(2));
-    let metrics = MetricsSnapshot::new(free(&[(1, 5), (2, 6)]), NOW);
+    let metrics = MetricsSnapshot::new(free(&[(1, 5), (2, 6)]), now());
     let eligible = BTreeSet::from([peer(1), peer(2), peer(3)]);
     let by = strings(&["freespace"]);
     let told = explain(&request, AllocationBasis { allocate_by: &by, eligible: &eligible, metrics: &metrics });

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::service::{Cluster, PEER_TIMEOUT};
 use super::{AddEvent, Listing, ServiceResult};
 use crate::add::{BlockSink, ImportPlan, import};
-use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
+use crate::consensus::sequencer::{AllocationQuestion, Allocator};
 use crate::ports::Block;
 use crate::rpc::{Call, WireBlock};
 use crate::task::OnExit;

@@ -43,7 +43,9 @@ impl FakeConsensus {
                 self.store.put(pin.clone());
                 Outcome::Pinned(Box::new(pin))
             }
-            Request::Expire { cid } => self.store.remove(cid).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))),
+            Request::Expire { cid } => {
+                self.store.remove(cid).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin)))
+            }
             Request::Pin(_) | Request::Unpin { .. } => Outcome::Unchanged,
         }
     }
@@ -106,9 +108,9 @@ fn config() -> RepinConfig {
 }
 
 fn cids(requests: &[Request]) -> Vec<Cid> {
-    let cid = |request: &Request| match request {
-        Request::Reallocate { cid, .. } => *cid,
-        other => panic!("{other:?}"),
+    let cid = |request: &Request| {
+        let Request::Reallocate { cid, .. } = request else { panic!("{request:?}") };
+        *cid
     };
     requests.iter().map(cid).collect()
 }

@@ -13,7 +13,7 @@ use super::Monitor;
 /// Validity of metrics whose informer names none.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 /// The least time between two publications of one informer, whoever asks for more.
-const LEAST_GAP: Duration = Duration::from_secs(1);
+const LEAST_GAP: Duration = Duration::from_secs(2);
 /// The least time an informer gets to measure.
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -146,7 +146,7 @@ impl Monitor {
             loop {
                 let members = position.borrow_and_update().members.iter().map(|member| member.peer).collect();
                 monitor.window.lock().set_members(&members, Instant::now());
-                monitor.heard.send_modify(|times| *times += 1);
+                monitor.heard.send_modify(|times| *times = times.wrapping_add(1));
                 monitor.refresh_suspects();
                 tokio::select! {
                     () = stop.cancelled() => return Ok::<(), BoxError>(()),
@@ -157,7 +157,7 @@ impl Monitor {
     }
 
     /// Asks every informer to publish soon: someone may be listening who has not heard of us. Cheap, and limited to
-    /// once a second.
+    /// once in two seconds.
     pub fn announce(&self) {
         self.announce.send_modify(|times| *times = times.wrapping_add(1));
     }

@@ -54,22 +54,22 @@ struct Kept {
 pub(super) struct Window {
     local: PeerId,
     peers: BTreeMap<PeerId, Known>,
-    /// The other members and since when they are known; empty until the membership is.
-    members: BTreeMap<PeerId, Instant>,
+    /// The other members and since when they are known; `None` until the membership is.
+    members: Option<BTreeMap<PeerId, Instant>>,
     alerts: VecDeque<Alert>,
 }
 
 impl Window {
     pub(super) fn new(local: PeerId) -> Self {
-        Self { local, peers: BTreeMap::new(), members: BTreeMap::new(), alerts: VecDeque::new() }
+        Self { local, peers: BTreeMap::new(), members: None, alerts: VecDeque::new() }
     }
 
-    /// Takes over the membership.
+    /// Takes over the membership, this peer included; an empty one is unknown.
     pub(super) fn set_members(&mut self, members: &BTreeSet<PeerId>, now: Instant) {
-        self.members.retain(|peer, _since| members.contains(peer));
-        for peer in members.iter().filter(|peer| **peer != self.local) {
-            self.members.entry(*peer).or_insert(now);
-        }
+        let known = self.members.take().unwrap_or_default();
+        let others = members.iter().filter(|peer| **peer != self.local);
+        let others = others.map(|peer| (*peer, known.get(peer).copied().unwrap_or(now))).collect();
+        self.members = (!members.is_empty()).then_some(others);
     }
 
     /// Keeps a metric as the newest of its name and peer.
@@ -105,9 +105,10 @@ impl Window {
 
     /// The usable metrics of some names.
     pub(super) fn snapshot(&self, names: &[String], now: Timestamp) -> MetricsSnapshot {
-        let metrics = self.peers.values().flat_map(|known| {
-            names.iter().filter_map(|name| known.newest.get(name)).map(|kept| kept.metric.clone())
-        });
+        let metrics = self
+            .peers
+            .values()
+            .flat_map(|known| names.iter().filter_map(|name| known.newest.get(name)).map(|kept| kept.metric.clone()));
         MetricsSnapshot::new(metrics, now)
     }
 
@@ -128,7 +129,7 @@ impl Window {
     /// Notices what has expired; returns the new alerts.
     pub(super) fn check(&mut self, now: Timestamp) -> Vec<Alert> {
         let mut fresh = Vec::new();
-        let (local, members) = (self.local, &self.members);
+        let (local, members) = (self.local, self.members.as_ref());
         for (peer, known) in &mut self.peers {
             if !concerns_us(local, members, peer) {
                 continue;
@@ -153,42 +154,44 @@ impl Window {
     /// The other members whose ping has expired, or that were not heard within `patience` of becoming known. While the
     /// membership is unknown, every peer that was once heard stands for it.
     pub(super) fn suspects(&self, now: Timestamp, instant: Instant, patience: Duration) -> BTreeSet<PeerId> {
-        if self.members.is_empty() {
+        let Some(members) = &self.members else {
             let others = self.peers.iter().filter(|(peer, _)| **peer != self.local);
             return others.filter(|(_, known)| known.has_expired_ping(now)).map(|(peer, _)| *peer).collect();
-        }
+        };
         let silent = |(peer, since): &(&PeerId, &Instant)| match self.peers.get(*peer) {
             Some(known) if known.newest.contains_key(Metric::PING) => known.has_expired_ping(now),
             _ => instant.duration_since(**since) >= patience,
         };
-        self.members.iter().filter(silent).map(|(peer, _)| *peer).collect()
+        members.iter().filter(silent).map(|(peer, _)| *peer).collect()
     }
 
     fn concerns_us(&self, peer: &PeerId) -> bool {
-        concerns_us(self.local, &self.members, peer)
+        concerns_us(self.local, self.members.as_ref(), peer)
+    }
+
+    fn is_member(&self, peer: &PeerId) -> bool {
+        *peer == self.local || self.members.as_ref().is_some_and(|members| members.contains_key(peer))
     }
 
     fn make_room_for(&mut self, peer: &PeerId, now: Timestamp) -> Result<(), Full> {
         if self.peers.contains_key(peer) || self.peers.len() < MAX_PEERS {
             return Ok(());
         }
-        let silent_stranger = self.peers.iter().find(|(peer, known)| {
-            **peer != self.local && !self.members.contains_key(*peer) && !known.is_alive(now)
-        });
+        let silent_stranger = self.peers.iter().find(|(peer, known)| !self.is_member(peer) && !known.is_alive(now));
         match silent_stranger.map(|(stranger, _)| *stranger) {
             Some(stranger) => {
                 self.peers.remove(&stranger);
                 Ok(())
             }
             // Members always fit: there are few, and the cluster chose them.
-            None if *peer == self.local || self.members.contains_key(peer) => Ok(()),
+            None if self.is_member(peer) => Ok(()),
             None => Err(Full),
         }
     }
 }
 
-fn concerns_us(local: PeerId, members: &BTreeMap<PeerId, Instant>, peer: &PeerId) -> bool {
-    members.is_empty() || *peer == local || members.contains_key(peer)
+fn concerns_us(local: PeerId, members: Option<&BTreeMap<PeerId, Instant>>, peer: &PeerId) -> bool {
+    *peer == local || members.is_none_or(|members| members.contains_key(peer))
 }
 
 impl Known {

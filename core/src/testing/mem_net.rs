@@ -216,9 +216,7 @@ impl State {
         one != other
             && self.peers.contains_key(&one)
             && self.peers.contains_key(&other)
-            && (self.acquainted.contains(&pair(one, other))
-                || self.remembers(one, other)
-                || self.remembers(other, one))
+            && (self.acquainted.contains(&pair(one, other)) || self.remembers(one, other) || self.remembers(other, one))
     }
 
     fn connected(&self, one: PeerId, other: PeerId) -> bool {
@@ -300,43 +298,37 @@ impl MemPeer {
         TransportError::NotSent { peer, cause: Box::new(NoRoute(why)) }
     }
 
-    /// Brings a call to its peer and starts to handle it; the answer comes through the channel, or never.
-    async fn send(&self, world: &Arc<World>, peer: PeerId, purpose: Purpose, body: Bytes) -> Result<Answer, TransportError> {
-        let (delay, breaks) = {
-            let mut state = world.state.lock();
-            let reachable = state.linked(self.local, peer)
-                || (state.peers.contains_key(&peer) && state.knows_address(self.local, peer));
-            if !reachable || !state.peers.contains_key(&self.local) {
-                drop(state);
-                sleep(NO_ROUTE_AFTER).await;
-                return Err(Self::not_sent(peer, "no address leads to the peer"));
-            }
-            if matches!(state.way(self.local, peer), Way::Broken) {
-                drop(state);
-                sleep(NO_ROUTE_AFTER).await;
-                return Err(Self::not_sent(peer, "the link is cut"));
-            }
-            state.acquainted.insert(pair(self.local, peer));
-            let rate = state.break_rate / 2.0;
-            (state.delay(), state.happens(rate))
-        };
-        sleep(delay).await;
-        let (handler, slot) = {
-            let mut state = world.state.lock();
-            match state.way(self.local, peer) {
-                Way::Open if !breaks => {}
-                Way::Silent => return Ok(Answer::Never),
-                Way::Open | Way::Broken => return Err(TransportError::Broken { peer }),
-            }
-            let Some(target) = state.peers.get(&peer).cloned() else { return Err(TransportError::Broken { peer }) };
-            let slots = state.in_flight.entry((self.local, peer, purpose)).or_insert_with(|| Arc::new(Semaphore::new(MAX_CALLS)));
-            let slot = Arc::clone(slots).try_acquire_owned();
-            let handler = target.handler.lock().clone();
-            (handler, slot)
-        };
+    /// Connects to the callee: how long its call takes to arrive, and whether the connection breaks on the way.
+    fn set_off(&self, world: &World, peer: PeerId) -> Result<(Duration, bool), &'static str> {
+        let mut state = world.state.lock();
+        let both_live = state.peers.contains_key(&self.local) && state.peers.contains_key(&peer);
+        if !both_live || !(state.linked(self.local, peer) || state.knows_address(self.local, peer)) {
+            return Err("no address leads to the peer");
+        }
+        if matches!(state.way(self.local, peer), Way::Broken) {
+            return Err("the link is cut");
+        }
+        state.acquainted.insert(pair(self.local, peer));
+        let rate = state.break_rate / 2.0;
+        Ok((state.delay(), state.happens(rate)))
+    }
+
+    /// Hands a call that arrives to the handler of its peer.
+    fn arrive(&self, world: &World, peer: PeerId, purpose: Purpose, body: &Bytes) -> Result<Answer, TransportError> {
+        let mut state = world.state.lock();
+        match state.way(self.local, peer) {
+            Way::Open => {}
+            Way::Silent => return Ok(Answer::Never),
+            Way::Broken => return Err(TransportError::Broken { peer }),
+        }
+        let target = state.peers.get(&peer).cloned().ok_or(TransportError::Broken { peer })?;
+        let slots = state.in_flight.entry((self.local, peer, purpose));
+        let slots = slots.or_insert_with(|| Arc::new(Semaphore::new(MAX_CALLS)));
+        let slot = Arc::clone(slots).try_acquire_owned();
+        let handler = target.handler.lock().clone();
         let (Some(handler), Ok(slot)) = (handler, slot) else { return Err(TransportError::Overloaded { peer }) };
         let (reply, answer) = oneshot::channel();
-        let (local, body) = (self.local, Bytes::copy_from_slice(&body));
+        let (local, body) = (self.local, Bytes::copy_from_slice(body));
         world.tasks.spawn("handle a call in memory", OnExit::Continue, async move {
             let answer = handler.handle(local, purpose, body).await;
             drop(slot);
@@ -347,8 +339,22 @@ impl MemPeer {
         Ok(Answer::Later(answer))
     }
 
+    /// Brings a call to its peer; the answer comes through the channel, or never.
+    async fn send(&self, world: &World, peer: PeerId, purpose: Purpose, body: Bytes) -> Result<Answer, TransportError> {
+        match self.set_off(world, peer) {
+            Ok((delay, breaks)) => {
+                sleep(delay).await;
+                if breaks { Err(TransportError::Broken { peer }) } else { self.arrive(world, peer, purpose, &body) }
+            }
+            Err(why) => {
+                sleep(NO_ROUTE_AFTER).await;
+                Err(Self::not_sent(peer, why))
+            }
+        }
+    }
+
     /// Waits for the answer and brings it back.
-    async fn receive(&self, world: &Arc<World>, peer: PeerId, answer: Answer) -> Result<Bytes, TransportError> {
+    async fn receive(&self, world: &World, peer: PeerId, answer: Answer) -> Result<Bytes, TransportError> {
         let Answer::Later(answer) = answer else { return std::future::pending().await };
         // No answer: the handler panicked.
         let body = answer.await.map_err(|_| TransportError::Broken { peer })?;
@@ -382,7 +388,13 @@ impl Transport for MemPeer {
         self.local
     }
 
-    async fn call(&self, peer: PeerId, purpose: Purpose, body: Bytes, limit: Duration) -> Result<Bytes, TransportError> {
+    async fn call(
+        &self,
+        peer: PeerId,
+        purpose: Purpose,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, TransportError> {
         if body.len() > MAX_MESSAGE {
             return Err(TransportError::TooLarge { size: body.len() });
         }
@@ -402,8 +414,7 @@ impl Transport for MemPeer {
     }
 
     async fn dial(&self, address: Multiaddr, limit: Duration) -> Result<PeerId, TransportError> {
-        let unreachable =
-            |why| TransportError::Unreachable { address: address.clone(), cause: Box::new(NoRoute(why)) };
+        let unreachable = |why| TransportError::Unreachable { address: address.clone(), cause: Box::new(NoRoute(why)) };
         let Some(world) = self.world.upgrade() else { return Err(unreachable("the network is gone")) };
         let mut bare = address.clone();
         let named = match bare.iter().last() {
@@ -459,8 +470,7 @@ impl Transport for MemPeer {
     }
 
     fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let mut addresses =
-            self.known.lock().get(peer).map(|known| known.addresses.clone()).unwrap_or_default();
+        let mut addresses = self.known.lock().get(peer).map(|known| known.addresses.clone()).unwrap_or_default();
         if let Some(world) = self.world.upgrade() {
             let state = world.state.lock();
             if state.connected(self.local, *peer) {

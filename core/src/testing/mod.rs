@@ -1,13 +1,16 @@
 //! Honest doubles of the ports, and one conformance suite per port (feature `testing`).
 
-pub mod suite;
-
+pub mod dag;
+pub mod mem_blocks;
+pub mod mem_ipfs;
 pub mod mem_log;
 pub mod mem_net;
 pub mod mem_record;
-pub use mem_net::{MemNet, MemPeer};
-
-pub mod mem_blocks;
 pub mod mem_state;
+pub mod suite;
+
 pub use mem_blocks::MemBlocks;
+pub use mem_log::MemLog;
+pub use mem_net::{MemNet, MemPeer};
+pub use mem_record::MemRecord;
 pub use mem_state::MemState;

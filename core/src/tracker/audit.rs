@@ -77,12 +77,8 @@ async fn check(tracker: &Tracker, task: TrackedTask) -> Result<bool, StateError>
             tracing::warn!(cid = %cid, "the IPFS node has lost a pin; it is pinned again");
             let now = tracker.clock.now();
             let generation = record.generation;
-            let record = TrackerRecord {
-                status: TrackerStatus::UnexpectedlyUnpinned,
-                changed: now,
-                due: Some(now),
-                ..record
-            };
+            let record =
+                TrackerRecord { status: TrackerStatus::UnexpectedlyUnpinned, changed: now, due: Some(now), ..record };
             tracker.store.settle(vec![Settled { cid, generation, record: Some(record) }]).await?;
             tracker.poke.notify_one();
             Ok(true)

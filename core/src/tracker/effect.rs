@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cluster_types::{PeerId, Pin, Timestamp, TrackerStatus};
 
+use super::plan::{JobKind, kind_of};
 use crate::ports::TrackerRecord;
 
 /// Which pins go before others: young ones that have not failed often.
@@ -42,6 +43,7 @@ pub fn local_effect(
     now: Timestamp,
     rule: PriorityRule,
 ) -> Option<Option<TrackerRecord>> {
+    use TrackerStatus as S;
     let queued = |status, attempts, priority| {
         Some(Some(TrackerRecord {
             generation,
@@ -54,29 +56,22 @@ pub fn local_effect(
         }))
     };
     let Some(wanted) = after.filter(|pin| pin.is_allocated_to(self_peer)) else {
-        return match tracked?.status {
-            TrackerStatus::UnpinQueued | TrackerStatus::Unpinning => None,
-            _ => queued(TrackerStatus::UnpinQueued, 0, false),
-        };
+        if matches!(tracked?.status, S::UnpinQueued | S::Unpinning) {
+            return None;
+        }
+        return queued(S::UnpinQueued, 0, false);
     };
-    let pin_again = |attempts| {
-        queued(TrackerStatus::PinQueued, attempts, rule.applies(wanted.timestamp, attempts, now))
+    let pin_again = |attempts| queued(S::PinQueued, attempts, rule.applies(wanted.timestamp, attempts, now));
+    let Some(record) = tracked.filter(|_| before.is_some_and(|before| before.max_depth == wanted.max_depth)) else {
+        return pin_again(0);
     };
-    let same_content = before.is_some_and(|before| before.max_depth == wanted.max_depth);
-    match tracked {
-        Some(record) if same_content => match record.status {
-            // Only metadata changed, and the work is done or under way.
-            TrackerStatus::Pinned => None,
-            TrackerStatus::PinQueued | TrackerStatus::Pinning if record.attempts == 0 => None,
-            // Asked for again: try again now, and remember how often it failed.
-            TrackerStatus::PinQueued
-            | TrackerStatus::Pinning
-            | TrackerStatus::PinError
-            | TrackerStatus::UnexpectedlyUnpinned => pin_again(record.attempts),
-            _ => pin_again(0),
-        },
-        _ => pin_again(0),
+    // Only what describes the pin has changed.
+    if record.status == S::Pinned || (record.status == S::PinQueued && record.attempts == 0) {
+        return None;
     }
+    // Asked for again: try now, and remember how often it failed.
+    let carried = if kind_of(record) == JobKind::Pin { record.attempts } else { 0 };
+    pin_again(carried)
 }
 
 #[cfg(test)]

@@ -42,11 +42,12 @@ pub(crate) fn record(generation: u64, status: TrackerStatus, due: Option<Timesta
 
 /// Waits until something holds, in virtual time.
 pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..200_000 {
+    for n in 0..20_000 {
         if holds() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Finely at first, then in larger steps, up to some five hours.
+        tokio::time::sleep(Duration::from_millis(if n < 2000 { 50 } else { 1000 })).await;
     }
     panic!("it never came to hold");
 }
@@ -123,15 +124,16 @@ impl StateStore for FakeStore {
         Ok(self.pin_now(&cid))
     }
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
-        let is_after = |row: &Row, after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
+        let is_after =
+            |row: &Row, after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
         let wanted = |row: &Row| match &scan {
             Scan::All { after } | Scan::ByStatus { after, .. } => is_after(row, after),
             Scan::ByPeer { peer, after } => {
                 row.pin.as_ref().is_some_and(|pin| pin.allocations.contains(peer)) && is_after(row, after)
             }
-            Scan::Expiring { until } => row.pin.as_ref().is_some_and(|pin| {
-                !pin.options.expire_at.is_zero() && pin.options.expire_at <= *until
-            }),
+            Scan::Expiring { until } => {
+                row.pin.as_ref().is_some_and(|pin| !pin.options.expire_at.is_zero() && pin.options.expire_at <= *until)
+            }
         };
         let rows: Vec<_> = self.rows.lock().values().filter(|row| wanted(row)).cloned().map(Ok).collect();
         stream::iter(rows).boxed()
@@ -207,6 +209,9 @@ pub(crate) enum Script {
     Panic,
 }
 
+/// How long a hanging call takes to end.
+pub(crate) const STALL_TIME: Duration = Duration::from_secs(120);
+
 /// A node that can refuse, hang, panic and be down.
 #[derive(Default)]
 pub(crate) struct FakeNode {
@@ -271,7 +276,10 @@ impl FakeNode {
         match script {
             None => Ok(()),
             Some(Script::Refuse(reason)) => Err(IpfsError::Refused { reason }),
-            Some(Script::Hang) => std::future::pending().await,
+            Some(Script::Hang) => {
+                tokio::time::sleep(STALL_TIME).await;
+                Err(IpfsError::Stalled { seconds: STALL_TIME.as_secs(), blocks: 0 })
+            }
             Some(Script::Panic) => panic!("scripted"),
         }
     }

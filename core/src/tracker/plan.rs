@@ -26,10 +26,8 @@ pub(super) enum Action {
 
 /// The queue of a record.
 pub(super) fn kind_of(record: &TrackerRecord) -> JobKind {
-    match record.status {
-        TrackerStatus::UnpinQueued | TrackerStatus::Unpinning | TrackerStatus::UnpinError => JobKind::Unpin,
-        _ => JobKind::Pin,
-    }
+    use TrackerStatus as S;
+    if matches!(record.status, S::UnpinQueued | S::Unpinning | S::UnpinError) { JobKind::Unpin } else { JobKind::Pin }
 }
 
 /// What a due record asks for, given the pin as it stands now.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster_types::{Timestamp, TrackerStatus};
 
-use super::plan::JobKind;
+use super::plan::{JobKind, kind_of};
 use crate::ports::TrackerRecord;
 
 /// The pause after the first failure; each further one doubles it.
@@ -61,21 +61,18 @@ pub(super) fn after_failure(
 
 /// The record of a job that found no node: the attempt does not count, and the next is as soon as the node is back.
 pub(super) fn after_no_node(kind: JobKind, record: &TrackerRecord, error: &str, now: Timestamp) -> TrackerRecord {
-    TrackerRecord {
-        status: failed(kind),
-        error: shortened(error),
-        changed: now,
-        due: Some(now),
-        ..record.clone()
-    }
+    TrackerRecord { status: failed(kind), error: shortened(error), changed: now, due: Some(now), ..record.clone() }
 }
 
 /// The record to try again at once what failed or waits for its next time; `None` when there is nothing to repair.
 pub(super) fn tried_again(record: &TrackerRecord, now: Timestamp) -> Option<TrackerRecord> {
-    let status = match record.status {
-        TrackerStatus::PinError | TrackerStatus::UnexpectedlyUnpinned => TrackerStatus::PinQueued,
-        TrackerStatus::UnpinError => TrackerStatus::UnpinQueued,
-        _ => return None,
+    use TrackerStatus as S;
+    if !matches!(record.status, S::PinError | S::UnexpectedlyUnpinned | S::UnpinError) {
+        return None;
+    }
+    let status = match kind_of(record) {
+        JobKind::Pin => S::PinQueued,
+        JobKind::Unpin => S::UnpinQueued,
     };
     Some(TrackerRecord { status, changed: now, due: Some(now), ..record.clone() })
 }
@@ -103,7 +100,8 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest() {
         let longest = Duration::from_secs(720);
-        let pauses: Vec<u64> = (1..=9).map(|n| pause(FIRST_PAUSE, n, longest, 0.5).as_secs_f64().round() as u64).collect();
+        let pauses: Vec<u64> =
+            (1..=9).map(|n| pause(FIRST_PAUSE, n, longest, 0.5).as_secs_f64().round() as u64).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 720]);
         assert!(pause(FIRST_PAUSE, u32::MAX, longest, 1.0) <= longest.mul_f64(1.2));
         assert!(pause(FIRST_PAUSE, 1, longest, 0.0) < pause(FIRST_PAUSE, 1, longest, 1.0));

@@ -22,7 +22,7 @@ use crate::ports::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink, S
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// How long it rests when the store's next due time is hidden behind jobs under way.
 const SHORT_REST: Duration = Duration::from_secs(1);
-/// Due records that are read beyond the free places, so that those of the other kind do not hide what could start.
+/// Due records that are read beyond the free places, because some may be of a kind that has none.
 const LOOK_AHEAD: usize = 64;
 /// How long it rests after the store said no.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
@@ -116,12 +116,19 @@ impl Runner {
         let now = self.tracker.clock.now();
         let under_way = self.tracker.running.lock().len();
         let free = self.free(JobKind::Pin) + self.free(JobKind::Unpin);
-        let mut tasks = self.tracker.store.due(now, under_way + free + LOOK_AHEAD).await?;
-        if self.free(JobKind::Unpin) > 0 && !tasks.is_empty() {
-            // A long queue of pins must not hide the unpins behind it.
-            let queued = StatusFilter::of(&[TrackerStatus::UnpinQueued]);
-            let unpins = self.tracker.store.by_status(queued, None, 2 * UNPINS).await?;
-            tasks.extend(unpins.into_iter().filter(|task| task.record.due.is_some_and(|due| due <= now)));
+        let limit = under_way + free + LOOK_AHEAD;
+        let mut tasks = self.tracker.store.due(now, limit).await?;
+        if tasks.len() >= limit {
+            // A long queue of one kind must not hide the other behind it.
+            for (kind, status) in
+                [(JobKind::Pin, TrackerStatus::PinQueued), (JobKind::Unpin, TrackerStatus::UnpinQueued)]
+            {
+                if self.free(kind) > 0 && !self.is_any_startable(kind, &tasks) {
+                    let queued = StatusFilter::of(&[status]);
+                    let hidden = self.tracker.store.by_status(queued, None, under_way + free).await?;
+                    tasks.extend(hidden.into_iter().filter(|task| task.record.due.is_some_and(|due| due <= now)));
+                }
+            }
         }
         for task in tasks {
             let busy = self.tracker.running.lock().contains_key(&task.cid);
@@ -257,6 +264,11 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    fn is_any_startable(&self, kind: JobKind, tasks: &[TrackedTask]) -> bool {
+        let running = self.tracker.running.lock();
+        tasks.iter().any(|task| kind_of(&task.record) == kind && !running.contains_key(&task.cid))
     }
 
     /// Free places for jobs of a kind.

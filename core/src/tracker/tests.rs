@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
-use super::fakes::{FakeNode, FakeStore, Script, TestClock, cid, pin_on, until};
+use super::fakes::{FakeNode, FakeStore, STALL_TIME, Script, TestClock, cid, pin_on, until};
 use super::*;
 use crate::ports::TrackerRecord;
 
@@ -132,8 +132,10 @@ async fn a_running_pin_ends_when_the_pin_is_removed() {
     let running = scene.tracker.status(cid(1)).await.unwrap();
     assert_eq!((running.status, running.attempt_count), (TrackerStatus::Pinning, 1));
     scene.node.script(cid(1), None);
+    let began = scene.clock.now();
     scene.apply(cid(1), None);
     until(|| scene.status_now(&cid(1)).is_none()).await;
+    assert!(scene.clock.now().since(began) < STALL_TIME, "it is not waited for");
     assert!(!scene.node.holds(&cid(1)) && scene.tracker.running().is_empty());
     scene.stop().await;
 }
@@ -149,7 +151,26 @@ async fn unpins_are_not_hidden_behind_a_long_queue_of_hanging_pins() {
     }
     until(|| scene.tracker.running().len() == SLOTS).await;
     scene.apply(cid(1), None);
+    let began = scene.clock.now();
     until(|| !scene.node.holds(&cid(1))).await;
+    assert!(scene.clock.now().since(began) < STALL_TIME, "before any of them has ended");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_pins_are_not_hidden_behind_a_long_queue_of_hanging_unpins() {
+    let scene = scene(None);
+    (100..400).for_each(|n| scene.pin(cid(n)));
+    until(|| (100..400).all(|n| scene.status_now(&cid(n)) == Some(TrackerStatus::Pinned))).await;
+    for n in 100..400 {
+        scene.node.script(cid(n), Some(Script::Hang));
+        scene.apply(cid(n), None);
+    }
+    until(|| scene.tracker.running().len() == UNPINS).await;
+    let began = scene.clock.now();
+    scene.apply(cid(1), Some(pin_on(cid(1), &[scene.me])));
+    until(|| scene.node.holds(&cid(1))).await;
+    assert!(scene.clock.now().since(began) < STALL_TIME, "before any of them has ended");
     scene.stop().await;
 }
 
@@ -260,12 +281,6 @@ async fn play(steps: Vec<Step>) {
     }
     scene.node.scripts.lock().clear();
     scene.node.down.store(false, Ordering::SeqCst);
-    // A hanging call would end by the node's stall time; here the pin is asked for again with another depth.
-    for job in scene.tracker.running() {
-        let Some(mut pin) = scene.store.pin_now(&job.cid) else { continue };
-        pin.max_depth = cluster_types::PinDepth(3);
-        scene.apply(job.cid, Some(pin));
-    }
     until(|| {
         (0..6).all(|n| {
             let wanted = scene.store.pin_now(&cid(n)).is_some_and(|pin| pin.is_allocated_to(&scene.me));

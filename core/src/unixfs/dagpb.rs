@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn links_come_before_data_on_the_wire() {
         let block = encode([NewLink { cid: cid(), name: "a".into(), size: 300 }], &[8, 1]);
-        assert_eq!(block[..4], [0x12, 40, 0x0a, 34]);
+        assert_eq!(block[..4], [0x12, 42, 0x0a, 34]);
         assert_eq!(block[38..], [0x12, 1, b'a', 0x18, 0xac, 0x02, 0x0a, 2, 8, 1]);
     }
 

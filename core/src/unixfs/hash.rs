@@ -5,6 +5,7 @@ use std::fmt;
 use blake2::digest::{Update, VariableOutput};
 use cluster_types::{Cid, Codec};
 use multihash_codetable::{Code, MultihashDigest};
+use sha1::Digest;
 
 /// Shorter digests prove nothing; Kubo refuses them too.
 const MIN_DIGEST: usize = 20;
@@ -12,12 +13,14 @@ const MIN_DIGEST: usize = 20;
 const BLAKE2B: u64 = 0xb200;
 /// Multihash code of blake2s with N bytes of digest: this plus N.
 const BLAKE2S: u64 = 0xb240;
+/// Multihash code of sha1.
+const SHA1: u64 = 0x11;
 /// Multihash code of sha2-256 applied twice.
 const DOUBLE_SHA2_256: u64 = 0x56;
 
 /// Names and codes of hash functions, without the lengths of blake2.
 const NAMES: [(&str, u64); 14] = [
-    ("sha1", 0x11),
+    ("sha1", SHA1),
     ("sha2-256", Codec::SHA2_256),
     ("sha2-512", 0x13),
     ("sha3-512", 0x14),
@@ -40,6 +43,8 @@ pub struct HashFunction(Algorithm);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Algorithm {
     Table(Code),
+    /// Not in the table, since it is broken; old CIDs use it, and Kubo still takes it.
+    Sha1,
     DoubleSha2,
     Blake2b(usize),
     Blake2s(usize),
@@ -68,6 +73,7 @@ impl HashFunction {
     pub fn by_code(code: u64) -> Option<Self> {
         let algorithm = match code {
             DOUBLE_SHA2_256 => Algorithm::DoubleSha2,
+            SHA1 => Algorithm::Sha1,
             // Codes start at one byte of digest, so 64 bytes of blake2b end where blake2s starts.
             0xb214..=0xb240 => Algorithm::Blake2b((code - BLAKE2B) as usize),
             0xb254..=0xb260 => Algorithm::Blake2s((code - BLAKE2S) as usize),
@@ -81,6 +87,7 @@ impl HashFunction {
     pub fn code(self) -> u64 {
         match self.0 {
             Algorithm::Table(code) => code.into(),
+            Algorithm::Sha1 => SHA1,
             Algorithm::DoubleSha2 => DOUBLE_SHA2_256,
             Algorithm::Blake2b(bytes) => BLAKE2B + bytes as u64,
             Algorithm::Blake2s(bytes) => BLAKE2S + bytes as u64,
@@ -92,7 +99,7 @@ impl HashFunction {
         match self.0 {
             Algorithm::Blake2b(bytes) => format!("blake2b-{}", bytes * 8),
             Algorithm::Blake2s(bytes) => format!("blake2s-{}", bytes * 8),
-            Algorithm::Table(_) | Algorithm::DoubleSha2 => {
+            Algorithm::Table(_) | Algorithm::Sha1 | Algorithm::DoubleSha2 => {
                 let code = self.code();
                 let name = NAMES.iter().find(|(_, known)| *known == code).map(|(name, _)| *name);
                 name.expect("by_code only takes table functions that have a name").to_owned()
@@ -104,6 +111,7 @@ impl HashFunction {
     pub fn digest(self, data: &[u8]) -> Vec<u8> {
         match self.0 {
             Algorithm::Table(code) => code.digest(data).digest().to_vec(),
+            Algorithm::Sha1 => sha1::Sha1::digest(data).to_vec(),
             Algorithm::DoubleSha2 => Code::Sha2_256.digest(Code::Sha2_256.digest(data).digest()).digest().to_vec(),
             Algorithm::Blake2b(bytes) => {
                 let hasher = blake2::Blake2bVar::new(bytes).expect("by_code takes at most 64 bytes");

@@ -4,8 +4,7 @@
 //! with blocks that match their CIDs (see [`verify`](super::verify)).
 //!
 //! **Invariant:** a DAG made to harm costs its reader no more than it yields: sizes must agree between a node and its
-//! parent, parts without bytes are not looked at, depth is bounded, and what waits to be read are links of at most
-//! [`MAX_DEPTH`] blocks.
+//! parent, parts without bytes are not looked at, depth is bounded, and so is what waits to be read.
 
 use std::future::Future;
 use std::ops::Range;
@@ -18,10 +17,13 @@ use super::dagpb::{self, Malformed};
 use super::hamt;
 use super::hash::identity_data;
 use super::ipld::DagError;
-use super::unixfs::{Kind, Message};
+use super::unixfs::{HAMT_FANOUT, Kind, Message};
 
 /// How deep a file may be; 174 children per node reach 2^64 bytes long before.
 const MAX_DEPTH: usize = 64;
+/// How many parts of a file may wait to be read (about 35 MB): more than the links of the largest block, so that only
+/// a tower of such blocks is refused.
+const MAX_WAITING: usize = 256 * 1024;
 
 /// A DAG cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -184,7 +186,7 @@ where
             let link = link.map_err(|error| bad(&cid, error))?;
             let found = if sharded { link.name.strip_prefix(prefix.as_bytes()) } else { Some(link.name) };
             match found {
-                Some(rest) if rest == name.as_bytes() && !name.is_empty() => {
+                Some(rest) if rest == name.as_bytes() => {
                     return Ok(link.cid().map_err(|error| bad(&cid, error))?);
                 }
                 Some([]) if sharded => below = Some(link.cid().map_err(|error| bad(&cid, error))?),
@@ -239,6 +241,9 @@ fn open_part(part: &FilePart, block: &Bytes, waiting: &mut Vec<FilePart>) -> Res
     if !children.is_empty() && part.depth == MAX_DEPTH {
         return Err(DagError::new(cid, "the file is nested too deeply").into());
     }
+    if waiting.len() + children.len() > MAX_WAITING {
+        return Err(DagError::new(cid, "the nodes of the file have too many links").into());
+    }
     waiting.extend(children.into_iter().rev());
     Ok(block.slice_ref(message.data))
 }
@@ -268,7 +273,10 @@ fn open_directory(cid: &Cid, block: &Bytes, level: usize) -> Result<(Vec<Directo
         message.check_shard().map_err(|error| bad(cid, error))?;
     }
     let (mut entries, mut shards) = (Vec::new(), Vec::new());
-    for link in dagpb::links(block) {
+    for (number, link) in dagpb::links(block).enumerate() {
+        if sharded && number as u64 == HAMT_FANOUT {
+            return Err(DagError::new(cid, "a shard has more links than places").into());
+        }
         let link = link.map_err(|error| bad(cid, error))?;
         let target = link.cid().map_err(|error| bad(cid, error))?;
         let name = match (sharded, link.name) {

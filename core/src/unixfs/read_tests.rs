@@ -118,6 +118,27 @@ fn a_tower_of_nodes_is_refused_and_empty_parts_cost_nothing() {
 }
 
 #[test]
+fn a_tower_of_wide_nodes_is_refused_and_so_is_a_shard_with_too_many_links() {
+    let mut blocks = Blocks::default();
+    let leaf = blocks.file(b"x", 1, true).cid;
+    // Every node has the next one in front and many leaves behind it, which wait.
+    let (mut cid, mut size) = (leaf, 1);
+    for _ in 0..10 {
+        let sizes = std::iter::once(size).chain(std::iter::repeat_n(1, 40_000));
+        let links: Vec<_> = std::iter::once((cid, 1)).chain(std::iter::repeat_n((leaf, 1), 40_000)).collect();
+        cid = blocks.node(&links, &unixfs::file_node(sizes));
+        size += 40_000;
+    }
+    assert!(blocks.read(cid, 0..1).unwrap_err().to_string().contains("too many links"));
+
+    let links = (0..257).map(|_| NewLink { cid: leaf, name: "00x".into(), size: 1 });
+    let data: Bytes = encode(links, &unixfs::shard(&[0; 32])).into();
+    let cid = cids().cid(Codec::DAG_PB, &data);
+    blocks.put(Block { cid, data });
+    assert!(blocks.list(cid).unwrap_err().to_string().contains("more links than places"));
+}
+
+#[test]
 fn paths_lead_through_plain_and_sharded_directories() {
     let mut blocks = Blocks::default();
     let file = blocks.file(b"leaf", 10, true);

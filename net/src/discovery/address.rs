@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn masks_and_exact_addresses_are_not_announced() {
-        let listening = [address("/ip4/127.0.0.1/tcp/1"), address("/ip4/10.1.2.3/tcp/1"), address("/ip6/fe80::1/tcp/1")];
+        let listening =
+            [address("/ip4/127.0.0.1/tcp/1"), address("/ip4/10.1.2.3/tcp/1"), address("/ip6/fe80::1/tcp/1")];
         let rules = [address("/ip4/10.0.0.0/ipcidr/8"), address("/ip4/127.0.0.1/tcp/1")];
         assert_eq!(announced(&listening, &[], &rules), [address("/ip6/fe80::1/tcp/1")]);
         let everything = [address("/ip4/0.0.0.0/ipcidr/0"), address("/ip6/::/ipcidr/0")];

@@ -209,10 +209,7 @@ impl AddressBook {
 
     /// The remembered peers and their addresses.
     pub(crate) fn remembered(&self) -> impl Iterator<Item = (PeerId, &[Multiaddr])> {
-        self.peers
-            .iter()
-            .filter(|(_, known)| known.remembered)
-            .map(|(peer, known)| (*peer, known.addresses.as_slice()))
+        self.peers.iter().filter(|(_, known)| known.remembered).map(|(peer, known)| (*peer, known.addresses.as_slice()))
     }
 
     /// Grows whenever what [`AddressBook::remembered`] returns changes.

@@ -4,6 +4,6 @@ mod address;
 mod book;
 mod peerstore;
 
-pub(crate) use address::{announced, dialable, peer_of, with_peer, without_peer};
+pub(crate) use address::{announced, peer_of, with_peer, without_peer};
 pub(crate) use book::AddressBook;
-pub(crate) use peerstore::{keep_peerstore, load_peerstore, save_peerstore};
+pub(crate) use peerstore::{keep_peerstore, load_peerstore};

@@ -40,7 +40,7 @@ pub(crate) fn load_peerstore(path: &Path) -> Result<BTreeMap<PeerId, Vec<Multiad
 }
 
 /// Writes the remembered peers, the whole file or nothing.
-pub(crate) fn save_peerstore(path: &Path, shared: &Shared) -> io::Result<()> {
+fn save_peerstore(path: &Path, shared: &Shared) -> io::Result<()> {
     let mut lines = String::new();
     for (peer, addresses) in shared.book.lock().remembered() {
         for address in addresses {

@@ -31,7 +31,7 @@ const MAX_STREAMS: usize = 4;
 const MAX_CALLS: [usize; 4] = [64, 64, 256, 16];
 /// Request bytes of one peer that are being handled at once, in KiB: some of the largest, and always room for others.
 const MAX_KIB: usize = 64 * 1024;
-/// Refusals that may wait to be written; a peer that does not read them loses its stream.
+/// Refusals that may wait to be written; when it is full, the peer is not read from until it reads.
 const REFUSALS: usize = 64;
 /// A frame that cannot be written in this time ends its stream.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -179,9 +179,11 @@ impl Server {
             let admitted = handler.zip(budget.admit(purpose, frame.body.len()));
             let Some((handler, admission)) = admitted else {
                 let refusal = Frame { id: frame.id, kind: Kind::Overloaded, body: Bytes::new() };
+                // When the peer does not read its answers, nothing more is read from it.
                 answers
-                    .try_send(Outgoing { frame: refusal, _admission: None })
-                    .map_err(|_| io::Error::other("the peer does not read what it is answered"))?;
+                    .send(Outgoing { frame: refusal, _admission: None })
+                    .await
+                    .map_err(|_| io::Error::other("answers cannot be written any more"))?;
                 continue;
             };
             let answers = answers.clone();

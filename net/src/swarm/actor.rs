@@ -1,6 +1,6 @@
 //! The loop around the swarm.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub(crate) struct SwarmActor {
     shared: Arc<Shared>,
     announce: Announce,
     topics: [(Topic, IdentTopic); 2],
-    listeners: BTreeMap<ListenerId, BTreeSet<Multiaddr>>,
+    listeners: HashMap<ListenerId, BTreeSet<Multiaddr>>,
     listen_failure: Option<(ListenerId, std::io::Error)>,
     waiting: HashMap<PeerId, Vec<ConnectReply>>,
     dials: HashMap<ConnectionId, (Multiaddr, DialReply)>,
@@ -59,7 +59,7 @@ impl SwarmActor {
             shared,
             announce: Announce::new(config),
             topics: Topic::ALL.map(|topic| (topic, topic_name(&config.cluster_name, topic))),
-            listeners: BTreeMap::new(),
+            listeners: HashMap::new(),
             listen_failure: None,
             waiting: HashMap::new(),
             dials: HashMap::new(),
@@ -75,7 +75,7 @@ impl SwarmActor {
 
     /// Listens on every usable address; returns when the real ones are known.
     pub(crate) async fn listen(&mut self, offered: &[Multiaddr]) -> Result<(), NetError> {
-        let mut wanted = BTreeMap::new();
+        let mut wanted = HashMap::new();
         for address in usable_listen_addresses(offered)? {
             let listener = self
                 .swarm

@@ -57,9 +57,7 @@ impl Behaviour {
             streams: libp2p_stream::Behaviour::new(),
             gossip: gossip(config).map_err(|cause| ("gossip", cause))?,
             identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::new(
-                ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
-            ),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
             mdns: mdns(config, config.identity.peer()).map_err(|cause| ("discovery on the local network", cause))?,
         })
     }

@@ -121,10 +121,11 @@ mod tests {
 
     #[test]
     fn addresses_that_are_not_tcp_are_skipped() {
-        let offered: Vec<Multiaddr> = ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/udp/0/quic", "/ip4/127.0.0.1/tcp/0"]
-            .into_iter()
-            .filter_map(|text| text.parse().ok())
-            .collect();
+        let offered: Vec<Multiaddr> =
+            ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/udp/0/quic", "/ip4/127.0.0.1/tcp/0"]
+                .into_iter()
+                .filter_map(|text| text.parse().ok())
+                .collect();
         assert_eq!(usable_listen_addresses(&offered).unwrap(), ["/ip4/127.0.0.1/tcp/0".parse::<Multiaddr>().unwrap()]);
         assert!(matches!(usable_listen_addresses(&offered[..1]), Err(NetError::NoListenAddress)));
     }

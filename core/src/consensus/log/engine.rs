@@ -290,6 +290,11 @@ impl LogConsensus {
         }
     }
 
+    /// Every index as soon as it is applied here.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+
     /// A member says that this node was removed. It is believed if it leads as far as is known here, since a removed
     /// node may never hear of its removal through the log.
     pub fn told_removed(&self, from: PeerId, node_id: NodeId) {

@@ -62,6 +62,8 @@ fn only_members_raise_alerts_and_suspicion_once_the_members_are_known() {
     assert_eq!(window.suspects(at(9), start + PATIENCE, PATIENCE), BTreeSet::from([unheard]));
     let alerted: BTreeSet<_> = window.check(at(11)).into_iter().map(|alert| alert.metric.peer).collect();
     assert_eq!(alerted, BTreeSet::from([local, member]));
+    window.set_members(&BTreeSet::from([local]), start);
+    assert_eq!(window.suspects(at(11), start, PATIENCE), BTreeSet::new(), "a cluster of one suspects nobody");
 }
 
 #[test]

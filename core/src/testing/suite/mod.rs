@@ -2,6 +2,7 @@
 
 pub mod blockstore;
 pub mod gossip;
+pub mod ipfs;
 pub mod pinset;
 pub mod state;
 pub mod tracker_store;

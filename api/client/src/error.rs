@@ -1,0 +1,52 @@
+//! What the peer said, and what happened before it could say anything.
+
+use serde::{Deserialize, Serialize};
+
+/// An error the API answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiFailure {
+    /// HTTP status; 0 when there was no answer.
+    pub code: u16,
+    /// What the peer said.
+    pub message: String,
+}
+
+/// A call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The peer answered with an error, or its stream ended with one.
+    #[error("{}", .0.message)]
+    Api(ApiFailure),
+    /// No endpoint answered.
+    #[error("cannot reach the cluster API at {endpoint}; is the peer running there?")]
+    Connection {
+        /// The last one tried.
+        endpoint: String,
+        /// Why it did not answer.
+        #[source]
+        cause: reqwest::Error,
+    },
+    /// The answer was cut off or makes no sense.
+    #[error("the answer of the cluster API cannot be read: {reason}")]
+    BadAnswer {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something on this side is wrong.
+    #[error("{reason}")]
+    Local {
+        /// What.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// The error as API clients print it: with the code of the answer, 0 when there was none.
+    pub fn as_failure(&self) -> ApiFailure {
+        match self {
+            Self::Api(failure) => failure.clone(),
+            _ => ApiFailure { code: 0, message: cluster_types::ErrorChain(self).to_string() },
+        }
+    }
+}

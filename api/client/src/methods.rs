@@ -1,0 +1,245 @@
+//! One method per call of the API.
+
+use cluster_types::{
+    Alert, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, StateReport,
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+
+use crate::error::{ApiFailure, ClientError};
+use crate::stream::{Items, items};
+use crate::{Client, Endpoint};
+
+/// Characters of a path that stand for themselves.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+/// The longest error body read, in bytes.
+const MAX_ERROR: usize = 64 * 1024;
+
+/// A path to pin or unpin: `/ipfs/<cid>…`, `/ipns/…` or `/ipld/…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinPath(String);
+
+impl PinPath {
+    /// Reads a path; a bare CID means `/ipfs/<cid>`.
+    pub fn parse(text: &str) -> Result<Self, ClientError> {
+        let known = ["/ipfs/", "/ipns/", "/ipld/"].iter().any(|prefix| text.starts_with(prefix));
+        let path = if known { text.to_owned() } else { format!("/ipfs/{}", text.trim_start_matches('/')) };
+        let first = path.split('/').nth(2).unwrap_or_default();
+        if first.is_empty() || (!path.starts_with("/ipns/") && first.parse::<Cid>().is_err()) {
+            return Err(ClientError::Local { reason: format!("{text:?} is neither a CID nor an IPFS path") });
+        }
+        Ok(Self(path))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+}
+
+impl Client {
+    /// Who the peer is.
+    pub async fn id(&self) -> Result<Id, ClientError> {
+        self.one(Method::GET, "/id", &[]).await
+    }
+
+    /// Its version.
+    pub async fn version(&self) -> Result<String, ClientError> {
+        self.one::<Version>(Method::GET, "/version", &[]).await.map(|version| version.version)
+    }
+
+    /// Who the members are.
+    pub async fn peers(&self) -> Result<Items<Id>, ClientError> {
+        self.many(Method::GET, "/peers", &[]).await
+    }
+
+    /// Removes a member.
+    pub async fn remove_peer(&self, peer: &str) -> Result<(), ClientError> {
+        self.send(Method::DELETE, &format!("/peers/{}", encode(peer)), &[]).await.map(drop)
+    }
+
+    /// Pins what a path leads to.
+    pub async fn pin(&self, path: &PinPath, options: &PinOptions) -> Result<Pin, ClientError> {
+        self.one(Method::POST, &format!("/pins{}", encode(path.as_str())), &query(options)).await
+    }
+
+    /// Unpins what a path leads to.
+    pub async fn unpin(&self, path: &PinPath) -> Result<Pin, ClientError> {
+        self.one(Method::DELETE, &format!("/pins{}", encode(path.as_str())), &[]).await
+    }
+
+    /// The pinset.
+    pub async fn allocations(&self, filter: &str) -> Result<Items<Pin>, ClientError> {
+        self.many(Method::GET, "/allocations", &[("filter".to_owned(), filter.to_owned())]).await
+    }
+
+    /// One pin.
+    pub async fn allocation(&self, cid: &Cid) -> Result<Pin, ClientError> {
+        self.one(Method::GET, &format!("/allocations/{cid}"), &[]).await
+    }
+
+    /// How pins are doing.
+    pub async fn statuses(&self, filter: &str, local: bool) -> Result<Items<GlobalPinInfo>, ClientError> {
+        let query = [("local".to_owned(), local.to_string()), ("filter".to_owned(), filter.to_owned())];
+        self.many(Method::GET, "/pins", &query).await
+    }
+
+    /// How some pins are doing.
+    pub async fn statuses_of(&self, cids: &[Cid], local: bool) -> Result<Items<GlobalPinInfo>, ClientError> {
+        let list = cids.iter().map(Cid::to_string).collect::<Vec<_>>().join(",");
+        let query = [("local".to_owned(), local.to_string()), ("cids".to_owned(), list)];
+        self.many(Method::GET, "/pins", &query).await
+    }
+
+    /// How one pin is doing.
+    pub async fn status(&self, cid: &Cid, local: bool) -> Result<GlobalPinInfo, ClientError> {
+        self.one(Method::GET, &format!("/pins/{cid}"), &[("local".to_owned(), local.to_string())]).await
+    }
+
+    /// Tries again what failed; lists what is tried.
+    pub async fn recover_all(&self, local: bool) -> Result<Items<GlobalPinInfo>, ClientError> {
+        self.many(Method::POST, "/pins/recover", &[("local".to_owned(), local.to_string())]).await
+    }
+
+    /// Tries one pin again.
+    pub async fn recover(&self, cid: &Cid, local: bool) -> Result<GlobalPinInfo, ClientError> {
+        let query = [("local".to_owned(), local.to_string())];
+        self.one(Method::POST, &format!("/pins/{cid}/recover"), &query).await
+    }
+
+    /// Names of metrics.
+    pub async fn metric_names(&self) -> Result<Vec<String>, ClientError> {
+        self.one(Method::GET, "/monitor/metrics", &[]).await
+    }
+
+    /// The metrics of a name.
+    pub async fn metrics(&self, name: &str) -> Result<Vec<Metric>, ClientError> {
+        self.one(Method::GET, &format!("/monitor/metrics/{}", encode(name)), &[]).await
+    }
+
+    /// Metrics that were not renewed.
+    pub async fn alerts(&self) -> Result<Vec<Alert>, ClientError> {
+        self.one(Method::GET, "/health/alerts", &[]).await
+    }
+
+    /// Who is connected to whom.
+    pub async fn connect_graph(&self) -> Result<ConnectGraph, ClientError> {
+        self.one(Method::GET, "/health/graph", &[]).await
+    }
+
+    /// Collects garbage on the nodes.
+    pub async fn collect_garbage(&self, local: bool) -> Result<GlobalRepoGc, ClientError> {
+        self.one(Method::POST, "/ipfs/gc", &[("local".to_owned(), local.to_string())]).await
+    }
+
+    /// Where the peer is in the log.
+    pub async fn state(&self) -> Result<StateReport, ClientError> {
+        self.one(Method::GET, "/state", &[]).await
+    }
+
+    async fn one<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(String, String)],
+    ) -> Result<T, ClientError> {
+        let response = self.send(method, path, query).await?;
+        let body = response.bytes().await.map_err(|error| ClientError::BadAnswer { reason: error.to_string() })?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::BadAnswer { reason: error.to_string() })
+    }
+
+    async fn many<T: DeserializeOwned + Send + 'static>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(String, String)],
+    ) -> Result<Items<T>, ClientError> {
+        self.send(method, path, query).await.map(items)
+    }
+
+    /// Sends a request without a body to the first endpoint that can be reached.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(String, String)],
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut failed = None;
+        for endpoint in &self.http {
+            let request = self.request(endpoint, method.clone(), path).query(query);
+            match request.send().await {
+                Ok(response) => return judge(response).await,
+                Err(cause) if cause.is_connect() => {
+                    failed = Some(ClientError::Connection { endpoint: endpoint.base.clone(), cause });
+                }
+                Err(cause) => return Err(ClientError::Connection { endpoint: endpoint.base.clone(), cause }),
+            }
+        }
+        Err(failed.unwrap_or_else(|| ClientError::Local { reason: "no API address was given".to_owned() }))
+    }
+
+    pub(crate) fn request(&self, endpoint: &Endpoint, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = endpoint.http.request(method, format!("{}{path}", endpoint.base));
+        match &self.basic_auth {
+            Some((user, password)) => request.basic_auth(user, Some(password)),
+            None => request,
+        }
+    }
+
+    /// The endpoint for requests that cannot be sent twice, such as uploads.
+    pub(crate) fn first(&self) -> &Endpoint {
+        &self.http[0]
+    }
+}
+
+/// An error answer becomes an error.
+pub(crate) async fn judge(response: reqwest::Response) -> Result<reqwest::Response, ClientError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    let body = &body[..body.len().min(MAX_ERROR)];
+    let said = serde_json::from_slice::<ApiFailure>(body);
+    Err(ClientError::Api(said.unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(body);
+        let message = if text.trim().is_empty() { status.to_string() } else { text.trim().to_owned() };
+        ApiFailure { code: status.as_u16(), message }
+    })))
+}
+
+fn encode(path: &str) -> String {
+    utf8_percent_encode(path, PATH).to_string()
+}
+
+/// Pin options as the API takes them.
+pub(crate) fn query(options: &PinOptions) -> Vec<(String, String)> {
+    let peers = options.user_allocations.iter().map(|peer: &PeerId| peer.to_base58()).collect::<Vec<_>>().join(",");
+    let mut query = vec![
+        ("replication-min".to_owned(), options.replication_factor_min.to_string()),
+        ("replication-max".to_owned(), options.replication_factor_max.to_string()),
+        ("name".to_owned(), options.name.clone()),
+        ("mode".to_owned(), options.mode.as_str().to_owned()),
+        ("shard-size".to_owned(), options.shard_size.to_string()),
+        ("user-allocations".to_owned(), peers),
+    ];
+    if !options.expire_at.is_zero() {
+        query.push(("expire-at".to_owned(), options.expire_at.to_string()));
+    }
+    if let Some(cid) = options.pin_update {
+        query.push(("pin-update".to_owned(), cid.to_string()));
+    }
+    if !options.origins.is_empty() {
+        let origins = options.origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        query.push(("origins".to_owned(), origins));
+    }
+    query.extend(options.metadata.iter().map(|(key, value)| (format!("meta-{key}"), value.clone())));
+    query
+}

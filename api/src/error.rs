@@ -1,0 +1,101 @@
+//! Why the server could not start, and how errors become HTTP answers.
+
+use cluster_core::cluster::NOT_PINNED;
+use cluster_types::{ErrorClass, Multiaddr, WireError};
+use http::StatusCode;
+use serde::Serialize;
+
+/// The server could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// There is nothing to listen on.
+    #[error("neither the libp2p nor the HTTP endpoints are enabled")]
+    NoListener,
+    /// An address is neither TCP nor a unix socket.
+    #[error("cannot listen on {address}: write it like /ip4/127.0.0.1/tcp/9094 or /unix/<path>")]
+    UnsupportedAddress {
+        /// The address.
+        address: Multiaddr,
+    },
+    /// The system refused an address.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: Multiaddr,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A header of the configuration cannot be sent.
+    #[error("{name:?} in headers is not a valid header")]
+    InvalidHeader {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl ApiError {
+    /// What the caller may do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NoListener | Self::UnsupportedAddress { .. } | Self::InvalidHeader { .. } => ErrorClass::Invalid,
+            Self::Bind { .. } => ErrorClass::Unavailable,
+        }
+    }
+}
+
+/// What an error answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The HTTP status.
+    pub(crate) status: StatusCode,
+    /// For a human; a few texts are compared by clients.
+    pub(crate) message: String,
+    /// Whether the request took effect, where that is in question.
+    pub(crate) outcome: Option<&'static str>,
+}
+
+/// The JSON of a [`Failure`].
+#[derive(Serialize)]
+pub(crate) struct FailureBody<'a> {
+    code: u16,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+}
+
+impl Failure {
+    /// The request is wrong as it stands; nothing was called.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// An answer with `status` that leaves no doubt about the outcome.
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), outcome: None }
+    }
+
+    /// What goes into the body.
+    pub(crate) fn body(&self) -> FailureBody<'_> {
+        FailureBody { code: self.status.as_u16(), message: &self.message, outcome: self.outcome }
+    }
+}
+
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
+        let (status, outcome) = if error.message == NOT_PINNED {
+            (StatusCode::NOT_FOUND, None)
+        } else {
+            match error.class {
+                ErrorClass::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some("failed")),
+                ErrorClass::Unknown => (StatusCode::GATEWAY_TIMEOUT, Some("unknown")),
+                // The original answers 500 to all that its core refuses, and clients know that.
+                ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, None)
+                }
+            }
+        };
+        Self { status, message: error.message, outcome }
+    }
+}

@@ -1,0 +1,54 @@
+//! How answers are made.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use serde::Serialize;
+
+use crate::error::Failure;
+use crate::json;
+
+/// The body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// What handlers return.
+pub(crate) type Reply = Result<Response<Body>, Failure>;
+
+/// The content type of every answer.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Response<Body> {
+    with_body(status, Empty::new().boxed_unsync())
+}
+
+/// An answer of one document.
+pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Reply {
+    document(StatusCode::OK, value)
+}
+
+/// An answer with a body of JSON.
+pub(crate) fn with_body(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// The answer that reports `failure`.
+pub(crate) fn failure(failure: &Failure) -> Response<Body> {
+    document(failure.status, &failure.body()).unwrap_or_else(|_| empty(failure.status))
+}
+
+fn document<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Reply {
+    let line = json::line(value).map_err(|error| unwritable(&error))?;
+    Ok(with_body(status, Full::new(line).boxed_unsync()))
+}
+
+/// A value that JSON cannot hold.
+pub(crate) fn unwritable(error: &serde_json::Error) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written: {error}"))
+}

@@ -1,0 +1,304 @@
+//! Uploads: a multipart body becomes events for the import, its outputs become the answer.
+//!
+//! The import and the reading of the body run in one task of their own. The answer is only a view of it.
+//!
+//! **Invariant:** the import sees the end of its events only if the whole upload was read and understood. Whatever
+//! else happens (a broken body, a client that goes away, a panic), an error is put into the events first; room for
+//! it is kept from the start.
+//! **Invariant:** no more of the upload is in memory than the event queue holds.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_core::cluster::{ADD_QUEUE, AddEvent, ServiceResult};
+use cluster_core::task::OnExit;
+use cluster_types::{AddedOutput, ErrorClass, WireError};
+use futures::{Stream, StreamExt};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{LISTING_QUEUE, Rest};
+use crate::error::Failure;
+use crate::json;
+use crate::multipart::{self, Multipart, MultipartError, PartHead};
+use crate::options;
+use crate::query::Query;
+use crate::reply::{self, Body, Reply};
+use crate::stream::{self, Shape};
+
+/// Tells clients of the original that outputs come as they are made.
+const CHUNKED_OUTPUT: HeaderName = HeaderName::from_static("x-chunked-output");
+/// The longest path of an entry, and the longest target of a link.
+const MAX_PATH: usize = 4096;
+/// The longest answer that is collected instead of streamed: some 200,000 entries.
+const MAX_COLLECTED: usize = 32 * 1024 * 1024;
+/// How much of an upload is read and dropped after its import ended, so that the client gets to read the answer.
+const MAX_DRAINED: usize = 1024 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// What the reader of the upload and the writer of the answer share.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Why the upload itself is wrong; then the answer is 400.
+    wrong: OnceLock<Failure>,
+    /// Cancelled when the import has ended.
+    imported: CancellationToken,
+}
+
+impl Rest {
+    /// `POST /add`.
+    pub(super) async fn add(&self, query: &Query, request: Request<Incoming>) -> Reply {
+        let params = options::add_params(query, self.clock.now())?;
+        let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let boundary = multipart::boundary(content_type.unwrap_or_default()).map_err(|error| bad(&error))?;
+        let permit = self.write_permit()?;
+        let streamed = params.stream_channels;
+
+        let (events, received) = mpsc::channel(ADD_QUEUE + 1);
+        let spare = events.clone().try_reserve_owned().map_err(|_| Failure::bad_request("no room for an upload"))?;
+        let (outputs, listing) = mpsc::channel(LISTING_QUEUE);
+        let progress = Arc::new(Progress::default());
+        let mut upload = Upload {
+            parts: Multipart::new(Box::pin(patient(request.into_body(), self.idle_timeout)), &boundary),
+            events,
+            spare: Some(spare),
+        };
+        let service = Arc::clone(&self.service);
+        let shared = Arc::clone(&progress);
+        self.tasks.spawn("rest add", OnExit::Continue, async move {
+            let import = async {
+                match service.add(params, received).await {
+                    Ok(mut imported) => {
+                        while let Some(output) = imported.next().await {
+                            // A client that is gone no longer reads; the import goes on, or ends with the upload.
+                            let _ = outputs.send(output).await;
+                        }
+                    }
+                    Err(error) => drop(outputs.send(Err(error)).await),
+                }
+                drop(outputs);
+                shared.imported.cancel();
+            };
+            tokio::join!(import, upload.run(&shared));
+            drop(permit);
+            Ok::<(), Infallible>(())
+        });
+
+        let listing = ReceiverStream::new(listing);
+        let answered = if streamed {
+            stream::answer(listing, Shape::ADDED).await.map(with_stream_headers)
+        } else {
+            collect(listing).await
+        };
+        // An import that failed because the upload is malformed: the client is told that, and as its own error.
+        answered.map_err(|failure| progress.wrong.get().cloned().unwrap_or(failure))
+    }
+}
+
+/// The reading side of an upload.
+struct Upload<S> {
+    parts: Multipart<S>,
+    events: mpsc::Sender<ServiceResult<AddEvent>>,
+    /// Room for the error that says the upload is not whole.
+    spare: Option<mpsc::OwnedPermit<ServiceResult<AddEvent>>>,
+}
+
+/// Why reading an upload ended early.
+enum Stop {
+    /// It is not as it should be.
+    Wrong(MultipartError),
+    /// The import wants no more of it.
+    Refused,
+}
+
+impl From<MultipartError> for Stop {
+    fn from(error: MultipartError) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+impl<S> Upload<S>
+where
+    S: Stream<Item = Result<Bytes, UploadError>> + Unpin,
+{
+    async fn run(&mut self, progress: &Progress) {
+        let read = tokio::select! {
+            biased;
+            read = self.read() => read,
+            () = progress.imported.cancelled() => Err(Stop::Refused),
+        };
+        match &read {
+            Ok(()) => drop(self.spare.take()),
+            Err(Stop::Wrong(error)) => {
+                let _ = progress.wrong.set(bad(error));
+                self.abort(error.to_string());
+            }
+            Err(Stop::Refused) => self.abort("the import ended before the upload".to_owned()),
+        }
+        let (closed, _) = mpsc::channel(1);
+        self.events = closed;
+        if read.is_err() {
+            // A client that is cut off while it sends may never see the answer.
+            let _ = tokio::time::timeout(DRAIN_TIME, self.parts.drain(MAX_DRAINED)).await;
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Stop> {
+        let mut is_empty = true;
+        while let Some(head) = self.parts.next_part().await? {
+            is_empty = false;
+            self.read_part(&head).await?;
+        }
+        if is_empty { Err(MultipartError::Malformed("it has no parts").into()) } else { Ok(()) }
+    }
+
+    async fn read_part(&mut self, head: &PartHead) -> Result<(), Stop> {
+        let path = entry_path(&head.file_name)?;
+        match head.content_type.as_str() {
+            // The folder that holds everything has no name and needs no event.
+            "application/x-directory" if path.is_empty() => Ok(()),
+            "application/x-directory" => self.send(AddEvent::Directory { path }).await,
+            "application/symlink" => {
+                let mut target = Vec::new();
+                while let Some(more) = self.parts.next_data().await? {
+                    target.extend_from_slice(&more);
+                    if target.len() > MAX_PATH {
+                        return Err(MultipartError::Malformed("the target of a link is too long").into());
+                    }
+                }
+                let target = String::from_utf8(target)
+                    .map_err(|_| MultipartError::Malformed("the target of a link is not UTF-8"))?;
+                self.send(AddEvent::Symlink { path, target }).await
+            }
+            _ => {
+                self.send(AddEvent::File { path }).await?;
+                while let Some(mut more) = self.parts.next_data().await? {
+                    while !more.is_empty() {
+                        let piece = more.split_to(more.len().min(AddEvent::MAX_DATA));
+                        self.send(AddEvent::Data(piece)).await?;
+                    }
+                }
+                self.send(AddEvent::EndOfFile).await
+            }
+        }
+    }
+
+    async fn send(&self, event: AddEvent) -> Result<(), Stop> {
+        self.events.send(Ok(event)).await.map_err(|_| Stop::Refused)
+    }
+}
+
+impl<S> Upload<S> {
+    fn abort(&mut self, reason: String) {
+        if let Some(spare) = self.spare.take() {
+            drop(spare.send(Err(WireError::new(ErrorClass::Invalid, reason))));
+        }
+    }
+}
+
+impl<S> Drop for Upload<S> {
+    fn drop(&mut self) {
+        self.abort("the upload was dropped".to_owned());
+    }
+}
+
+/// The body could not be read further.
+#[derive(Debug, thiserror::Error)]
+enum UploadError {
+    #[error("the client went away")]
+    Gone(#[source] hyper::Error),
+    #[error("the client sends nothing")]
+    Stalled,
+}
+
+/// The data of a body; one that stalls while we wait for it is an error.
+fn patient(mut body: Incoming, patience: Duration) -> impl Stream<Item = Result<Bytes, UploadError>> + Send {
+    async_stream::stream! {
+        loop {
+            match tokio::time::timeout(patience, body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        yield Ok(data);
+                    }
+                }
+                Ok(Some(Err(error))) => yield Err(UploadError::Gone(error)),
+                Ok(None) => return,
+                Err(_) => yield Err(UploadError::Stalled),
+            }
+        }
+    }
+}
+
+/// The path of an entry as the import takes it: no empty parts, no `.`; `..` is refused.
+fn entry_path(name: &str) -> Result<String, MultipartError> {
+    if name.len() > MAX_PATH {
+        return Err(MultipartError::Malformed("the name of an entry is too long"));
+    }
+    let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") || name.contains('\0') {
+        return Err(MultipartError::Malformed("the name of an entry leads out of the upload"));
+    }
+    Ok(parts.join("/"))
+}
+
+fn bad(error: &MultipartError) -> Failure {
+    Failure::bad_request(error.to_string())
+}
+
+fn with_stream_headers(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(CHUNKED_OUTPUT, HeaderValue::from_static("1"));
+    response
+}
+
+/// The outputs as one array, whose first error is the whole answer.
+async fn collect(mut listing: ReceiverStream<ServiceResult<AddedOutput>>) -> Reply {
+    let mut array = vec![b'['];
+    while let Some(output) = listing.next().await {
+        if array.len() > 1 {
+            array.push(b',');
+        }
+        json::write(&mut array, &output?).map_err(|error| reply::unwritable(&error))?;
+        if array.len() > MAX_COLLECTED {
+            let message = "the answer is too long to collect: use stream-channels=true";
+            return Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, message));
+        }
+    }
+    array.extend_from_slice(b"]\n");
+    Ok(reply::with_body(StatusCode::OK, Full::new(Bytes::from(array)).boxed_unsync()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_entry_cannot_lead_out_of_the_upload() {
+        assert_eq!(entry_path("/a/./b//c/").unwrap(), "a/b/c");
+        assert_eq!(entry_path("").unwrap(), "");
+        for bad in ["..", "a/../../b", "a\0b", &"x".repeat(MAX_PATH + 1)] {
+            assert!(entry_path(bad).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_dropped_tells_the_import() {
+        let (events, mut received) = mpsc::channel(2);
+        let spare = events.clone().try_reserve_owned().ok();
+        events.try_send(Ok(AddEvent::EndOfFile)).unwrap();
+        let parts = Multipart::new(futures::stream::empty::<Result<Bytes, UploadError>>(), "B");
+        drop(Upload { parts, events, spare });
+        assert!(received.recv().await.unwrap().is_ok());
+        assert!(received.recv().await.unwrap().is_err());
+    }
+}

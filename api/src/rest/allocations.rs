@@ -1,0 +1,23 @@
+//! The shared pinset.
+
+use cluster_types::PinTypeFilter;
+
+use super::{Rest, parse_cid};
+use crate::error::Failure;
+use crate::query::Query;
+use crate::reply::{self, Reply};
+use crate::stream::{self, Shape};
+
+impl Rest {
+    /// `GET /allocations`.
+    pub(super) async fn allocations(&self, query: &Query) -> Reply {
+        let filter = PinTypeFilter::parse(query.value("filter").unwrap_or_default())
+            .ok_or_else(|| Failure::bad_request("invalid filter value"))?;
+        stream::answer(self.service.allocations(filter), Shape::LISTING).await
+    }
+
+    /// `GET /allocations/{cid}`.
+    pub(super) async fn allocation(&self, cid: &str) -> Reply {
+        reply::json(&self.service.allocation(parse_cid(cid)?).await?)
+    }
+}

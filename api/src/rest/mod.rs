@@ -1,0 +1,257 @@
+//! The REST API: what happens to every request, and which handler answers it.
+//!
+//! Order, outermost first: access log, configured headers, (authentication), (CORS), redirects, router. The two in
+//! parentheses have their place marked in [`Rest::admit`].
+//!
+//! **Invariant:** a request that changes state runs in its own task; a client that goes away does not stop it.
+
+mod add;
+mod allocations;
+mod health;
+mod monitor;
+mod path;
+mod peers;
+mod pins;
+mod recover;
+mod repo;
+mod router;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_core::cluster::{ClusterService, Committed, Listing, Reach, ServiceResult};
+use cluster_core::ports::Clock;
+use cluster_core::task::{OnExit, TaskGroup};
+use cluster_types::{Cid, ErrorClass, WireError};
+use futures::StreamExt;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::config::RestConfig;
+use crate::error::{ApiError, Failure};
+use crate::query::Query;
+use crate::reply::{self, Body, Reply};
+use router::{Miss, Route};
+
+/// How fresh a read is: the last log entry that was applied here before it.
+const APPLIED: HeaderName = HeaderName::from_static("x-cluster-applied");
+/// Where a write stands in the log.
+const COMMIT: HeaderName = HeaderName::from_static("x-cluster-commit");
+/// How many items of a listing that runs in its own task may wait for the client.
+const LISTING_QUEUE: usize = 16;
+
+/// Answers requests.
+pub(crate) struct Rest {
+    service: Arc<dyn ClusterService>,
+    clock: Arc<dyn Clock>,
+    tasks: TaskGroup,
+    writes: Arc<Semaphore>,
+    max_writes: u32,
+    headers: HeaderMap,
+    idle_timeout: Duration,
+}
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").field("max_writes", &self.max_writes).finish_non_exhaustive()
+    }
+}
+
+impl Rest {
+    /// Answers with what `service` says.
+    pub(crate) fn new(
+        config: &RestConfig,
+        service: Arc<dyn ClusterService>,
+        tasks: &TaskGroup,
+    ) -> Result<Self, ApiError> {
+        let mut headers = HeaderMap::new();
+        for (name, values) in &config.headers {
+            let invalid = || ApiError::InvalidHeader { name: name.clone() };
+            let parsed: HeaderName = name.parse().map_err(|_| invalid())?;
+            for value in values {
+                headers.append(parsed.clone(), HeaderValue::from_str(value).map_err(|_| invalid())?);
+            }
+        }
+        let max_writes = u32::try_from(config.max_writes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Ok(Self {
+            service,
+            clock: Arc::clone(&config.clock),
+            tasks: tasks.clone(),
+            writes: Arc::new(Semaphore::new(max_writes as usize)),
+            max_writes,
+            headers,
+            idle_timeout: config.idle_timeout,
+        })
+    }
+
+    /// Returns when no request that changes state is under way.
+    pub(crate) async fn writes_done(&self) {
+        // An error would mean that the semaphore is closed, which it never is.
+        let _ = self.writes.acquire_many(self.max_writes).await;
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let mut response = self.admit(request).await.unwrap_or_else(|failure| reply::failure(&failure));
+        for (name, value) in &self.headers {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+        tracing::info!(target: "restapilog", %method, path, status = response.status().as_u16(), "request");
+        response
+    }
+
+    /// The place of authentication and CORS: before anything of the request but its head is looked at.
+    async fn admit(&self, request: Request<Incoming>) -> Reply {
+        let path = path::decode(request.uri().path())?;
+        if let Some((status, location)) = path::redirect(&path, request.uri().query()) {
+            let location =
+                HeaderValue::from_str(&location).map_err(|_| Failure::bad_request("the URL cannot be redirected"))?;
+            let mut response = reply::empty(status);
+            response.headers_mut().remove(CONTENT_TYPE);
+            response.headers_mut().insert(LOCATION, location);
+            return Ok(response);
+        }
+        let route = match router::find(request.method(), &path) {
+            Ok(route) => route,
+            Err(Miss::Path) => return Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
+            Err(Miss::Method) => return Ok(wrong_method(&path)),
+        };
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        if !route.is_read() {
+            return self.dispatch(route, &query, request).await;
+        }
+        if wants_barrier(&query)? {
+            self.service.read_barrier().await?;
+        }
+        let applied = self.service.applied_index();
+        let mut response =
+            self.dispatch(route, &query, request).await.unwrap_or_else(|failure| reply::failure(&failure));
+        response.headers_mut().insert(APPLIED, HeaderValue::from(applied));
+        Ok(response)
+    }
+
+    async fn dispatch(&self, route: Route<'_>, query: &Query, request: Request<Incoming>) -> Reply {
+        match route {
+            Route::Id => self.id().await,
+            Route::Version => health::version(),
+            Route::Health => Ok(health::alive()),
+            Route::State => self.state().await,
+            Route::Peers => self.peers().await,
+            Route::AddPeer => self.add_peer(request).await,
+            Route::RemovePeer { peer } => self.remove_peer(peer).await,
+            Route::Add => self.add(query, request).await,
+            Route::Allocations => self.allocations(query).await,
+            Route::Allocation { cid } => self.allocation(cid).await,
+            Route::Statuses => self.statuses(query).await,
+            Route::Status { cid } => self.status(cid, query).await,
+            Route::Pin { cid } => self.pin(cid, query).await,
+            Route::Unpin { cid } => self.unpin(cid).await,
+            Route::PinPath { path } => self.pin_path(path, query).await,
+            Route::UnpinPath { path } => self.unpin_path(path).await,
+            Route::Recover { cid } => self.recover(cid, query).await,
+            Route::RecoverAll => self.recover_all(query).await,
+            Route::CollectGarbage => self.collect_garbage(query).await,
+            Route::ConnectGraph => self.connect_graph().await,
+            Route::Alerts => self.alerts().await,
+            Route::MetricNames => self.metric_names().await,
+            Route::Metrics { name } => self.metrics(name).await,
+        }
+    }
+
+    /// Room for one more request that changes state.
+    fn write_permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.writes).try_acquire_owned().map_err(|_| {
+            Failure::from(WireError::new(ErrorClass::Unavailable, "too many writes are under way, try again later"))
+        })
+    }
+
+    /// Carries out a write whether or not its client waits for the answer.
+    async fn detached<T, F, Fut>(&self, write: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<dyn ClusterService>) -> Fut,
+        Fut: Future<Output = ServiceResult<T>> + Send + 'static,
+    {
+        let permit = self.write_permit()?;
+        let (answer, answered) = oneshot::channel();
+        let write = write(Arc::clone(&self.service));
+        self.tasks.spawn("rest write", OnExit::Continue, async move {
+            // Nobody may be listening any more; the write counts all the same.
+            let _ = answer.send(write.await);
+            drop(permit);
+            Ok::<(), Infallible>(())
+        });
+        let lost = || WireError::new(ErrorClass::Unknown, "the write ended without an answer");
+        Ok(answered.await.map_err(|_| lost())??)
+    }
+
+    /// Runs a listing that changes state to its end whether or not its client reads it.
+    fn detached_listing<T: Send + 'static>(
+        &self,
+        start: impl FnOnce(&dyn ClusterService) -> Listing<T>,
+    ) -> Result<ReceiverStream<ServiceResult<T>>, Failure> {
+        let permit = self.write_permit()?;
+        let mut listing = start(self.service.as_ref());
+        let (items, received) = mpsc::channel(LISTING_QUEUE);
+        self.tasks.spawn("rest write", OnExit::Continue, async move {
+            while let Some(item) = listing.next().await {
+                let _ = items.send(item).await;
+            }
+            drop(permit);
+            Ok::<(), Infallible>(())
+        });
+        Ok(ReceiverStream::new(received))
+    }
+}
+
+/// 405; the body stays empty, as in the original.
+fn wrong_method(path: &str) -> Response<Body> {
+    use http::Method;
+    let allowed: Vec<&str> = [Method::GET, Method::POST, Method::DELETE]
+        .iter()
+        .filter(|method| router::find(method, path).is_ok())
+        .map(|method| match *method {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            _ => "DELETE",
+        })
+        .collect();
+    let mut response = reply::empty(StatusCode::METHOD_NOT_ALLOWED);
+    if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
+}
+
+/// Whether a read must see everything that was acknowledged before it.
+fn wants_barrier(query: &Query) -> Result<bool, Failure> {
+    match query.value("consistency") {
+        None | Some("local") => Ok(false),
+        Some("linearizable") => Ok(true),
+        Some(_) => Err(Failure::bad_request("consistency must be local or linearizable")),
+    }
+}
+
+/// Whom a question goes to; anything but `true` means everybody, as in the original.
+fn reach(query: &Query) -> Reach {
+    if query.value("local") == Some("true") { Reach::Local } else { Reach::Cluster }
+}
+
+fn parse_cid(text: &str) -> Result<Cid, Failure> {
+    text.parse().map_err(|error| Failure::bad_request(format!("error decoding Cid: {error}")))
+}
+
+/// The answer to a write, with its place in the log.
+fn committed<T: serde::Serialize>(written: &Committed<T>) -> Reply {
+    let mut response = reply::json(&written.value)?;
+    let receipt = HeaderValue::from_str(&format!("{}-{}", written.term, written.index));
+    response.headers_mut().insert(COMMIT, receipt.map_err(|_| Failure::bad_request("impossible receipt"))?);
+    Ok(response)
+}

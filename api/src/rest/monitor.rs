@@ -1,0 +1,26 @@
+//! Metrics, alerts, and who is connected to whom.
+
+use super::Rest;
+use crate::reply::{self, Reply};
+
+impl Rest {
+    /// `GET /monitor/metrics`.
+    pub(super) async fn metric_names(&self) -> Reply {
+        reply::json(&self.service.metric_names().await?)
+    }
+
+    /// `GET /monitor/metrics/{name}`.
+    pub(super) async fn metrics(&self, name: &str) -> Reply {
+        reply::json(&self.service.metrics(name).await?)
+    }
+
+    /// `GET /health/alerts`.
+    pub(super) async fn alerts(&self) -> Reply {
+        reply::json(&self.service.alerts().await?)
+    }
+
+    /// `GET /health/graph`.
+    pub(super) async fn connect_graph(&self) -> Reply {
+        reply::json(&self.service.connect_graph().await?)
+    }
+}

@@ -1,0 +1,65 @@
+//! Members: who they are, and how they come and go.
+
+use cluster_types::parse_peer_id;
+use futures::stream;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::Rest;
+use crate::error::Failure;
+use crate::reply::{self, Reply};
+use crate::stream::{Shape, answer};
+
+/// The largest JSON body that is read.
+const MAX_BODY: usize = 64 * 1024;
+
+/// The body of `POST /peers`.
+#[derive(Deserialize)]
+struct AddPeerBody {
+    #[serde(default)]
+    peer_id: String,
+}
+
+impl Rest {
+    /// `GET /id`.
+    pub(super) async fn id(&self) -> Reply {
+        reply::json(&self.service.id().await?)
+    }
+
+    /// `GET /peers`.
+    pub(super) async fn peers(&self) -> Reply {
+        let peers = self.service.peers().await?;
+        answer(stream::iter(peers.into_iter().map(Ok)), Shape::LISTING).await
+    }
+
+    /// `POST /peers`.
+    pub(super) async fn add_peer(&self, request: Request<Incoming>) -> Reply {
+        let body = self.small_body(request).await?;
+        let body: AddPeerBody =
+            serde_json::from_slice(&body).map_err(|_| Failure::bad_request("error decoding request body"))?;
+        let peer = parse_peer_id(&body.peer_id).map_err(|_| Failure::bad_request("error decoding peer_id"))?;
+        reply::json(&self.detached(|service| async move { service.add_peer(peer).await }).await?)
+    }
+
+    /// `DELETE /peers/{peer}`.
+    pub(super) async fn remove_peer(&self, peer: &str) -> Reply {
+        let peer =
+            parse_peer_id(peer).map_err(|error| Failure::bad_request(format!("error decoding Peer ID: {error}")))?;
+        self.detached(|service| async move { service.remove_peer(peer).await }).await?;
+        Ok(reply::empty(StatusCode::NO_CONTENT))
+    }
+
+    async fn small_body(&self, request: Request<Incoming>) -> Result<bytes::Bytes, Failure> {
+        let reading = Limited::new(request.into_body(), MAX_BODY).collect();
+        match tokio::time::timeout(self.idle_timeout, reading).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BODY} bytes")))
+            }
+            Ok(Err(_)) => Err(Failure::bad_request("error decoding request body")),
+            Err(_) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        }
+    }
+}

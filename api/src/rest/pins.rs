@@ -1,0 +1,98 @@
+//! Pinning, unpinning and how pins are doing, by CID or by path.
+
+use std::sync::Arc;
+
+use cluster_types::{Cid, StatusFilter};
+use futures::StreamExt;
+
+use super::{Rest, committed, parse_cid, reach};
+use crate::error::Failure;
+use crate::options;
+use crate::query::Query;
+use crate::reply::{self, Reply};
+use crate::stream::{self, Shape};
+
+/// How many pins of one request are asked about at once.
+const LOOKUPS: usize = 16;
+
+impl Rest {
+    /// `GET /pins`.
+    pub(super) async fn statuses(&self, query: &Query) -> Reply {
+        let reach = reach(query);
+        if let Some(list) = query.value("cids") {
+            let cids = list.split(',').map(parse_cid).collect::<Result<Vec<Cid>, Failure>>()?;
+            let service = Arc::clone(&self.service);
+            let lookups = futures::stream::iter(cids)
+                .map(move |cid| {
+                    let service = Arc::clone(&service);
+                    async move { service.status(cid, reach).await }
+                })
+                .buffer_unordered(LOOKUPS);
+            return stream::answer(lookups, Shape::LISTING).await;
+        }
+        let filter = StatusFilter::parse(query.value("filter").unwrap_or_default())
+            .ok_or_else(|| Failure::bad_request("invalid filter value"))?;
+        stream::answer(self.service.statuses(filter, reach), Shape::LISTING).await
+    }
+
+    /// `GET /pins/{cid}`.
+    pub(super) async fn status(&self, cid: &str, query: &Query) -> Reply {
+        reply::json(&self.service.status(parse_cid(cid)?, reach(query)).await?)
+    }
+
+    /// `POST /pins/{cid}`.
+    pub(super) async fn pin(&self, cid: &str, query: &Query) -> Reply {
+        let cid = parse_cid(cid)?;
+        let options = options::pin_options(query, self.clock.now())?;
+        committed(&self.detached(|service| async move { service.pin(cid, options).await }).await?)
+    }
+
+    /// `POST /pins/{ipfs|ipns|ipld}/{path…}`.
+    pub(super) async fn pin_path(&self, path: String, query: &Query) -> Reply {
+        check_path(&path)?;
+        let options = options::pin_options(query, self.clock.now())?;
+        committed(&self.detached(|service| async move { service.pin_path(&path, options).await }).await?)
+    }
+
+    /// `DELETE /pins/{cid}`.
+    pub(super) async fn unpin(&self, cid: &str) -> Reply {
+        let cid = parse_cid(cid)?;
+        committed(&self.detached(|service| async move { service.unpin(cid).await }).await?)
+    }
+
+    /// `DELETE /pins/{ipfs|ipns|ipld}/{path…}`.
+    pub(super) async fn unpin_path(&self, path: String) -> Reply {
+        check_path(&path)?;
+        committed(&self.detached(|service| async move { service.unpin_path(&path).await }).await?)
+    }
+}
+
+/// Refuses what cannot be an IPFS path: `/ipfs/` and `/ipld/` begin with a CID, `/ipns/` with a name.
+fn check_path(path: &str) -> Result<(), Failure> {
+    let mut parts = path.split('/').skip(1);
+    let (space, root) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    match space {
+        "ipfs" | "ipld" => {
+            let parsed = root.parse::<Cid>();
+            parsed.map(drop).map_err(|error| Failure::bad_request(format!("error parsing path: {error}")))
+        }
+        "ipns" if !root.is_empty() => Ok(()),
+        _ => Err(Failure::bad_request("error parsing path: it needs a namespace and a root")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_needs_a_root_that_fits_its_namespace() {
+        let cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
+        for good in [format!("/ipfs/{cid}"), format!("/ipld/{cid}/a/b"), "/ipns/example.org/x".to_owned()] {
+            assert_eq!(check_path(&good), Ok(()), "{good}");
+        }
+        for bad in ["/ipfs/nonsense", "/ipfs", "/ipns", "/ipfs/", "/other/x", ""] {
+            assert!(check_path(bad).unwrap_err().message.starts_with("error parsing path: "), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Starting, stopping, and writes that outlive their clients.
+
+use std::time::Duration;
+
+use cluster_api::{ApiError, ApiServer, RestConfig, parse_listen_address};
+use cluster_core::task::TaskGroup;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::fake::{CID, FakeCluster, Script};
+use crate::harness::{World, config, read_all, read_until, request, status};
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_write_goes_on_when_its_client_is_gone() {
+    let world = World::with(RestConfig { max_connections: 1, ..config() }, Script::Waits).await;
+    let mut socket = world.connect().await;
+    socket.write_all(&request("POST", &format!("/pins/{CID}"), "", b"")).await.unwrap();
+    world.cluster.saw("pin ").await;
+    drop(socket);
+    // The only place for a connection is free again once the server has noticed.
+    assert_eq!(status(&world.ask("GET", "/health").await), 204);
+    world.cluster.go_on.notify_one();
+    world.cluster.saw("went on").await;
+    assert!(world.server.stop(LONG).await);
+}
+
+#[tokio::test]
+async fn stopping_waits_for_running_requests_and_refuses_new_ones() {
+    let world = World::new(Script::Waits).await;
+    let mut running = world.connect().await;
+    let mut kept = world.connect().await;
+    kept.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_until(&mut kept, "\r\n\r\n").await;
+    running.write_all(&request("DELETE", &format!("/pins/{CID}"), "", b"")).await.unwrap();
+    world.cluster.saw("unpin ").await;
+    let (cluster, port) = (world.cluster.clone(), world.port);
+    let stop = world.server.stop(LONG);
+    let client = async {
+        assert_eq!(read_all(&mut kept).await, "", "an idle connection is closed at once");
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+        cluster.go_on.notify_one();
+        assert_eq!(status(&read_all(&mut running).await), 200);
+    };
+    let (in_time, ()) = tokio::join!(stop, client);
+    assert!(in_time);
+    assert!(world.tasks.shut_down(LONG).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_late_is_cut_but_its_write_goes_on() {
+    let world = World::new(Script::Waits).await;
+    let mut running = world.connect().await;
+    running.write_all(&request("DELETE", &format!("/pins/{CID}"), "", b"")).await.unwrap();
+    world.cluster.saw("unpin ").await;
+    assert!(!world.server.stop(Duration::from_millis(1)).await);
+    assert_eq!(read_all(&mut running).await, "");
+    world.cluster.go_on.notify_one();
+    world.cluster.saw("went on").await;
+}
+
+#[tokio::test]
+async fn writes_above_the_limit_are_refused_without_effect() {
+    let world = World::with(RestConfig { max_writes: 1, ..config() }, Script::Waits).await;
+    let mut first = world.connect().await;
+    first.write_all(&request("POST", &format!("/pins/{CID}"), "", b"")).await.unwrap();
+    world.cluster.saw("pin ").await;
+    let refused = world.ask("DELETE", &format!("/pins/{CID}")).await;
+    assert_eq!(status(&refused), 503);
+    assert!(refused.contains("\"outcome\":\"failed\""), "{refused}");
+    assert_eq!(world.cluster.calls().len(), 1);
+    world.cluster.go_on.notify_one();
+    assert_eq!(status(&read_all(&mut first).await), 200);
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_for_a_free_place() {
+    let world = World::with(RestConfig { max_connections: 1, ..config() }, Script::Works).await;
+    let mut first = world.connect().await;
+    first.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_until(&mut first, "\r\n\r\n").await;
+    let second = world.ask("GET", "/id");
+    tokio::pin!(second);
+    assert!(futures::poll!(&mut second).is_pending());
+    assert_eq!(world.cluster.calls(), Vec::<String>::new());
+    drop(first);
+    assert_eq!(status(&second.await), 200);
+}
+
+#[tokio::test]
+async fn several_listeners_serve_the_same_cluster() {
+    let path = std::env::temp_dir().join(format!("cluster-api-{}.sock", std::process::id()));
+    let unix = parse_listen_address(&format!("/unix{}", path.display())).unwrap();
+    let config = RestConfig { listen: [config().listen, vec![unix.clone()]].concat(), ..config() };
+    let world = World::with(config, Script::Works).await;
+    assert_eq!(world.server.local_addresses()[1], unix);
+    assert_eq!(status(&world.ask("GET", "/version").await), 200);
+    let mut socket = UnixStream::connect(&path).await.unwrap();
+    socket.write_all(&request("GET", "/id", "", b"")).await.unwrap();
+    assert_eq!(status(&read_all(&mut socket).await), 200);
+    assert!(world.server.stop(LONG).await);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_an_error_at_the_start() {
+    let (cluster, tasks) = (FakeCluster::new(Script::Works), TaskGroup::new());
+    let start = |config| ApiServer::start(config, cluster.clone() as _, &tasks);
+    let nothing = RestConfig { listen: Vec::new(), ..config() };
+    assert!(matches!(start(nothing).await, Err(ApiError::NoListener)));
+    let udp = RestConfig { listen: vec!["/ip4/127.0.0.1/udp/1".parse().unwrap()], ..config() };
+    assert!(matches!(start(udp).await, Err(ApiError::UnsupportedAddress { .. })));
+    let headers = [("Bad Name".to_owned(), vec!["x".to_owned()])].into();
+    assert!(matches!(start(RestConfig { headers, ..config() }).await, Err(ApiError::InvalidHeader { .. })));
+    let taken = World::new(Script::Works).await;
+    let twice = RestConfig { listen: taken.server.local_addresses().to_vec(), ..config() };
+    assert!(matches!(start(twice).await, Err(ApiError::Bind { .. })));
+}

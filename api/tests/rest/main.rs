@@ -1,0 +1,9 @@
+//! The REST API over real sockets, against a scripted cluster.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should say where")]
+
+mod fake;
+mod golden;
+mod harness;
+mod hostile;
+mod lifecycle;
+mod uploads;

@@ -1,0 +1,81 @@
+//! Uploads over a socket: large ones, broken ones, clients that leave.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::fake::Script;
+use crate::harness::{World, read_all, status};
+
+const HEAD: &str = "POST /add HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+    Content-Type: multipart/form-data; boundary=B\r\n\r\n";
+const PART: &str = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"big\"\r\n\r\n";
+
+fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}
+
+#[tokio::test]
+async fn a_large_upload_passes_through() {
+    let world = World::new(Script::Works).await;
+    let mut socket = world.connect().await;
+    socket.write_all(HEAD.as_bytes()).await.unwrap();
+    socket.write_all(&chunk(PART.as_bytes())).await.unwrap();
+    let megabyte = vec![b'\r'; 1 << 20];
+    for _ in 0..16 {
+        socket.write_all(&chunk(&megabyte)).await.unwrap();
+    }
+    socket.write_all(&chunk(b"\r\n--B--\r\n")).await.unwrap();
+    socket.write_all(b"0\r\n\r\n").await.unwrap();
+    let answer = read_all(&mut socket).await;
+    assert!(answer.contains(&format!("\"size\":{}", 16 << 20)), "{answer}");
+    assert_eq!(world.cluster.calls().last().unwrap(), "pinned");
+}
+
+#[tokio::test]
+async fn an_upload_whose_client_leaves_is_aborted_and_pins_nothing() {
+    let world = World::new(Script::Works).await;
+    let mut socket = world.connect().await;
+    socket.write_all(HEAD.as_bytes()).await.unwrap();
+    socket.write_all(&chunk(PART.as_bytes())).await.unwrap();
+    socket.write_all(&chunk(b"some data")).await.unwrap();
+    world.cluster.saw("first data of big").await;
+    drop(socket);
+    world.cluster.saw("aborted: the upload broke off").await;
+    assert!(!world.cluster.calls().contains(&"pinned".to_owned()));
+}
+
+#[tokio::test]
+async fn an_upload_without_its_last_boundary_is_400_and_pins_nothing() {
+    let world = World::new(Script::Works).await;
+    let mut socket = world.connect().await;
+    socket.write_all(HEAD.as_bytes()).await.unwrap();
+    socket.write_all(&chunk(PART.as_bytes())).await.unwrap();
+    socket.write_all(&chunk(b"some data\r\n--B")).await.unwrap();
+    socket.write_all(b"0\r\n\r\n").await.unwrap();
+    let answer = read_all(&mut socket).await;
+    assert_eq!(status(&answer), 400, "{answer}");
+    assert!(answer.contains("the upload broke off"), "{answer}");
+    assert!(!world.cluster.calls().contains(&"pinned".to_owned()));
+}
+
+#[tokio::test]
+async fn names_that_lead_out_of_the_upload_are_400_and_pin_nothing() {
+    let world = World::new(Script::Works).await;
+    let part = PART.replace("big", "..%2F..%2Fetc");
+    let mut socket = world.connect().await;
+    socket.write_all(HEAD.as_bytes()).await.unwrap();
+    socket.write_all(&chunk(part.as_bytes())).await.unwrap();
+    socket.write_all(&chunk(b"x\r\n--B--")).await.unwrap();
+    socket.write_all(b"0\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_all(&mut socket).await), 400);
+    assert!(!world.cluster.calls().contains(&"pinned".to_owned()));
+}
+
+#[tokio::test]
+async fn an_answer_arrives_although_the_upload_goes_on() {
+    let world = World::new(Script::named("unavailable")).await;
+    let mut socket = world.connect().await;
+    socket.write_all(HEAD.as_bytes()).await.unwrap();
+    socket.write_all(&chunk(PART.as_bytes())).await.unwrap();
+    let answer = read_all(&mut socket).await;
+    assert_eq!(status(&answer), 503, "{answer}");
+}

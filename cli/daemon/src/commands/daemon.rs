@@ -1,0 +1,83 @@
+//! `daemon`: runs the peer until it is told to stop.
+
+use anyhow::{Context, bail};
+use cluster_peer::config::{Config, ConsensusMode, ExecutionLock, ProcessEnvironment, TrustedPeers, load};
+use cluster_peer::logging;
+use cluster_types::{Multiaddr, PeerId, Protocol, VERSION};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Arguments, DaemonArguments};
+use crate::signals::Signals;
+
+/// Runs the command.
+pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Result<()> {
+    start_logging(arguments)?;
+    let folder = arguments.folder()?;
+    if !folder.config_file().exists() {
+        bail!("loading the configuration: {} does not exist: run `ipfs-cluster-service init` first", folder.config_file().display());
+    }
+    let lock = ExecutionLock::acquire(&folder).context("starting the peer")?;
+    let mut loaded = load(&folder, &ProcessEnvironment).context("loading the configuration")?;
+    for remark in &loaded.remarks {
+        tracing::warn!(remark, "configuration");
+    }
+    apply_flags(&mut loaded.config, daemon);
+    tracing::info!(version = VERSION, folder = %folder.path().display(), "starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let signals = Signals::listen().context("listening for signals")?;
+        let peer = run_peer(loaded.config, daemon.bootstrap.clone(), stop.clone());
+        tokio::select! {
+            outcome = peer => outcome,
+            never = signals.watch(stop) => match never {},
+        }
+    });
+    drop(runtime);
+    drop(lock);
+    outcome.context("running the peer")
+}
+
+/// INTEGRATION POINT: the composition root takes over here.
+///
+/// Builds and starts the peer, returns when it has stopped: after `stop` is cancelled and everything is in order, or
+/// with the error that ended it.
+#[expect(clippy::unused_async, reason = "the composition root is asynchronous")]
+async fn run_peer(_config: Config, _bootstrap: Vec<Multiaddr>, _stop: CancellationToken) -> anyhow::Result<()> {
+    bail!("not wired yet")
+}
+
+/// Starts logging as the global flags ask.
+pub(crate) fn start_logging(arguments: &Arguments) -> anyhow::Result<()> {
+    let levels = if arguments.debug {
+        logging::debug_levels()
+    } else {
+        logging::parse_levels(&arguments.loglevel).context("parsing --loglevel")?
+    };
+    logging::start(levels).context("starting the log")
+}
+
+/// What flags ask for beyond the configuration.
+fn apply_flags(config: &mut Config, daemon: &DaemonArguments) {
+    config.cluster.leave_on_shutdown |= daemon.leave;
+    config.telemetry.enabled |= daemon.stats;
+    config.telemetry.tracing_enabled |= daemon.tracing;
+    if daemon.no_trust {
+        return;
+    }
+    if let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted) } = &mut config.consensus.mode {
+        for peer in daemon.bootstrap.iter().filter_map(peer_of) {
+            if !trusted.contains(&peer) {
+                trusted.push(peer);
+            }
+        }
+    }
+}
+
+/// The peer that an address leads to, if it says so.
+fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last()? {
+        Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    }
+}

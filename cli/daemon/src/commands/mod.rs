@@ -1,0 +1,6 @@
+//! One file per command.
+
+pub(crate) mod cat;
+pub(crate) mod daemon;
+pub(crate) mod demo;
+pub(crate) mod init;

@@ -1,0 +1,37 @@
+//! The configuration: `service.json`, the environment, and the files beside it.
+//!
+//! Two stages. The first is a `Document`: the file as JSON, the environment's overrides, and one table that names
+//! every key with its kind, its default and what its absence means. The second is [`Config`]: checked types, made by
+//! one function. A `service.json` of ipfs-cluster v1.1.6 loads unchanged; a key that nobody knows is named in one
+//! warning; a value that cannot be used stops the start with its key, its value and where it was written.
+//!
+//! **Invariant:** nothing else in the project reads the configuration file or a `CLUSTER_*` variable.
+//! **Invariant:** secrets never reach an error text or a Debug output.
+
+mod document;
+mod environment;
+mod error;
+mod folder;
+mod identity;
+mod load;
+mod sections;
+mod table;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod value;
+mod write;
+
+pub use environment::{Environment, ProcessEnvironment};
+pub use error::ConfigError;
+pub use folder::{ConfigFolder, ExecutionLock, random_free_port};
+pub use identity::{ensure_identity, load_identity};
+pub use load::{Loaded, load};
+pub use sections::{
+    AllocatorConfig, BasicAuth, ClusterConfig, Config, ConnectionLimits, ConsensusConfig, ConsensusMode,
+    ConsensusTimings, CorsConfig, DiskInformerConfig, DiskMetric, EmbeddedNodeConfig, HttpApiConfig, HttpTimeouts,
+    IdentitySource, InformersConfig, IpfsConfig, KuboConfig, MonitorConfig, ProxyConfig, PubsubConfig,
+    QueueInformerConfig, ResourceLimits, TagsInformerConfig, TelemetryConfig, TrackerConfig, TrustedPeers, hostname,
+};
+pub use value::{ByteSize, ByteSizeError, ClusterSecret, Secret, SecretError};
+pub use write::{ConsensusName, DatastoreName, NewConfig, NodeKind};

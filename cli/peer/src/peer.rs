@@ -1,0 +1,288 @@
+//! One running peer: built from the inside out, stopped from the outside in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_api::ApiServer;
+use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
+use cluster_core::consensus::Consensus;
+use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
+use cluster_core::monitor::Monitor;
+use cluster_core::ports::{Clock, Gossip, IpfsNode, StateStore, SystemClock, TrackerStore, Transport};
+use cluster_core::rpc::CallServer;
+use cluster_core::task::TaskGroup;
+use cluster_core::tracker::{Tracker, local_effect};
+use cluster_net::Network;
+use cluster_store::{BlockStore, Store, StoreOptions};
+use cluster_types::{BoxError, Multiaddr, PeerId, Role};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::record::NodeIdFile;
+use crate::wire;
+
+/// How long stopping may take in all before what is late is named and left behind.
+const GRACE: Duration = Duration::from_secs(20);
+/// Pause between two looks whether the IPFS node answers.
+const NODE_PAUSE: Duration = Duration::from_secs(1);
+/// Every so many failed looks a warning is logged.
+const NODE_WARNING: u32 = 10;
+
+/// A peer could not be started, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// A part could not be started.
+    #[error("cannot start {part}")]
+    Start {
+        /// Which part.
+        part: &'static str,
+        /// Why not.
+        #[source]
+        cause: BoxError,
+    },
+    /// A part ended that the peer cannot live without.
+    #[error("{part} has ended; the log says why")]
+    Ended {
+        /// Which part.
+        part: &'static str,
+    },
+}
+
+/// A running peer.
+pub struct Peer {
+    config: Config,
+    store: Store,
+    blocks: Option<Arc<BlockStore>>,
+    network: Arc<Network>,
+    ipfs: Arc<dyn IpfsNode>,
+    consensus: Arc<LogConsensus>,
+    api: Option<ApiServer>,
+    /// Services on top: tracker, monitor, reconcilers, adds.
+    services: TaskGroup,
+    /// The parts of consensus.
+    ordering: TaskGroup,
+    /// The embedded node.
+    node: TaskGroup,
+    /// The swarm.
+    swarm: TaskGroup,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("folder", &self.config.folder).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// Starts a peer: store, swarm, node, monitor, consensus, tracker, services, APIs.
+    pub async fn start(config: Config, bootstrap: &[Multiaddr]) -> Result<Self, PeerError> {
+        raise_file_limit();
+        let [services, ordering, node, swarm] = std::array::from_fn(|_| TaskGroup::new());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
+        let state: Arc<dyn StateStore> = store.state();
+        let tracker_store: Arc<dyn TrackerStore> = store.state();
+        let network = wire::network(&config).map_err(start("the swarm"))?;
+        let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
+        let transport: Arc<dyn Transport> = Arc::clone(&network) as _;
+        let server = Arc::new(CallServer::default());
+        transport.serve(Arc::clone(&server) as _);
+        let (ipfs, blocks) = wire::ipfs_node(&config, &node).await.map_err(start("the IPFS node"))?;
+        let monitor = Monitor::start(
+            wire::monitor(&config),
+            Arc::clone(&network) as Arc<dyn Gossip>,
+            Arc::clone(&clock),
+            transport.local_peer(),
+            config.cluster.peer_name.clone(),
+            wire::informers(&config.informers, &ipfs, &tracker_store),
+            Arc::clone(&ipfs),
+            &services,
+        );
+        let allocator = Arc::new(MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone()));
+        let members = dial(transport.as_ref(), bootstrap, &config).await.map_err(start("joining"))?;
+        let consensus = LogConsensus::start(
+            LogParts {
+                log: store.raft_log(),
+                state: Arc::clone(&state),
+                effect_at: effect(transport.local_peer(), &config, Arc::clone(&clock)),
+                record: Arc::new(NodeIdFile::new(config.folder.clone(), &config.state_folder)),
+                transport: Arc::clone(&transport),
+                server: Arc::clone(&server),
+                allocator: Arc::clone(&allocator) as _,
+                clock: Arc::clone(&clock),
+                bootstrap: members,
+                settings: wire::consensus(&config),
+            },
+            &ordering,
+        )
+        .await
+        .map_err(start("consensus"))?;
+        monitor.follow_members(consensus.position(), &services);
+        let tracker = Tracker::start(
+            wire::tracker(&config),
+            transport.local_peer(),
+            Arc::clone(&state),
+            Arc::clone(&tracker_store),
+            Arc::clone(&ipfs),
+            Arc::clone(&clock),
+            consensus.applied(),
+            rand::random(),
+            &services,
+        );
+        let repair = repin::RepinConfig {
+            enabled: config.cluster.repinning,
+            grace: config.cluster.repinning_grace_period,
+            ..repin::RepinConfig::default()
+        };
+        let agreement: Arc<dyn Consensus> = Arc::clone(&consensus) as _;
+        repin::start(repair, Arc::clone(&state), Arc::clone(&agreement), monitor.suspects(), &services);
+        let interval = config.cluster.state_sync_interval;
+        expiry::start(interval, Arc::clone(&state), agreement, Arc::clone(&clock), &services);
+        let cluster = Arc::new(Cluster::new(ClusterParts {
+            settings: ClusterSettings {
+                peer_name: config.cluster.peer_name.clone(),
+                default_replication: config.cluster.replication,
+            },
+            consensus: Arc::clone(&consensus),
+            state,
+            tracker_store,
+            tracker,
+            monitor,
+            allocator,
+            ipfs: Arc::clone(&ipfs),
+            transport,
+            clock,
+            tasks: services.clone(),
+        }));
+        server.serve_calls(Arc::clone(&cluster) as _);
+        let api = match &config.rest_api {
+            Some(rest) => {
+                let started = ApiServer::start(wire::rest(rest), cluster, &services).await;
+                Some(started.map_err(start("the REST API"))?)
+            }
+            None => None,
+        };
+        Ok(Self { config, store, blocks, network, ipfs, consensus, api, services, ordering, node, swarm })
+    }
+
+    /// Returns when this peer can serve: it knows a leader and its IPFS node answers.
+    pub async fn ready(&self) {
+        let mut position = self.consensus.position();
+        // An error means that consensus has ended, which `ended` reports.
+        drop(position.wait_for(|position| position.leader.is_some()).await);
+        let mut failures = 0;
+        while let Err(error) = self.ipfs.id().await {
+            failures += 1;
+            if failures % NODE_WARNING == 0 {
+                tracing::warn!(%error, "the IPFS node does not answer yet");
+            }
+            tokio::time::sleep(NODE_PAUSE).await;
+        }
+    }
+
+    /// Returns when the peer has reason to stop by itself: a vital part ended, or it was removed from the cluster.
+    pub async fn ended(&self) -> Result<(), PeerError> {
+        let mut position = self.consensus.position();
+        let [services, ordering, node, swarm] =
+            [&self.services, &self.ordering, &self.node, &self.swarm].map(TaskGroup::stop_token);
+        tokio::select! {
+            removed = position.wait_for(|position| position.removed) => {
+                if removed.is_ok() {
+                    tracing::warn!("this peer was removed from the cluster and stops");
+                    return Ok(());
+                }
+            }
+            () = services.cancelled() => {}
+            () = ordering.cancelled() => {}
+            () = node.cancelled() => {}
+            () = swarm.cancelled() => {}
+        }
+        let groups = [&self.services, &self.ordering, &self.node, &self.swarm];
+        Err(PeerError::Ended { part: groups.iter().find_map(|group| group.failed()).unwrap_or("consensus") })
+    }
+
+    /// Where the REST API listens.
+    pub fn api_addresses(&self) -> Vec<Multiaddr> {
+        self.api.as_ref().map(|api| api.local_addresses().to_vec()).unwrap_or_default()
+    }
+
+    /// Stops: APIs, running requests, services, consensus (leadership is handed over first), node, swarm, store.
+    pub async fn stop(self) {
+        let mut late = Vec::new();
+        if let Some(api) = self.api
+            && !api.stop(GRACE / 4).await
+        {
+            late.push("REST requests");
+        }
+        if self.config.cluster.leave_on_shutdown {
+            let own = self.network.local_peer();
+            if let Err(error) = self.consensus.remove_peer(own).await {
+                tracing::warn!(%error, "this peer could not leave the cluster");
+            }
+        }
+        late.extend(self.services.shut_down(GRACE / 4).await);
+        if self.consensus.position().borrow().role == Role::Leader {
+            self.consensus.hand_over().await;
+        }
+        self.consensus.stop().await;
+        late.extend(self.ordering.shut_down(GRACE / 8).await);
+        late.extend(self.node.shut_down(GRACE / 8).await);
+        self.network.stop().await;
+        late.extend(self.swarm.shut_down(GRACE / 8).await);
+        if let Some(blocks) = self.blocks
+            && let Err(error) = blocks.close().await
+        {
+            tracing::warn!(%error, "the block store did not close cleanly");
+        }
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "the store did not close cleanly");
+        }
+        if !late.is_empty() {
+            tracing::warn!(?late, "these did not stop in time");
+        }
+    }
+}
+
+fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> PeerError {
+    move |cause| PeerError::Start { part, cause: cause.into() }
+}
+
+/// What a changed pin means on this peer.
+fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
+    let rule = wire::priority(&config.tracker);
+    Arc::new(move |generation| {
+        let clock = Arc::clone(&clock);
+        Arc::new(move |before, after, tracked| {
+            local_effect(&peer, before, after, tracked, generation, clock.now(), rule)
+        })
+    })
+}
+
+/// Finds out who answers at the addresses to join.
+async fn dial(transport: &dyn Transport, bootstrap: &[Multiaddr], config: &Config) -> Result<Vec<PeerId>, BoxError> {
+    let mut members = Vec::new();
+    let mut last = None;
+    for address in bootstrap {
+        match transport.dial(address.clone(), config.cluster.dial_timeout * 4).await {
+            Ok(peer) => members.push(peer),
+            Err(error) => {
+                tracing::warn!(%address, error = %cluster_types::ErrorChain(&error), "a bootstrap address does not answer");
+                last = Some(error);
+            }
+        }
+    }
+    match last {
+        Some(error) if members.is_empty() => Err(error.into()),
+        _ => Ok(members),
+    }
+}
+
+/// RocksDB and the swarm together need more open files than many systems allow by default.
+fn raise_file_limit() {
+    const WANTED: u64 = 65_536;
+    if let Err(error) = rlimit::increase_nofile_limit(WANTED) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}

@@ -1,0 +1,97 @@
+//! A block store in memory that counts what is put.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cluster_core::ports::{Block, BlockError, Blockstore, Root};
+use cluster_types::Cid;
+use parking_lot::Mutex;
+
+#[derive(Default)]
+pub(super) struct MemBlocks {
+    blocks: Mutex<BTreeMap<Vec<u8>, Bytes>>,
+    roots: Mutex<BTreeMap<Vec<u8>, Root>>,
+    puts: AtomicU64,
+}
+
+impl MemBlocks {
+    /// Blocks that were put and new, since the start.
+    pub(super) fn puts(&self) -> u64 {
+        self.puts.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.blocks.lock().len()
+    }
+
+    pub(super) fn holds(&self, cid: &Cid) -> bool {
+        self.blocks.lock().contains_key(&cid.hash_bytes())
+    }
+}
+
+fn after<T>(key: Option<T>) -> (Bound<T>, Bound<T>) {
+    (key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+#[async_trait]
+impl Blockstore for MemBlocks {
+    async fn get(&self, multihash: &[u8]) -> Result<Option<Bytes>, BlockError> {
+        Ok(self.blocks.lock().get(multihash).cloned())
+    }
+
+    async fn size(&self, multihash: &[u8]) -> Result<Option<u64>, BlockError> {
+        Ok(self.blocks.lock().get(multihash).map(|data| data.len() as u64))
+    }
+
+    async fn put(&self, blocks: Vec<Block>) -> Result<(), BlockError> {
+        for block in blocks {
+            if self.blocks.lock().insert(block.cid.hash_bytes(), block.data).is_none() {
+                self.puts.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, multihashes: Vec<Vec<u8>>) -> Result<(), BlockError> {
+        // Others get their turn between the decision to delete and the deletion, as on a disk.
+        tokio::task::yield_now().await;
+        for multihash in multihashes {
+            self.blocks.lock().remove(&multihash);
+        }
+        Ok(())
+    }
+
+    async fn list(&self, from: Option<Vec<u8>>, limit: usize) -> Result<Vec<Vec<u8>>, BlockError> {
+        tokio::task::yield_now().await;
+        Ok(self.blocks.lock().range(after(from)).take(limit).map(|(multihash, _)| multihash.clone()).collect())
+    }
+
+    async fn used(&self) -> Result<u64, BlockError> {
+        Ok(self.blocks.lock().values().map(|data| data.len() as u64).sum())
+    }
+
+    async fn flush(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    async fn put_root(&self, root: Root) -> Result<(), BlockError> {
+        self.roots.lock().insert(root.cid.to_bytes(), root);
+        Ok(())
+    }
+
+    async fn delete_root(&self, cid: &Cid) -> Result<bool, BlockError> {
+        Ok(self.roots.lock().remove(&cid.to_bytes()).is_some())
+    }
+
+    async fn root(&self, cid: &Cid) -> Result<Option<Root>, BlockError> {
+        Ok(self.roots.lock().get(&cid.to_bytes()).copied())
+    }
+
+    async fn roots(&self, from: Option<Cid>, limit: usize) -> Result<Vec<Root>, BlockError> {
+        let from = from.map(|cid| cid.to_bytes());
+        Ok(self.roots.lock().range(after(from)).take(limit).map(|(_, root)| *root).collect())
+    }
+}
