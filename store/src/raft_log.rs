@@ -384,3 +384,25 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> R
         _ => Err(codec::damaged(what, "unknown version")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster_core::consensus::operation::{self, Operation, Proposed};
+    use cluster_types::Timestamp;
+    use openraft::EntryPayload;
+
+    use super::*;
+
+    #[test]
+    fn entries_and_votes_are_as_their_golden_files() {
+        let operations = vec![Proposed { id: [7; 16], operation: Operation::Reserve }];
+        let payload = EntryPayload::Normal(operation::Entry { time: Timestamp::from_unix_seconds(1), operations });
+        let entry: Entry = openraft::Entry { log_id: LogId::new(3.into(), 9), payload };
+        let vote = Vote::new_committed(3, 9);
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(encode(&entry).unwrap()), include_str!("../tests/golden/entry-v1.hex").trim());
+        assert_eq!(hex(encode(&vote).unwrap()), include_str!("../tests/golden/vote-v1.hex").trim());
+        assert_eq!(decode::<Entry>("entry", &encode(&entry).unwrap()).unwrap(), entry);
+        assert!(decode::<Entry>("entry", &[2]).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! The suites of the ports and openraft's own, over RocksDB in a temporary folder.
+
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+use std::sync::Arc;
+
+use cluster_core::consensus::log::{StateMachine, TypeConfig};
+use cluster_core::ports::NodeIdRecord;
+use cluster_core::testing::suite;
+use cluster_store::{BlockStore, RaftLog, RocksState, Store, StoreOptions};
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+async fn state() -> (Arc<RocksState>, (TempDir, Store)) {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+    (store.state(), (folder, store))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_keeps_its_contract() {
+    suite::state::run(state).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_keeps_its_contract_on_one_thread() {
+    suite::state::run(state).await;
+}
+
+#[tokio::test]
+async fn the_tracker_keeps_its_contract() {
+    suite::tracker_store::run(state).await;
+}
+
+#[tokio::test]
+async fn the_block_store_keeps_its_contract() {
+    suite::blockstore::run(|| async {
+        let folder = TempDir::new().unwrap();
+        (BlockStore::open(folder.path()).unwrap(), folder)
+    })
+    .await;
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, RaftLog, StateMachine, (TempDir, Store)> for Builder {
+    async fn build(&self) -> Result<((TempDir, Store), RaftLog, StateMachine), StorageError<TypeConfig>> {
+        let (state, kept) = state().await;
+        let nothing = Arc::new(|_index| -> cluster_core::ports::LocalEffect { Arc::new(|_, _, _| None) });
+        let machine = StateMachine::open(state, nothing, watch::Sender::new(0)).await.unwrap();
+        let log = kept.1.raft_log();
+        Ok((kept, log, machine))
+    }
+}
+
+#[tokio::test]
+async fn the_log_and_the_state_machine_pass_the_suite_of_openraft() {
+    Suite::test_all(Builder).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_raft_id_is_kept() {
+    let (_state, (folder, store)) = state().await;
+    let log = store.raft_log();
+    assert_eq!(log.load().await.unwrap(), None);
+    log.save(u64::MAX).await.unwrap();
+    store.close().await.unwrap();
+    assert!(log.load().await.is_err(), "closed is closed");
+    let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+    assert_eq!(store.raft_log().load().await.unwrap(), Some(u64::MAX));
+}

@@ -1,0 +1,236 @@
+//! A process killed between any two writes leaves a store whose parts agree; a folder is used by one process at a
+//! time; a cut-off install is finished; a damaged database says so.
+
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+#![expect(clippy::print_stdout, reason = "the child process tells its parent how far it is")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cluster_core::ports::{
+    Changes, LocalEffect, RequestKey, Scan, Settled, StateStore, StateView, TrackerCounts, TrackerStore,
+};
+use cluster_core::testing::suite::pinset::{
+    self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track,
+};
+use cluster_store::{RocksState, Store, StoreError, StoreOptions};
+use cluster_types::{StatusFilter, Timestamp, TrackerStatus};
+use tempfile::TempDir;
+
+/// Tells the child where to write.
+const FOLDER: &str = "CLUSTER_STORE_CRASH_FOLDER";
+/// Updates the parent lets the child make before it kills it.
+const UPDATES: [usize; 3] = [1, 40, 150];
+
+fn open(folder: &Path) -> Store {
+    Store::open(folder, StoreOptions::default()).unwrap()
+}
+
+/// One step of the child: pins come, move and go; records and outcomes with them; the position moves.
+fn step(number: u64) -> impl Fn(&dyn StateView) -> Result<Changes, cluster_core::ports::StateError> {
+    move |view| {
+        let low = u8::try_from(number % 7).unwrap_or(0);
+        let mut pins = vec![(cid(number), Some(pin_on(number, &[low, low + 1])))];
+        if number >= 5 {
+            pins.push((cid(number - 5), Some(pin_on(number - 5, &[low + 2]))));
+        }
+        if number >= 9 && number.is_multiple_of(3) {
+            pins.push((cid(number - 9), None));
+        }
+        let due = Some(i64::try_from(number).unwrap_or(0));
+        let tracker = pins.iter().map(|(cid, pin)| {
+            let status = if pin.is_some() { TrackerStatus::PinQueued } else { TrackerStatus::UnpinQueued };
+            (*cid, Some(record(number, status, due)))
+        });
+        let tracker = tracker.collect();
+        let outcomes = vec![(RequestKey { minute: number, id: [1; 16] }, Bytes::from_static(b"done"))];
+        let applied = Some(Bytes::from(number.to_be_bytes().to_vec()));
+        let forget_before_minute = number.checked_sub(20);
+        Ok(Changes { tracker, outcomes, applied, forget_before_minute, ..changes(view, pins)? })
+    }
+}
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+async fn child_that_writes_until_it_is_killed() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let store = open(Path::new(&folder));
+    let state = store.state();
+    for number in 0.. {
+        state.update(Box::new(step(number))).await.unwrap();
+        let settled = record(number, TrackerStatus::Pinned, None);
+        let job = Settled { cid: cid(number), generation: number, record: Some(settled) };
+        assert_eq!(state.settle(vec![job]).await.unwrap(), [true]);
+        if number % 50 == 17 {
+            state.make_snapshot().await.unwrap();
+        }
+        println!("\ndone {number}");
+    }
+}
+
+fn kill_a_child_after(updates: usize, folder: &Path) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
+        .env(FOLDER, folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let done = lines.map_while(Result::ok).filter(|line| line.starts_with("done ")).take(updates).count();
+    assert_eq!(done, updates, "the child came that far");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Panics unless indexes and counts of the tracker are those of its records.
+async fn assert_tracker_sound(state: &RocksState) {
+    let records: Vec<_> =
+        rows(state, Scan::All { after: None }).await.into_iter().filter_map(|row| Some((row.cid, row.tracked?))).collect();
+    let mut counts = TrackerCounts::default();
+    for (_cid, record) in &records {
+        counts.add(record.status);
+    }
+    assert_eq!(state.counts(), counts);
+    for status in [TrackerStatus::PinQueued, TrackerStatus::Pinned, TrackerStatus::UnpinQueued] {
+        let listed = state.by_status(StatusFilter::of(&[status]), None, usize::MAX).await.unwrap();
+        assert_eq!(listed.len(), records.iter().filter(|(_cid, record)| record.status == status).count());
+    }
+    let due = state.due(Timestamp::from_unix_seconds(i64::from(i32::MAX)), usize::MAX).await.unwrap();
+    assert_eq!(due.len(), records.iter().filter(|(_cid, record)| record.due.is_some()).count());
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_a_store_whose_parts_agree() {
+    for updates in UPDATES {
+        let folder = TempDir::new().unwrap();
+        kill_a_child_after(updates, folder.path());
+        let store = open(folder.path());
+        let state = store.state();
+        let applied = state.applied().await.unwrap().unwrap();
+        let applied = u64::from_be_bytes(applied.as_ref().try_into().unwrap());
+        assert!(applied + 1 >= u64::try_from(updates).unwrap(), "a kill loses nothing that was written");
+        assert_sound(state.as_ref(), &[0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
+        assert_tracker_sound(&state).await;
+        let check = move |view: &dyn StateView| {
+            let key = |minute| RequestKey { minute, id: [1; 16] };
+            assert!(view.pin(&cid(applied))?.is_some());
+            assert!(view.outcome(&key(applied))?.is_some() && view.outcome(&key(applied + 1))?.is_none());
+            assert!(applied < 21 || view.outcome(&key(applied - 21))?.is_none());
+            Ok(())
+        };
+        state.read(Box::new(check)).await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+fn nothing() -> LocalEffect {
+    Arc::new(|_, _, _| None)
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_which_folder_is_taken() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is taken") };
+    assert!(matches!(error, StoreError::Locked { .. }));
+    assert!(error.to_string().contains(&folder.path().display().to_string()), "{error}");
+    store.close().await.unwrap();
+    drop(open(folder.path()));
+    drop(open(folder.path()));
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_not_opened_and_says_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..100).map(pin).collect(), "some").await;
+    store.close().await.unwrap();
+    drop(store);
+    let database = folder.path().join("state");
+    for entry in std::fs::read_dir(&database).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("MANIFEST") {
+            std::fs::write(&path, b"this is not a manifest").unwrap();
+        }
+    }
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is damaged") };
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert!(error.to_string().contains("move this folder out of the way"), "{error}");
+}
+
+#[tokio::test]
+async fn a_frozen_state_outlives_the_process_and_older_ones_are_cleared_away() {
+    let folder = TempDir::new().unwrap();
+    {
+        let store = open(folder.path());
+        let state = store.state();
+        put(state.as_ref(), (0..10).map(pin).collect(), "first").await;
+        let first = state.make_snapshot().await.unwrap();
+        put(state.as_ref(), (10..20).map(pin).collect(), "second").await;
+        state.make_snapshot().await.unwrap();
+        drop(state.receive_snapshot().await.unwrap());
+        drop(first);
+        store.close().await.unwrap();
+    }
+    let store = open(folder.path());
+    let current = store.state().current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.applied(), Bytes::from_static(b"second"));
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("snapshots")).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// An install is stopped by cutting its journal short, which fails the last step after the marker is set.
+#[tokio::test]
+async fn an_install_that_was_cut_off_is_finished_at_the_next_start() {
+    let (from_folder, to_folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (open(from_folder.path()), open(to_folder.path()));
+    put(from.state().as_ref(), (0..2_000).map(|number| pin_on(number, &[1])).collect(), "sender").await;
+    put(to.state().as_ref(), (1_000..3_000).map(|number| pin_on(number, &[2])).collect(), "receiver").await;
+    let tracked = record(1, TrackerStatus::Pinned, None);
+    track(to.state().as_ref(), (1_000..1_100).map(|number| (cid(number), Some(tracked.clone()))).collect()).await;
+    let snapshot = from.state().make_snapshot().await.unwrap();
+    // The effect is asked while the journal is written; it makes the file of the snapshot unreadable for later.
+    let snapshots = to_folder.path().join("snapshots");
+    let hide = |from: &str, to: &str| {
+        for entry in std::fs::read_dir(&snapshots).unwrap() {
+            let place = entry.unwrap().path();
+            if place.join(from).exists() {
+                std::fs::rename(place.join(from), place.join(to)).unwrap();
+            }
+        }
+    };
+    let hide_stream = hide;
+    let effect: LocalEffect = {
+        let snapshots = snapshots.clone();
+        Arc::new(move |_before, after, _tracked| {
+            for entry in std::fs::read_dir(&snapshots).unwrap() {
+                let place = entry.unwrap().path();
+                if place.join("stream").exists() {
+                    std::fs::rename(place.join("stream"), place.join("hidden")).unwrap();
+                }
+            }
+            Some(after.map(|_pin| record(9, TrackerStatus::PinQueued, Some(9))))
+        })
+    };
+    let state = to.state();
+    assert!(state.install_snapshot(Arc::clone(&snapshot), effect).await.is_err(), "it was cut off");
+    assert!(state.pin(cid(1)).await.is_err(), "the state in between is not served");
+    drop((state, to));
+
+    hide_stream("hidden", "stream");
+    let to = open(to_folder.path());
+    let state = to.state();
+    assert_eq!(state.applied().await.unwrap(), Some(Bytes::from_static(b"sender")));
+    assert_eq!(state.shards().await.unwrap(), from.state().shards().await.unwrap());
+    assert_sound(state.as_ref(), &[1, 2]).await;
+    assert_tracker_sound(&state).await;
+    assert_eq!(state.counts(), TrackerCounts { queued: 2_000, failed: 0, pinned: 0 });
+    assert_eq!(state.current_snapshot().await.unwrap().unwrap().applied(), snapshot.applied());
+    drop((state, to));
+    let to = open(to_folder.path());
+    assert_eq!(pinset::cids(to.state().as_ref(), Scan::All { after: None }).await.len(), 2_000);
+    to.state().install_snapshot(snapshot, nothing()).await.unwrap();
+}
