@@ -9,7 +9,7 @@ use cluster_types::{ErrorClass, PeerId, Pin, PinOptions, Role, WireError};
 use super::*;
 use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Receipt, Request};
-use crate::ports::{Purpose, StateStore, SystemClock, Transport};
+use crate::ports::{StateStore, SystemClock, Transport};
 use crate::rpc::{Call, CallServer, PeerService, Reply};
 use crate::task::TaskGroup;
 use crate::testing::{MemLog, MemNet, MemPeer, MemRecord, MemState};
