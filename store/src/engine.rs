@@ -181,12 +181,7 @@ pub(crate) struct Moment<'a> {
     snapshot: SnapshotWithThreadMode<'a, DB>,
 }
 
-impl<'a> Moment<'a> {
-    /// The database.
-    pub(crate) fn engine(&self) -> &'a Engine {
-        self.engine
-    }
-
+impl Moment<'_> {
     /// One value.
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         self.snapshot.get_cf(&self.engine.handle(family), key).failed_to("read a record")

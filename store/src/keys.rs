@@ -90,6 +90,7 @@ impl Family {
 
 /// One kind of key.
 #[derive(Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the registry is for readers and for its test"))]
 pub(crate) struct KeyKind {
     /// Where it lives.
     pub(crate) family: Family,
@@ -121,6 +122,7 @@ pub(crate) const NODE_ID: &[u8] = b"node_id";
 const PEER_BY_NUMBER: &[u8] = b"n";
 
 /// The registry.
+#[cfg_attr(not(test), expect(dead_code, reason = "the registry is for readers and for its test"))]
 pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::RaftLog, prefix: b"", layout: "index u64 -> entry" },
     KeyKind { family: Family::RaftMeta, prefix: VOTE, layout: "-> vote" },

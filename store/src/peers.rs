@@ -34,7 +34,7 @@ impl Names {
 
 impl Dictionary {
     /// Reads the dictionary; it has as many entries as the cluster ever had peers.
-    pub(crate) fn load(X) -> Result<Self, StateError> {
+    pub(crate) fn load(moment: &Moment<'_>) -> Result<Self, StateError> {
         let mut names = Names::default();
         let mut rows = moment.rows(Family::Peers, &[], None);
         while let Some((key, value)) = rows.next()? {

@@ -90,12 +90,19 @@ where
             // A reader that went away does not need to know.
             let _gone = outlet.runtime.block_on(outlet.sender.send(last));
         });
+        let mut running = Some(running);
         loop {
             match messages.recv().await {
                 Some(Message::Item(item)) => yield item,
                 Some(Message::End) => break,
                 Some(Message::Failed(error)) => Err(error)?,
-                None => Err(broken_off(running.await.err()))?,
+                None => {
+                    let end = match running.take() {
+                        Some(running) => running.await.err(),
+                        None => None,
+                    };
+                    Err(broken_off(end))?;
+                }
             }
         }
     })

@@ -27,7 +27,7 @@ pub(crate) fn settled(database: &Database, settled: Vec<Settled>) -> Result<Vec<
     let mut batch = Batch::new(database);
     let mut counted = Vec::with_capacity(settled.len());
     for job in settled {
-        let counts = batch.tracked(&job.cid)?.is_some_and(|record| record.generation == job.generation);
+        let counts = batch.tracked(&job.cid)?.as_ref().is_some_and(|record| record.generation == job.generation);
         if counts {
             batch.tracker(job.cid, job.record)?;
         }

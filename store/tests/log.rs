@@ -9,10 +9,10 @@ use cluster_types::Timestamp;
 use futures::StreamExt;
 use openraft::alias::EntryOf;
 use openraft::storage::{IOFlushed, LeaderBoundedStreamError, RaftLogReader, RaftLogStorage};
-use openraft::vote::{RaftLeaderId, RaftVote};
+use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::OneshotReceiverOf;
 use openraft::{EntryPayload, Vote as AnyVote};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 
 /// Some 1 KiB an entry.
 const OPERATIONS: usize = 50;
@@ -33,10 +33,10 @@ fn open(folder: &TempDir) -> (Store, RaftLog) {
     (store, log)
 }
 
-type Flushed = oneshot::Receiver<Result<(), std::io::Error>>;
+type Flushed = OneshotReceiverOf<TypeConfig, Result<(), std::io::Error>>;
 
 async fn append(log: &mut RaftLog, entries: Vec<EntryOf<TypeConfig>>) -> Flushed {
-    let (sender, flushed) = oneshot::channel();
+    let (sender, flushed) = TypeConfig::oneshot();
     log.append(entries, IOFlushed::signal(sender)).await.unwrap();
     flushed
 }
@@ -142,7 +142,7 @@ async fn a_closed_log_refuses_and_answers_everybody() {
     let waiting = append(&mut log, vec![entry(1, 1)]).await;
     store.close().await.unwrap();
     waiting.await.unwrap().unwrap();
-    let (sender, _flushed) = oneshot::channel();
+    let (sender, _flushed) = TypeConfig::oneshot();
     assert!(log.append(vec![entry(1, 2)], IOFlushed::signal(sender)).await.is_err());
     assert!(log.save_vote(&AnyVote::new(4, 2)).await.is_err());
 }

@@ -175,7 +175,7 @@ pub struct Row {
 
 /// A frozen state that can be sent to another peer, more than once.
 pub trait SnapshotHandle: fmt::Debug + Send + Sync + 'static {
-    /// The applied position it shows.
+    /// The applied position it shows; empty when nothing was applied yet.
     fn applied(&self) -> Bytes;
     /// The content in chunks of at most 1 MiB; the last chunk carries an end mark, so that a cut is noticed.
     fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>>;
