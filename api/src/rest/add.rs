@@ -56,10 +56,18 @@ struct Progress {
 impl Rest {
     /// `POST /add`.
     pub(super) async fn add(&self, query: &Query, request: Request<Incoming>) -> Reply {
-        let params = options::add_params(query, self.clock.now())?;
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let boundary = multipart::boundary(content_type.unwrap_or_default()).map_err(|error| bad(&error))?;
-        let permit = self.write_permit()?;
+        let checked = options::add_params(query, self.clock.now()).and_then(|params| {
+            let boundary = multipart::boundary(content_type.unwrap_or_default()).map_err(|error| bad(&error))?;
+            Ok((params, boundary, self.write_permit()?))
+        });
+        let (params, boundary, permit) = match checked {
+            Ok(checked) => checked,
+            Err(failure) => {
+                drain(request.into_body()).await;
+                return Err(failure);
+            }
+        };
         let streamed = params.stream_channels;
 
         let (events, received) = mpsc::channel(ADD_QUEUE + 1);
@@ -235,6 +243,12 @@ fn patient(mut body: Incoming, patience: Duration) -> impl Stream<Item = Result<
             }
         }
     }
+}
+
+/// Reads and drops a body: a client that is cut off while it sends may never see the answer.
+async fn drain(body: Incoming) {
+    let mut unread = Multipart::new(Box::pin(patient(body, DRAIN_TIME)), "");
+    let _ = tokio::time::timeout(DRAIN_TIME, unread.drain(MAX_DRAINED)).await;
 }
 
 /// The path of an entry as the import takes it: no empty parts, no `.`; `..` is refused.

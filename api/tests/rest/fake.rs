@@ -82,7 +82,8 @@ impl FakeCluster {
             if self.calls().iter().any(|call| call.starts_with(text)) {
                 return;
             }
-            called.await;
+            let waited = tokio::time::timeout(std::time::Duration::from_secs(20), called).await;
+            assert!(waited.is_ok(), "nobody called {text}: {:?}", self.calls());
         }
     }
 

@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 
 use crate::fake::Script;
-use crate::harness::{World, read_all, status};
+use crate::harness::{World, read_all, request, status};
 
 const HEAD: &str = "POST /add HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
     Content-Type: multipart/form-data; boundary=B\r\n\r\n";
@@ -78,4 +78,13 @@ async fn an_answer_arrives_although_the_upload_goes_on() {
     socket.write_all(&chunk(PART.as_bytes())).await.unwrap();
     let answer = read_all(&mut socket).await;
     assert_eq!(status(&answer), 503, "{answer}");
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_read_far_enough_for_its_client_to_see_why() {
+    let world = World::new(Script::Works).await;
+    let body = vec![b'x'; 900 * 1024];
+    let answer = world.raw(&request("POST", "/add?format=zip", "", &body)).await;
+    assert_eq!(status(&answer), 400, "{answer}");
+    assert_eq!(world.cluster.calls(), Vec::<String>::new());
 }
