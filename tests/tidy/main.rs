@@ -20,26 +20,27 @@ const ALLOWED_EDGES: [(&str, &[&str]); 11] = [
     ("cluster-ipfs", &["cluster-types", "cluster-core"]),
     ("cluster-api", &["cluster-types", "cluster-core"]),
     ("cluster-client", &["cluster-types"]),
-    (
-        "cluster-peer",
-        &["cluster-types", "cluster-core", "cluster-store", "cluster-net", "cluster-ipfs", "cluster-api"],
-    ),
+    ("cluster-peer", &["cluster-types", "cluster-core", "cluster-store", "cluster-net", "cluster-ipfs", "cluster-api"]),
     ("cluster-daemon", &["cluster-types", "cluster-peer"]),
     ("cluster-ctl", &["cluster-types", "cluster-client"]),
     (
         "cluster-tests",
         &[
-            "cluster-types", "cluster-core", "cluster-store", "cluster-net", "cluster-ipfs", "cluster-api",
-            "cluster-client", "cluster-peer",
+            "cluster-types",
+            "cluster-core",
+            "cluster-store",
+            "cluster-net",
+            "cluster-ipfs",
+            "cluster-api",
+            "cluster-client",
+            "cluster-peer",
         ],
     ),
 ];
 
 /// Crates for programs; in a library they would hide what can go wrong.
-const ONLY_IN_BINARIES: [(&str, &[&str]); 2] = [
-    ("anyhow", &["cluster-daemon", "cluster-ctl", "cluster-tests"]),
-    ("clap", &["cluster-daemon", "cluster-ctl"]),
-];
+const ONLY_IN_BINARIES: [(&str, &[&str]); 2] =
+    [("anyhow", &["cluster-daemon", "cluster-ctl", "cluster-tests"]), ("clap", &["cluster-daemon", "cluster-ctl"])];
 
 /// A package of the workspace.
 struct Package {
@@ -51,7 +52,13 @@ struct Package {
 impl Package {
     /// The names in one of its dependency tables.
     fn dependencies(&self, table: &str) -> Vec<&str> {
-        self.manifest.get(table).and_then(toml::Value::as_table).into_iter().flatten().map(|(k, _)| k.as_str()).collect()
+        self.manifest
+            .get(table)
+            .and_then(toml::Value::as_table)
+            .into_iter()
+            .flatten()
+            .map(|(k, _)| k.as_str())
+            .collect()
     }
 }
 

@@ -49,7 +49,8 @@ impl Arguments {
             return Ok(ConfigFolder::new(path));
         }
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-        let home = home.ok_or_else(|| anyhow::anyhow!("finding the folder: HOME is not set, name a folder with --config"))?;
+        let home =
+            home.ok_or_else(|| anyhow::anyhow!("finding the folder: HOME is not set, name a folder with --config"))?;
         Ok(ConfigFolder::new(PathBuf::from(home).join(DEFAULT_FOLDER)))
     }
 }

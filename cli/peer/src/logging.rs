@@ -13,8 +13,15 @@ const LIBRARIES: LevelFilter = LevelFilter::WARN;
 
 /// Packages of this project, as they stand in log targets.
 const OWN_TARGETS: [&str; 9] = [
-    "cluster_types", "cluster_core", "cluster_store", "cluster_net", "cluster_ipfs", "cluster_api", "cluster_client",
-    "cluster_peer", "ipfs_cluster_service",
+    "cluster_types",
+    "cluster_core",
+    "cluster_store",
+    "cluster_net",
+    "cluster_ipfs",
+    "cluster_api",
+    "cluster_client",
+    "cluster_peer",
+    "ipfs_cluster_service",
 ];
 
 /// A component's name, and the targets it stands for; none where nothing of its kind exists here.

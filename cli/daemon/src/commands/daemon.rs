@@ -14,7 +14,10 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
     start_logging(arguments)?;
     let folder = arguments.folder()?;
     if !folder.config_file().exists() {
-        bail!("loading the configuration: {} does not exist: run `ipfs-cluster-service init` first", folder.config_file().display());
+        bail!(
+            "loading the configuration: {} does not exist: run `ipfs-cluster-service init` first",
+            folder.config_file().display()
+        );
     }
     let lock = ExecutionLock::acquire(&folder).context("starting the peer")?;
     let mut loaded = load(&folder, &ProcessEnvironment).context("loading the configuration")?;

@@ -5,9 +5,7 @@
 use std::io;
 
 use anyhow::{Context, bail};
-use cluster_peer::config::{
-    ConfigFolder, ExecutionLock, Loaded, NewConfig, ProcessEnvironment, ensure_identity,
-};
+use cluster_peer::config::{ConfigFolder, ExecutionLock, Loaded, NewConfig, ProcessEnvironment, ensure_identity};
 use cluster_types::{Multiaddr, PeerId, Protocol};
 
 use crate::args::{Arguments, InitArguments};
@@ -19,7 +17,9 @@ const ASK_SECRET: &str = "Enter cluster secret (32-byte hex string): ";
 /// Runs the command.
 pub(crate) fn run(init: &InitArguments, arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(url) = &init.source {
-        bail!("taking the configuration from {url}: this version cannot do that yet; fetch it and save it as service.json");
+        bail!(
+            "taking the configuration from {url}: this version cannot do that yet; fetch it and save it as service.json"
+        );
     }
     let folder = arguments.folder()?;
     let peers = known_peers(&init.peers)?;

@@ -119,7 +119,9 @@ impl Document {
             let known: Vec<&&Component> = COMPONENTS.iter().filter(|known| known.section == section).collect();
             if section == "datastore" {
                 let names = content.as_object().into_iter().flat_map(Map::keys);
-                unknown.extend(names.filter(|name| !DATASTORES.contains(&name.as_str())).map(|n| format!("{section}.{n}")));
+                unknown.extend(
+                    names.filter(|name| !DATASTORES.contains(&name.as_str())).map(|n| format!("{section}.{n}")),
+                );
             } else if let Some(whole) = known.iter().find(|component| component.name.is_empty()) {
                 collect_unknown(whole, "", content, &mut unknown);
             } else if known.is_empty() {
@@ -291,7 +293,11 @@ impl Reader<'_> {
                 return Some(None);
             }
             let users = value.as_object().filter(|users| !users.is_empty())?;
-            users.iter().map(|(user, word)| Some((user.clone(), Secret::new(word.as_str()?)))).collect::<Option<_>>().map(Some)
+            users
+                .iter()
+                .map(|(user, word)| Some((user.clone(), Secret::new(word.as_str()?))))
+                .collect::<Option<_>>()
+                .map(Some)
         })
     }
 

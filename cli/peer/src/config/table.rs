@@ -361,10 +361,7 @@ pub(super) static TAGS: Component = Component {
     section: "informer",
     name: "tags",
     environment: "CLUSTER_TAGS",
-    fields: &[
-        field("metric_ttl", Duration, "\"30s\""),
-        field("tags", TextMap, r#"{"group": "default"}"#).absent("{}"),
-    ],
+    fields: &[field("metric_ttl", Duration, "\"30s\""), field("tags", TextMap, r#"{"group": "default"}"#).absent("{}")],
 };
 
 pub(super) static METRICS: Component = Component {

@@ -151,7 +151,10 @@ fn a_bad_value_is_refused_with_key_value_and_place() {
         ("CLUSTER_ID", "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"),
     ] {
         let message = failure(ORIGINAL, &variables(&[(name, value)]));
-        assert!(message.contains(name) || message.contains(&format!("{value:?}")) || message.contains("cluster."), "{message}");
+        assert!(
+            message.contains(name) || message.contains(&format!("{value:?}")) || message.contains("cluster."),
+            "{message}"
+        );
     }
 }
 
@@ -200,7 +203,9 @@ fn what_is_not_a_configuration_is_refused() {
     let none = &Variables::new();
     let (_place, folder) = temporary_folder();
     assert!(matches!(load(&folder, none), Err(ConfigError::Missing { .. })));
-    for text in ["", "{", "[]", "\u{0}", "{\"cluster\": 1}", "{\"cluster\": {\"pubsub\": 1}}", "{\"api\": {\"restapi\": 1}}"] {
+    for text in
+        ["", "{", "[]", "\u{0}", "{\"cluster\": 1}", "{\"cluster\": {\"pubsub\": 1}}", "{\"api\": {\"restapi\": 1}}"]
+    {
         assert!(load_text(text, none).is_err(), "{text:?}");
     }
     let message = failure("{\"source\": \"http://example.org/c.json\"}", none);

@@ -125,7 +125,8 @@ impl Story<'_> {
         let mut command = Command::new(self.cluster.ctl()?);
         command.args(["--host", &host, "add", "-r", "-q", "--name", "demo", "--replication-min", "2"]);
         command.args(["--replication-max", "2"]).arg(&tree.root);
-        self.report.say(&format!("$ ipfs-cluster-ctl --host {host} add -r -q --replication-min 2 … {}", tree.root.display()));
+        self.report
+            .say(&format!("$ ipfs-cluster-ctl --host {host} add -r -q --replication-min 2 … {}", tree.root.display()));
         command.env_remove("CLUSTER_CREDENTIALS").stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
         let begun = Instant::now();
         let output = command.output().await.context("running ipfs-cluster-ctl")?;
@@ -168,7 +169,8 @@ impl Story<'_> {
         let host = self.cluster.peers[self.home].host();
         let mut command = Command::new(self.cluster.ctl()?);
         command.args(["--host", &host, "status", &cid.to_string()]).env_remove("CLUSTER_CREDENTIALS");
-        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("running ipfs-cluster-ctl")?;
+        let output =
+            command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("running ipfs-cluster-ctl")?;
         self.report.say(&format!("$ ipfs-cluster-ctl --host {host} status {cid}"));
         self.report.say(&String::from_utf8_lossy(&output.stdout));
         ensure!(output.status.success(), "ipfs-cluster-ctl status ended with {}", output.status);
@@ -271,9 +273,9 @@ impl Story<'_> {
             for peer in &cluster.peers {
                 states.push(api::state(peer.rest).await.with_context(|| peer.name.clone())?);
             }
-            let same = states.windows(2).all(|two| {
-                two[0].applied_index == two[1].applied_index && two[0].digest == two[1].digest
-            });
+            let same = states
+                .windows(2)
+                .all(|two| two[0].applied_index == two[1].applied_index && two[0].digest == two[1].digest);
             Ok(if same {
                 Seen::Done(states.swap_remove(0))
             } else {
