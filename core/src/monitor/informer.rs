@@ -14,6 +14,9 @@ use super::Monitor;
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 /// The least time between two publications of one informer, whoever asks for more.
 const LEAST_GAP: Duration = Duration::from_secs(2);
+/// The first pause after a start; each further one doubles it, until the regular one is reached. A peer that starts has
+/// no connections yet, and its first words reach nobody.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The least time an informer gets to measure.
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,8 +44,8 @@ pub trait Informer: Send + Sync + 'static {
     async fn measure(&self) -> Result<Vec<Reading>, BoxError>;
 }
 
-/// Measures and publishes until the peer stops: at half the validity, at a quarter after a failure, and soon when
-/// [`Monitor::announce`] asks.
+/// Measures and publishes until the peer stops: at half the validity, at a quarter after a failure, more often
+/// after a start, and soon when [`Monitor::announce`] asks.
 pub(super) async fn publish_regularly(
     monitor: &Monitor,
     informer: &dyn Informer,
@@ -50,6 +53,7 @@ pub(super) async fn publish_regularly(
     stop: CancellationToken,
 ) {
     let ttl = if informer.ttl().is_zero() { DEFAULT_TTL } else { informer.ttl() };
+    let mut eager = FIRST_PAUSE;
     loop {
         let measured = tokio::select! {
             () = stop.cancelled() => return,
@@ -68,9 +72,10 @@ pub(super) async fn publish_regularly(
                 ttl / 4
             }
         };
-        if !wait_for_turn(wait, &mut announce, &stop).await {
+        if !wait_for_turn(wait.min(eager), &mut announce, &stop).await {
             return;
         }
+        eager = eager.saturating_mul(2);
     }
 }
 

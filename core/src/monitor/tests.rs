@@ -115,7 +115,7 @@ async fn peers_hear_every_metric_of_each_other_and_of_themselves() {
 async fn a_newcomer_is_answered_at_once_and_the_nodes_are_connected() {
     let (air, clock) = world();
     let a = peer(&air, &clock, "a");
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     let b = peer(&air, &clock, "b");
     let began = clock.now();
     until(|| b.monitor.metrics("freespace").len() == 2).await;
@@ -187,6 +187,7 @@ async fn strangers_cannot_make_a_peer_talk_without_end() {
     let (air, clock) = world();
     let a = peer(&air, &clock, "a");
     until(|| a.monitor.metrics("ping").len() == 1).await;
+    tokio::time::sleep(CONFIG.ping_interval * 4).await;
     let template = a.monitor.metrics("ping").remove(0);
     let before = air.sent.load(Ordering::SeqCst);
     let strangers = 100;
