@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ports::Block;
+use crate::unixfs::car::CarReader;
 use crate::unixfs::dagpb::{NewLink, encode};
 use crate::unixfs::directory::{build_directory, build_symlink};
 use crate::unixfs::file::{Built, FileBuilder};
@@ -83,6 +84,22 @@ fn a_missing_block_is_named() {
     let gone = super::super::links(&root, &blocks.0[&root]).unwrap()[0];
     blocks.0.remove(&gone);
     assert!(matches!(blocks.read(root, 0..u64::MAX), Err(ReadError::Fetch { cid, .. }) if cid == gone));
+}
+
+#[test]
+fn a_trickle_file_of_kubo_reads_in_order() {
+    // 2,000 bytes, byte i being 7 i mod 13: `ipfs add --trickle --chunker=size-3`, then `ipfs dag export`.
+    let mut reader = CarReader::new();
+    reader.push(include_bytes!("golden/trickle.car"));
+    let mut blocks = Blocks::default();
+    while let Some(block) = reader.next_block().unwrap() {
+        blocks.put(block);
+    }
+    reader.finish().unwrap();
+    let data: Vec<u8> = (0..2000_u32).map(|place| (place * 7 % 13) as u8).collect();
+    let root = reader.roots().unwrap()[0];
+    assert_eq!(blocks.read(root, 0..u64::MAX).unwrap(), data);
+    assert_eq!(blocks.read(root, 600..1999).unwrap(), data[600..1999]);
 }
 
 #[test]
