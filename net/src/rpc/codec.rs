@@ -49,25 +49,49 @@ pub(super) struct Frame {
     pub(super) body: Bytes,
 }
 
+/// What comes before a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) id: u64,
+    pub(super) kind: Kind,
+    /// Bytes of the body, at most [`MAX_MESSAGE`].
+    pub(super) size: usize,
+}
+
 /// Reads a frame; `None` when the stream ended between two. Dropping the future loses the place in the stream.
 pub(super) async fn read_frame<R: AsyncRead + Unpin>(stream: &mut R) -> io::Result<Option<Frame>> {
+    let Some(head) = read_head(stream).await? else { return Ok(None) };
+    let body = read_body(stream, head).await?;
+    Ok(Some(Frame { id: head.id, kind: head.kind, body }))
+}
+
+/// Reads what comes before a body; [`read_body`] or [`skip_body`] must follow.
+pub(super) async fn read_head<R: AsyncRead + Unpin>(stream: &mut R) -> io::Result<Option<Head>> {
     let mut length = [0; 4];
     if stream.read(&mut length[..1]).await? == 0 {
         return Ok(None);
     }
     stream.read_exact(&mut length[1..]).await?;
     let length = u32::from_be_bytes(length) as usize;
-    let Some(body_length) = length.checked_sub(HEAD).filter(|body| *body <= MAX_MESSAGE) else {
+    let Some(size) = length.checked_sub(HEAD).filter(|size| *size <= MAX_MESSAGE) else {
         return Err(garbage("a frame has an impossible length"));
     };
     let id = stream.read_u64().await?;
     let kind = Kind::from_byte(stream.read_u8().await?).ok_or_else(|| garbage("a frame has an unknown kind"))?;
+    Ok(Some(Head { id, kind, size }))
+}
+
+/// Reads the body that belongs to a head.
+pub(super) async fn read_body<R: AsyncRead + Unpin>(stream: &mut R, head: Head) -> io::Result<Bytes> {
     let mut body = Vec::new();
-    (&mut *stream).take(body_length as u64).read_to_end(&mut body).await?;
-    if body.len() != body_length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(Some(Frame { id, kind, body: body.into() }))
+    stream.take(head.size as u64).read_to_end(&mut body).await?;
+    if body.len() == head.size { Ok(body.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Reads over the body that belongs to a head.
+pub(super) async fn skip_body<R: AsyncRead + Unpin>(stream: &mut R, head: Head) -> io::Result<()> {
+    let skipped = tokio::io::copy(&mut stream.take(head.size as u64), &mut tokio::io::sink()).await?;
+    if skipped == head.size as u64 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Writes a frame, without flushing. The body is no larger than [`MAX_MESSAGE`].
@@ -98,6 +122,20 @@ mod tests {
         let mut reader = wire.as_slice();
         assert_eq!(read_frame(&mut reader).await.unwrap(), Some(frame));
         assert_eq!(read_frame(&mut reader).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_skipped_body_is_followed_by_the_next_frame() {
+        let mut wire = Vec::new();
+        for id in 1..3 {
+            let body = Bytes::from(vec![0; 100]);
+            write_frame(&mut wire, &Frame { id, kind: Kind::Request, body }).await.unwrap();
+        }
+        let mut reader = wire.as_slice();
+        let head = read_head(&mut reader).await.unwrap().unwrap();
+        assert_eq!(head, Head { id: 1, kind: Kind::Request, size: 100 });
+        skip_body(&mut reader, head).await.unwrap();
+        assert_eq!(read_frame(&mut reader).await.unwrap().unwrap().id, 2);
     }
 
     #[tokio::test]

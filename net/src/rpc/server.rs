@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the accept loop only spawns: libp2p drops inbound streams while nobody takes them.
 //! **Invariant:** what one peer can have this one do at the same time is bounded in streams, calls and bytes; what is
-//! more is answered with "overloaded" before a handler sees it.
+//! more is answered with "overloaded" before its body is kept. All peers together have a bound on bytes, too.
 //! **Invariant:** a handler that has begun runs to its end, even when the caller is gone.
 
 use std::collections::HashMap;
@@ -22,15 +22,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 use tokio_util::sync::CancellationToken;
 
-use super::codec::{Frame, Kind, read_frame, write_frame};
+use super::codec::{Frame, Head, Kind, read_body, read_head, skip_body, write_frame};
 use super::{index_of, protocol_of};
 
 /// Streams of one peer and purpose: one in use, some that are dying.
 const MAX_STREAMS: usize = 4;
 /// Calls of one peer that are handled at once: append, control, call, bulk.
 const MAX_CALLS: [usize; 4] = [64, 64, 256, 16];
-/// Request bytes of one peer that are being handled at once, in KiB: some of the largest, and always room for others.
+/// Request bytes of one peer that are being read or handled at once, in KiB: eight of the largest.
 const MAX_KIB: usize = 64 * 1024;
+/// The same for all peers together.
+const MAX_KIB_OF_ALL: usize = 512 * 1024;
 /// Refusals that may wait to be written; when it is full, the peer is not read from until it reads.
 const REFUSALS: usize = 64;
 /// A frame that cannot be written in this time ends its stream.
@@ -45,14 +47,16 @@ struct Budget {
     streams: [Arc<Semaphore>; 4],
     calls: [Arc<Semaphore>; 4],
     kib: Arc<Semaphore>,
+    kib_of_all: Arc<Semaphore>,
 }
 
 impl Budget {
-    fn new() -> Self {
+    fn new(kib_of_all: Arc<Semaphore>) -> Self {
         Self {
             streams: std::array::from_fn(|_| Arc::new(Semaphore::new(MAX_STREAMS))),
             calls: MAX_CALLS.map(|calls| Arc::new(Semaphore::new(calls))),
             kib: Arc::new(Semaphore::new(MAX_KIB)),
+            kib_of_all,
         }
     }
 
@@ -61,7 +65,8 @@ impl Budget {
         let call = Arc::clone(&self.calls[index_of(purpose)]).try_acquire_owned().ok()?;
         let kib = u32::try_from(size / 1024 + 1).ok()?;
         let bytes = Arc::clone(&self.kib).try_acquire_many_owned(kib).ok()?;
-        Some(Admission { _call: call, _bytes: bytes })
+        let bytes_of_all = Arc::clone(&self.kib_of_all).try_acquire_many_owned(kib).ok()?;
+        Some(Admission { _call: call, _bytes: bytes, _bytes_of_all: bytes_of_all })
     }
 }
 
@@ -69,6 +74,7 @@ impl Budget {
 struct Admission {
     _call: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
+    _bytes_of_all: OwnedSemaphorePermit,
 }
 
 /// A frame on its way out.
@@ -81,13 +87,16 @@ struct Outgoing {
 pub(crate) struct Server {
     handler: RwLock<Option<Arc<dyn CallHandler>>>,
     budgets: Mutex<HashMap<PeerId, Weak<Budget>>>,
+    kib_of_all: Arc<Semaphore>,
     tasks: TaskGroup,
     stop: CancellationToken,
 }
 
 impl Server {
     pub(crate) fn new(tasks: TaskGroup, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { handler: RwLock::new(None), budgets: Mutex::new(HashMap::new()), tasks, stop })
+        let kib_of_all = Arc::new(Semaphore::new(MAX_KIB_OF_ALL));
+        let budgets = Mutex::new(HashMap::new());
+        Arc::new(Self { handler: RwLock::new(None), budgets, kib_of_all, tasks, stop })
     }
 
     /// From now on `handler` answers.
@@ -142,7 +151,7 @@ impl Server {
         if budgets.len() >= SWEEP_BUDGETS {
             budgets.retain(|_, budget| budget.strong_count() > 0);
         }
-        let budget = Arc::new(Budget::new());
+        let budget = Arc::new(Budget::new(Arc::clone(&self.kib_of_all)));
         budgets.insert(peer, Arc::downgrade(&budget));
         budget
     }
@@ -171,14 +180,15 @@ impl Server {
         mut reader: R,
         answers: mpsc::Sender<Outgoing>,
     ) -> io::Result<()> {
-        while let Some(frame) = read_frame(&mut reader).await? {
-            if frame.kind != Kind::Request {
+        while let Some(head) = read_head(&mut reader).await? {
+            if head.kind != Kind::Request {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer came as a request"));
             }
             let handler = self.handler.read().clone();
-            let admitted = handler.zip(budget.admit(purpose, frame.body.len()));
+            let admitted = handler.zip(budget.admit(purpose, head.size));
             let Some((handler, admission)) = admitted else {
-                let refusal = Frame { id: frame.id, kind: Kind::Overloaded, body: Bytes::new() };
+                skip_body(&mut reader, head).await?;
+                let refusal = Frame { id: head.id, kind: Kind::Overloaded, body: Bytes::new() };
                 // When the peer does not read its answers, nothing more is read from it.
                 answers
                     .send(Outgoing { frame: refusal, _admission: None })
@@ -186,9 +196,10 @@ impl Server {
                     .map_err(|_| io::Error::other("answers cannot be written any more"))?;
                 continue;
             };
+            let body = read_body(&mut reader, head).await?;
             let answers = answers.clone();
             self.tasks.spawn("handle a call", OnExit::Continue, async move {
-                let frame = handle(&*handler, peer, purpose, frame).await;
+                let frame = handle(&*handler, peer, purpose, head, body).await;
                 // The stream may have ended; the caller has been told by that.
                 let _unheard = answers.send(Outgoing { frame, _admission: Some(admission) }).await;
                 Ok::<(), BoxError>(())
@@ -200,8 +211,8 @@ impl Server {
 }
 
 /// Has a call handled. A panic, or an answer too large to send, is told to the caller as such.
-async fn handle(handler: &dyn CallHandler, peer: PeerId, purpose: Purpose, request: Frame) -> Frame {
-    let outcome = AssertUnwindSafe(handler.handle(peer, purpose, request.body)).catch_unwind().await;
+async fn handle(handler: &dyn CallHandler, peer: PeerId, purpose: Purpose, request: Head, body: Bytes) -> Frame {
+    let outcome = AssertUnwindSafe(handler.handle(peer, purpose, body)).catch_unwind().await;
     let unanswerable = Frame { id: request.id, kind: Kind::Unanswerable, body: Bytes::new() };
     match outcome {
         Ok(body) if body.len() <= MAX_MESSAGE => Frame { id: request.id, kind: Kind::Answer, body },
@@ -233,7 +244,7 @@ mod tests {
 
     #[test]
     fn one_purpose_cannot_use_up_the_calls_of_another() {
-        let budget = Budget::new();
+        let budget = Budget::new(Arc::new(Semaphore::new(MAX_KIB_OF_ALL)));
         let held: Vec<_> = std::iter::from_fn(|| budget.admit(Purpose::Bulk, 10)).collect();
         assert_eq!(held.len(), MAX_CALLS[index_of(Purpose::Bulk)]);
         assert!(budget.admit(Purpose::Control, 10).is_some());
@@ -241,7 +252,7 @@ mod tests {
 
     #[test]
     fn bytes_being_handled_are_bounded_and_given_back() {
-        let budget = Budget::new();
+        let budget = Budget::new(Arc::new(Semaphore::new(MAX_KIB_OF_ALL)));
         let held: Vec<_> = std::iter::from_fn(|| budget.admit(Purpose::Call, MAX_MESSAGE)).collect();
         assert!(held.len() < 9, "{}", held.len());
         drop(held);

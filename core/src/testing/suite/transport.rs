@@ -254,7 +254,7 @@ async fn purposes_do_not_wait_for_each_other(factory: &dyn NetworkFactory) {
     large[..4].copy_from_slice(b"hang");
     let large = Bytes::from(large);
     let mut transfers: FuturesUnordered<_> =
-        (0..4).map(|_| peers[0].transport.call(peers[1].id(), Purpose::Bulk, large.clone(), PATIENCE)).collect();
+        (0..2).map(|_| peers[0].transport.call(peers[1].id(), Purpose::Bulk, large.clone(), PATIENCE)).collect();
     let votes = async {
         until("a transfer is under way", || witness.times(&large) > 0).await;
         for _ in 0..20 {

@@ -1,6 +1,10 @@
 //! The double keeps the contracts, and its faults do what they say.
 
+use async_trait::async_trait;
+use bytes::Bytes;
+
 use super::*;
+use crate::ports::{CallHandler, Gossip, Topic, Transport, TransportError};
 use crate::testing::suite;
 use crate::testing::suite::transport::{NetworkFactory, TestPeer};
 
