@@ -6,7 +6,6 @@
 
 pub mod cat;
 pub mod config;
-pub mod identity;
 pub mod logging;
 mod peer;
 mod record;

@@ -16,7 +16,6 @@ use cluster_core::tracker::{Tracker, local_effect};
 use cluster_net::Network;
 use cluster_store::{BlockStore, Store, StoreOptions};
 use cluster_types::{BoxError, Multiaddr, PeerId, Role};
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::record::NodeIdFile;

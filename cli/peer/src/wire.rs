@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use cluster_api::RestConfig;
 use cluster_core::consensus::log::LogSettings;
-use cluster_core::monitor::informers::{DiskInformer, DiskMetric, QueueInformer, TagsInformer};
-use cluster_core::monitor::{Informer, MonitorConfig};
+use cluster_core::monitor::{DiskInformer, DiskMetric, Informer, MonitorConfig, QueueInformer, TagsInformer};
 use cluster_core::ports::{IpfsNode, TrackerStore};
 use cluster_core::task::TaskGroup;
 use cluster_core::tracker::{PriorityRule, TrackerConfig};
@@ -17,7 +16,6 @@ use cluster_store::BlockStore;
 use cluster_types::BoxError;
 
 use crate::config::{self, Config, ConsensusMode, IpfsConfig};
-use crate::identity;
 
 /// Folder of the embedded node's blocks, inside the state folder.
 const BLOCKS: &str = "blocks";
@@ -30,7 +28,7 @@ pub(crate) fn network(config: &Config) -> Result<NetworkConfig, BoxError> {
         Some(secret) => Some(cluster_net::ClusterSecret::from_hex(&secret.to_hex())?),
         None => None,
     };
-    let mut network = NetworkConfig::new(identity::open(config)?, secret, cluster.listen_addresses.clone());
+    let mut network = NetworkConfig::new(config::load_identity(&config.folder, &cluster.identity)?, secret, cluster.listen_addresses.clone());
     network.announce = cluster.announce_addresses.clone();
     network.no_announce = cluster.no_announce_addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     network.cluster_name = config.consensus.cluster_name.clone();

@@ -2,12 +2,16 @@
 
 use anyhow::{Context, bail};
 use cluster_peer::config::{Config, ConsensusMode, ExecutionLock, ProcessEnvironment, TrustedPeers, load};
-use cluster_peer::logging;
+use cluster_peer::{Peer, logging};
+use sd_notify::NotifyState;
 use cluster_types::{Multiaddr, PeerId, Protocol, VERSION};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Arguments, DaemonArguments};
 use crate::signals::Signals;
+
+/// The line that says that a peer serves.
+const READY: &str = "** IPFS Cluster is READY **";
 
 /// Runs the command.
 pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Result<()> {
@@ -41,13 +45,42 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
     outcome.context("running the peer")
 }
 
-/// INTEGRATION POINT: the composition root takes over here.
-///
-/// Builds and starts the peer, returns when it has stopped: after `stop` is cancelled and everything is in order, or
+/// Builds and starts the peer; returns when it has stopped: after `stop` is cancelled and everything is in order, or
 /// with the error that ended it.
-#[expect(clippy::unused_async, reason = "the composition root is asynchronous")]
-async fn run_peer(_config: Config, _bootstrap: Vec<Multiaddr>, _stop: CancellationToken) -> anyhow::Result<()> {
-    bail!("not wired yet")
+async fn run_peer(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationToken) -> anyhow::Result<()> {
+    let peer = tokio::select! {
+        started = Peer::start(config, &bootstrap) => started?,
+        // Nothing runs yet that would have to be stopped in order.
+        () = stop.cancelled() => return Ok(()),
+    };
+    let outcome = tokio::select! {
+        outcome = async {
+            peer.ready().await;
+            announce_ready(&peer);
+            std::future::pending().await
+        } => outcome,
+        outcome = peer.ended() => outcome,
+        () = stop.cancelled() => Ok(()),
+    };
+    notify(&[NotifyState::Stopping]);
+    peer.stop().await;
+    Ok(outcome?)
+}
+
+/// Tells whoever waits for it that the peer serves: people, scripts, systemd.
+#[expect(clippy::print_stdout, reason = "scripts wait for this line")]
+fn announce_ready(peer: &Peer) {
+    for address in peer.api_addresses() {
+        tracing::info!(%address, "the REST API is served");
+    }
+    println!("{READY}");
+    notify(&[NotifyState::Ready]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
 }
 
 /// Starts logging as the global flags ask.
