@@ -254,14 +254,14 @@ fn a_car_is_added_block_by_block() {
     assert_eq!(names(&outputs), ["x.car", "from the sink"]);
     assert_eq!((outputs[0].cid, outputs[0].bytes, outputs[0].size), (Some(cid), 8, 4));
 
-    let two = car_of(&[root.cid, more.cid], &[root.clone()]);
+    let two = car_of(&[root.cid, more.cid], std::slice::from_ref(&root));
     assert_eq!(refusal(&params, file("x", &two)), "only CAR files with a single root are supported");
     assert_eq!(
-        refusal(&params, file("x", &car_of(&[], &[root.clone()]))),
+        refusal(&params, file("x", &car_of(&[], std::slice::from_ref(&root)))),
         "only CAR files with a single root are supported"
     );
     let odd = raw(0x78, b"git");
-    assert!(refusal(&params, file("x", &car_of(&[odd.cid], &[odd.clone()]))).contains("codec 0x78"));
+    assert!(refusal(&params, file("x", &car_of(&[odd.cid], std::slice::from_ref(&odd)))).contains("codec 0x78"));
     assert!(refusal(&params, file("x", &car[..car.len() - 1])).contains("ends too early"));
     assert!(refusal(&params, file("x", b"no archive")).contains("invalid CAR"));
     assert!(refusal(&params, vec![directory("d")]).contains("first part"));

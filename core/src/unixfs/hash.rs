@@ -58,7 +58,7 @@ impl HashFunction {
     pub fn by_name(name: &str) -> Option<Self> {
         let bits = |prefix: &str| {
             let bits: u64 = name.strip_prefix(prefix)?.parse().ok()?;
-            (bits > 0 && bits % 8 == 0 && bits <= 512).then_some(bits / 8)
+            (bits > 0 && bits.is_multiple_of(8) && bits <= 512).then_some(bits / 8)
         };
         if let Some(bytes) = bits("blake2b-") {
             return Self::by_code(BLAKE2B + bytes);

@@ -15,19 +15,17 @@ const LINK_TAG: u64 = 42;
 
 /// A block cannot be read as its codec says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("block {cid} is not valid {codec}: {reason}")]
+#[error("block {cid} is not valid {}: {reason}", codec_name(cid.codec()))]
 pub struct DagError {
     /// The block.
     pub cid: Cid,
-    /// What it should be.
-    pub codec: &'static str,
     /// What is wrong with it.
     pub reason: String,
 }
 
 impl DagError {
     pub(super) fn new(cid: &Cid, reason: impl Into<String>) -> Self {
-        Self { cid: *cid, codec: codec_name(cid.codec()), reason: reason.into() }
+        Self { cid: *cid, reason: reason.into() }
     }
 }
 

@@ -40,7 +40,7 @@ pub enum ReadError {
     },
     /// A block makes no sense.
     #[error(transparent)]
-    Malformed(#[from] DagError),
+    Malformed(Box<DagError>),
     /// It is something else than what was asked for.
     #[error("{cid} is not a {wanted}")]
     WrongKind {
@@ -53,10 +53,16 @@ pub enum ReadError {
     #[error("no link named {name:?} under {cid}")]
     NoLink {
         /// The name.
-        name: String,
+        name: Box<str>,
         /// Where it should be.
         cid: Cid,
     },
+}
+
+impl From<DagError> for ReadError {
+    fn from(error: DagError) -> Self {
+        Self::Malformed(Box::new(error))
+    }
 }
 
 impl ReadError {
@@ -171,7 +177,7 @@ where
     F: Fn(Cid) -> Fut,
     Fut: Future<Output = Result<Bytes, BoxError>>,
 {
-    let missing = || ReadError::NoLink { name: name.to_owned(), cid: directory };
+    let missing = || ReadError::NoLink { name: name.into(), cid: directory };
     if directory.codec() != Codec::DAG_PB {
         return Err(missing());
     }
@@ -279,9 +285,8 @@ fn open_directory(cid: &Cid, block: &Bytes, level: usize) -> Result<(Vec<Directo
         }
         let link = link.map_err(|error| bad(cid, error))?;
         let target = link.cid().map_err(|error| bad(cid, error))?;
-        let name = match (sharded, link.name) {
-            (false, name) | (true, [_, _, name @ ..]) => name,
-            (true, _) => return Err(DagError::new(cid, "a link of a shard has no place").into()),
+        let ((false, name) | (true, [_, _, name @ ..])) = (sharded, link.name) else {
+            return Err(DagError::new(cid, "a link of a shard has no place").into());
         };
         if sharded && name.is_empty() {
             shards.push(target);
