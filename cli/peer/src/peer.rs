@@ -225,8 +225,8 @@ impl Peer {
         if self.consensus.position().borrow().role == Role::Leader {
             self.consensus.hand_over().await;
         }
-        self.consensus.stop().await;
         late.extend(self.ordering.shut_down(GRACE / 8).await);
+        self.consensus.stop().await;
         late.extend(self.node.shut_down(GRACE / 8).await);
         self.network.stop().await;
         late.extend(self.swarm.shut_down(GRACE / 8).await);

@@ -125,8 +125,8 @@ fn identity(document: &Document, reader: &Reader<'_>) -> Result<IdentitySource, 
             let id = parse_peer_id(&id).map_err(|error| reader.refuse("id", error.to_string()))?;
             Some((id, Secret::new(key.reveal())))
         }
-        (true, false) => return Err(reader.refuse("id", "cluster.private_key needs it: give both or none")),
-        (false, true) => return Err(reader.refuse("private_key", "cluster.id needs it: give both or none")),
+        (true, false) => return Err(reader.refuse("private_key", "it needs cluster.id: give both or none")),
+        (false, true) => return Err(reader.refuse("id", "it needs cluster.private_key: give both or none")),
     };
     let overridden = document.is_overridden(&CLUSTER, "id") || document.is_overridden(&CLUSTER, "private_key");
     Ok(if overridden {
@@ -223,8 +223,8 @@ fn http_api(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<HttpApiConfig,
     let tls = match (certificate.is_empty(), key.is_empty()) {
         (true, true) => None,
         (false, false) => Some((folder.file(&certificate), folder.file(&key))),
-        (true, false) => return Err(reader.refuse("ssl_cert_file", "ssl_key_file needs it: give both or none")),
-        (false, true) => return Err(reader.refuse("ssl_key_file", "ssl_cert_file needs it: give both or none")),
+        (true, false) => return Err(reader.refuse("ssl_key_file", "it needs ssl_cert_file: give both or none")),
+        (false, true) => return Err(reader.refuse("ssl_cert_file", "it needs ssl_key_file: give both or none")),
     };
     let libp2p = [
         reader.text("id")?.is_empty(),
