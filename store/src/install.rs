@@ -56,7 +56,7 @@ pub(crate) async fn install(
     let mut registry = Arc::clone(&state.snapshots.registry).lock_owned().await;
     let received = registry.received.clone().filter(|_| registry.is_received(&snapshot));
     let received = received.ok_or_else(|| frames::invalid("another one came in its place"))?;
-    let place = received.place.lock().clone();
+    let place = received.kept.place.lock().clone();
     state.door.run(Kind::Urgent, move |database| compare(database, &place, &effect)).await?;
     let whole = Arc::clone(&state.whole).write_owned().await;
     let folder = state.snapshots.folder().to_owned();
@@ -171,7 +171,7 @@ impl Journal {
 
 /// Carries the journal out, the marker being set; may be repeated.
 fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<(), StateError> {
-    let place = received.place.lock().clone();
+    let place = received.kept.place.lock().clone();
     let journal = File::open(place.join(JOURNAL_FILE)).failed_to("read the journal of an install")?;
     let mut journal = Decoder::new(BufReader::new(journal))?;
     let mut changes = Changes::default();
@@ -189,7 +189,7 @@ fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<()
     let sums = replace_outcomes(database, &place)?;
     let frozen = folder_of(folder, received.number, Stage::Frozen);
     if place != frozen {
-        let mut place = received.place.lock();
+        let mut place = received.kept.place.lock();
         snapshot::rename_durably(&place, &frozen)?;
         place.clone_from(&frozen);
     }

@@ -117,6 +117,7 @@ impl StateStore for RocksState {
 
     async fn applied(&self) -> Result<Option<Bytes>, StateError> {
         let _whole = self.whole.read().await;
+        self.door.call(|_database| Ok(()))?;
         Ok(self.present.figures.read().applied.clone())
     }
 
