@@ -1,6 +1,5 @@
 //! The facade: every question and wish of a user, answered with what the rooms below it know.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,10 +101,6 @@ impl Cluster {
         self.parts.monitor.ping_value(peer).unwrap_or_default()
     }
 
-    /// Names of the members that are known, by peer.
-    pub(super) fn peer_names(&self) -> BTreeMap<PeerId, PingValue> {
-        self.members().into_iter().map(|peer| (peer, self.ping_of(&peer))).collect()
-    }
 }
 
 pub(super) fn from_state(error: &StateError) -> WireError {

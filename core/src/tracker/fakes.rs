@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::consensus::digest::order_key;
 use crate::ports::{
-    Block, Clock, IpfsError, IpfsNode, LocalEffect, PinRequest, ProgressSink, Row, Scan, Settled, ShardSum,
+    Block, Clock, IpfsError, IpfsNode, LocalEffect, PinRequest, ProgressSink, ReadFn, Row, Scan, Settled, ShardSum,
     SnapshotHandle, SnapshotReceiver, StateError, StateStore, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore,
     UpdateFn,
 };
@@ -115,6 +115,9 @@ impl FakeStore {
 #[async_trait]
 impl StateStore for FakeStore {
     async fn update(&self, _update: UpdateFn) -> Result<(), StateError> {
+        Err(StateError::Closed)
+    }
+    async fn read(&self, _read: ReadFn) -> Result<(), StateError> {
         Err(StateError::Closed)
     }
     async fn applied(&self) -> Result<Option<Bytes>, StateError> {

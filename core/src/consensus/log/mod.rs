@@ -15,3 +15,6 @@ pub use message::{RaftCall, RaftMessage, RaftReply};
 pub use receiver::RaftReceiver;
 pub use state_machine::{AppliedPosition, EffectAt, StateMachine};
 pub use types::{Answers, LogId, Node, NodeId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+
+#[cfg(test)]
+mod tests;

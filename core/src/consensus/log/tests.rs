@@ -1,0 +1,286 @@
+//! Whole nodes on doubles: founding, joining, elections, cuts, power cuts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster_types::{ErrorClass, PeerId, Pin, PinOptions, Role, WireError};
+
+use super::*;
+use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
+use crate::consensus::{Consensus, ConsensusError, Outcome, Receipt, Request};
+use crate::ports::{StateStore, SystemClock, Transport};
+use crate::rpc::{Call, CallServer, PeerService, Reply};
+use crate::task::TaskGroup;
+use crate::testing::{MemLog, MemNet, MemPeer, MemRecord, MemState};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Chooses the first peers that are not excluded.
+struct FirstPeers;
+
+impl Allocator for FirstPeers {
+    fn snapshot(&self, members: &[PeerId]) -> Box<dyn AllocationSnapshot> {
+        Box::new(Chosen(members.to_vec()))
+    }
+}
+
+struct Chosen(Vec<PeerId>);
+
+impl AllocationSnapshot for Chosen {
+    fn allocate(&self, question: &AllocationQuestion<'_>) -> Result<Vec<PeerId>, WireError> {
+        Ok(self.0.iter().filter(|peer| !question.excluded.contains(peer)).take(1).copied().collect())
+    }
+}
+
+/// Answers the calls that consensus needs.
+struct Answers(Arc<LogConsensus>);
+
+#[async_trait]
+impl PeerService for Answers {
+    async fn answer(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        match call {
+            Call::Join { node_id, addresses } => {
+                join_here(&self.0, from, node_id, addresses).await.map(|()| Reply::Done)
+            }
+            Call::Removed { node_id } => {
+                self.0.told_removed(from, node_id);
+                Ok(Reply::Done)
+            }
+            call => self.0.lead(&call).await,
+        }
+    }
+
+    fn is_member(&self, peer: &PeerId) -> bool {
+        self.0.position().borrow().members.iter().any(|member| member.peer == *peer)
+    }
+}
+
+/// What outlives a node: its disks.
+#[derive(Clone)]
+struct Disks {
+    log: MemLog,
+    state: Arc<MemState>,
+    record: Arc<MemRecord>,
+}
+
+struct TestNode {
+    consensus: Arc<LogConsensus>,
+    network: Arc<MemPeer>,
+    disks: Disks,
+    tasks: TaskGroup,
+}
+
+fn fresh_disks() -> Disks {
+    Disks { log: MemLog::new(), state: Arc::new(MemState::new()), record: Arc::new(MemRecord::default()) }
+}
+
+async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -> Result<TestNode, StartError> {
+    let network = net.peer(peer);
+    let server = Arc::new(CallServer::default());
+    network.serve(Arc::clone(&server) as _);
+    for member in bootstrap {
+        let address = net.peer(*member).own_addresses();
+        network.remember(*member, address);
+    }
+    let tasks = TaskGroup::new();
+    let parts = LogParts {
+        log: disks.log.clone(),
+        state: Arc::clone(&disks.state) as _,
+        effect_at: Arc::new(|_| Arc::new(|_, _, _| None)),
+        record: Arc::clone(&disks.record) as _,
+        transport: Arc::clone(&network) as _,
+        server: Arc::clone(&server),
+        allocator: Arc::new(FirstPeers),
+        clock: Arc::new(SystemClock),
+        bootstrap: bootstrap.to_vec(),
+        settings: LogSettings { write_timeout: Duration::from_secs(8), ..LogSettings::default() },
+    };
+    let consensus = LogConsensus::start(parts, &tasks).await?;
+    server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
+    Ok(TestNode { consensus, network, disks, tasks })
+}
+
+impl TestNode {
+    fn peer(&self) -> PeerId {
+        self.network.local_peer()
+    }
+
+    async fn pin(&self, number: u32) -> Result<Receipt, ConsensusError> {
+        self.consensus.submit(Request::Pin(Box::new(pin(number)))).await
+    }
+
+    async fn crash(self) -> Disks {
+        self.consensus.stop().await;
+        drop(self.tasks.shut_down(LIMIT).await);
+        self.disks
+    }
+
+    async fn digest(&self) -> (u64, String) {
+        let report = self.consensus.report().await.unwrap();
+        (report.applied_index, report.digest)
+    }
+}
+
+fn pin(number: u32) -> Pin {
+    use multihash_codetable::MultihashDigest;
+    let hash = multihash_codetable::Code::Sha2_256.digest(&number.to_be_bytes());
+    let options = PinOptions {
+        replication_factor_min: 1,
+        replication_factor_max: 1,
+        name: format!("pin {number}"),
+        ..PinOptions::default()
+    };
+    Pin::new(cluster_types::Cid::new_v1(0x55, hash), options)
+}
+
+async fn three(net: &MemNet) -> Vec<TestNode> {
+    let peers: Vec<PeerId> = (0..3).map(|_| PeerId::random()).collect();
+    let mut nodes = vec![start(net, peers[0], fresh_disks(), &[]).await.unwrap()];
+    for peer in &peers[1..] {
+        let bootstrap = [peers[0]];
+        nodes.push(start(net, *peer, fresh_disks(), &bootstrap).await.unwrap());
+    }
+    for node in &nodes {
+        let mut position = node.consensus.position();
+        let all_vote = position.wait_for(|position| position.members.iter().filter(|member| member.voter).count() == 3);
+        tokio::time::timeout(LIMIT, all_vote).await.expect("three voters in time").unwrap();
+    }
+    nodes
+}
+
+/// Waits until all nodes have applied the same, and compares what they hold.
+async fn assert_equal(nodes: &[&TestNode]) {
+    let last = nodes[0].consensus.read_barrier();
+    tokio::time::timeout(LIMIT, last).await.unwrap().unwrap();
+    let index = nodes[0].digest().await.0;
+    for node in nodes {
+        let mut applied = node.consensus.applied();
+        tokio::time::timeout(LIMIT, applied.wait_for(|applied| *applied >= index)).await.unwrap().unwrap();
+    }
+    let expected = nodes[0].digest().await;
+    for node in nodes {
+        assert_eq!(node.digest().await, expected);
+    }
+}
+
+async fn leader_among<'a>(nodes: &[&'a TestNode]) -> &'a TestNode {
+    let found = async {
+        loop {
+            if let Some(leader) = nodes.iter().find(|node| node.consensus.position().borrow().role == Role::Leader) {
+                return *leader;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, found).await.expect("a leader in time")
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_agree_whoever_is_asked() {
+    let net = MemNet::new(1);
+    let nodes = three(&net).await;
+    for (number, node) in (0..).zip(nodes.iter().cycle().take(30)) {
+        let receipt = node.pin(number).await.unwrap();
+        assert!(matches!(receipt.outcome, Outcome::Pinned(_)));
+        let stored = node.disks.state.pin(pin(number).cid).await.unwrap();
+        assert!(stored.is_some(), "what is acknowledged is visible where it was asked for");
+    }
+    assert_equal(&nodes.iter().collect::<Vec<_>>()).await;
+    assert_eq!(nodes[0].consensus.report().await.unwrap().pins, 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_off_leader_refuses_and_the_others_go_on() {
+    let net = MemNet::new(2);
+    let nodes = three(&net).await;
+    let all: Vec<&TestNode> = nodes.iter().collect();
+    let old = leader_among(&all).await;
+    let rest: Vec<&TestNode> = all.iter().copied().filter(|node| node.peer() != old.peer()).collect();
+    old.pin(1).await.unwrap();
+    net.isolate(old.peer());
+    rest[0].pin(2).await.unwrap();
+    let refused = old.pin(3).await.unwrap_err();
+    let class = refused.class();
+    assert!(matches!(class, ErrorClass::Unavailable | ErrorClass::Unknown), "{refused}");
+    let again = old.pin(4).await.unwrap_err();
+    assert_eq!(again.class(), ErrorClass::Unavailable, "once the lease is over nothing is accepted any more: {again}");
+    net.heal_all();
+    rest[1].pin(5).await.unwrap();
+    assert_equal(&all).await;
+    for (number, kept) in [(1, true), (2, true), (4, false), (5, true)] {
+        let stored = old.disks.state.pin(pin(number).cid).await.unwrap();
+        assert_eq!(stored.is_some(), kept, "pin {number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_survives_a_power_cut_of_all() {
+    let net = MemNet::new(3);
+    let mut nodes = three(&net).await;
+    let peers: Vec<PeerId> = nodes.iter().map(TestNode::peer).collect();
+    for number in 0..20 {
+        nodes[0].pin(number).await.unwrap();
+    }
+    let mut disks = Vec::new();
+    for node in nodes.drain(..) {
+        disks.push(node.crash().await);
+    }
+    for disk in &disks {
+        disk.log.power_cut();
+        disk.state.power_cut(0);
+    }
+    for (peer, disk) in peers.iter().zip(disks) {
+        nodes.push(start(&net, *peer, disk, &[]).await.unwrap());
+    }
+    nodes[1].pin(100).await.unwrap();
+    assert_equal(&nodes.iter().collect::<Vec<_>>()).await;
+    assert_eq!(nodes[2].consensus.report().await.unwrap().pins, 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_lies_about_flushing_is_found_out() {
+    let net = MemNet::new(4);
+    let peer = PeerId::random();
+    let node = start(&net, peer, fresh_disks(), &[]).await.unwrap();
+    node.pin(1).await.unwrap();
+    node.disks.log.lie_about_flush();
+    node.pin(2).await.unwrap();
+    let disks = node.crash().await;
+    disks.log.power_cut();
+    disks.state.power_cut(0);
+    let node = start(&net, peer, disks, &[]).await.unwrap();
+    node.pin(3).await.unwrap();
+    let kept = |number| node.disks.state.pin(pin(number).cid);
+    assert!(kept(1).await.unwrap().is_some());
+    assert!(kept(2).await.unwrap().is_none(), "the planted lie must lose the write, or this double proves nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_peer_learns_it_and_a_wiped_one_gets_a_new_id() {
+    let net = MemNet::new(5);
+    let mut nodes = three(&net).await;
+    let gone = nodes.pop().unwrap();
+    let old_id = gone.consensus.node_id;
+    nodes[0].consensus.remove_peer(gone.peer()).await.unwrap();
+    let mut position = gone.consensus.position();
+    tokio::time::timeout(LIMIT, position.wait_for(|position| position.removed)).await.unwrap().unwrap();
+    let peer = gone.peer();
+    drop(gone.crash().await);
+    let back = start(&net, peer, fresh_disks(), &[nodes[0].peer()]).await.unwrap();
+    assert!(back.consensus.node_id > old_id, "raft ids are never used twice");
+    back.pin(7).await.unwrap();
+    assert_equal(&[&nodes[0], &nodes[1], &back]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_is_handed_over_on_request() {
+    let net = MemNet::new(6);
+    let nodes = three(&net).await;
+    let all: Vec<&TestNode> = nodes.iter().collect();
+    let old = leader_among(&all).await;
+    old.consensus.hand_over().await;
+    let new = leader_among(&all.iter().copied().filter(|node| node.peer() != old.peer()).collect::<Vec<_>>()).await;
+    new.pin(1).await.unwrap();
+    assert_equal(&all).await;
+}
