@@ -19,9 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::consensus::operation::{decode_pin, encode_pin};
-use cluster_core::ports::{
-    Changes, LocalEffect, PinChange, ShardSum, SnapshotHandle, StateError, StateView,
-};
+use cluster_core::ports::{Changes, LocalEffect, PinChange, ShardSum, SnapshotHandle, StateError, StateView};
 use cluster_types::Pin;
 use futures::StreamExt;
 use rocksdb::WriteBatch;
@@ -91,7 +89,10 @@ pub(crate) fn finish(database: &Database, folder: &Path) -> Result<(), StateErro
 }
 
 /// Receives a snapshot that is not one of this store's received ones.
-async fn take_in(state: &RocksState, snapshot: &Arc<dyn SnapshotHandle>) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+async fn take_in(
+    state: &RocksState,
+    snapshot: &Arc<dyn SnapshotHandle>,
+) -> Result<Arc<dyn SnapshotHandle>, StateError> {
     let mut receiver = state.snapshots.receive().await?;
     let mut chunks = snapshot.chunks();
     while let Some(chunk) = chunks.next().await {

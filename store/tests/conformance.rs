@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use cluster_core::consensus::log::{StateMachine, TypeConfig};
 use bytes::Bytes;
+use cluster_core::consensus::log::{StateMachine, TypeConfig};
 use cluster_core::ports::{Block, Blockstore, NodeIdRecord, Root};
 use cluster_core::testing::suite::{self, pinset::cid};
 use cluster_store::{BlockStore, RaftLog, RocksState, Store, StoreError, StoreOptions};

@@ -13,9 +13,7 @@ use bytes::Bytes;
 use cluster_core::ports::{
     Changes, LocalEffect, RequestKey, Scan, Settled, StateStore, StateView, TrackerCounts, TrackerStore,
 };
-use cluster_core::testing::suite::pinset::{
-    self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track,
-};
+use cluster_core::testing::suite::pinset::{self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track};
 use cluster_store::{RocksState, Store, StoreError, StoreOptions};
 use cluster_types::{StatusFilter, Timestamp, TrackerStatus};
 use tempfile::TempDir;
@@ -87,8 +85,11 @@ fn kill_a_child_after(updates: usize, folder: &Path) {
 
 /// Panics unless indexes and counts of the tracker are those of its records.
 async fn assert_tracker_sound(state: &RocksState) {
-    let records: Vec<_> =
-        rows(state, Scan::All { after: None }).await.into_iter().filter_map(|row| Some((row.cid, row.tracked?))).collect();
+    let records: Vec<_> = rows(state, Scan::All { after: None })
+        .await
+        .into_iter()
+        .filter_map(|row| Some((row.cid, row.tracked?)))
+        .collect();
     let mut counts = TrackerCounts::default();
     for (_cid, record) in &records {
         counts.add(record.status);
