@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> Door<T> {
         end.unwrap_or_else(|error| Err(StateError::Io { operation: "finish a job", cause: error.into() }))
     }
 
-    /// Runs a job on a thread of the store's own; never on a worker of the runtime.
+    /// Runs a job on a thread of the store's own; on a worker of the runtime only what does not touch the disk.
     pub(crate) fn call<R>(&self, job: impl FnOnce(&T) -> Result<R, StateError>) -> Result<R, StateError> {
         let inside = self.inside.read().clone().ok_or(StateError::Closed)?;
         job(&inside)

@@ -19,9 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::consensus::operation::{decode_pin, encode_pin};
-use cluster_core::ports::{
-    Changes, LocalEffect, PinChange, ShardSum, SnapshotHandle, StateError, StateView,
-};
+use cluster_core::ports::{Changes, LocalEffect, PinChange, ShardSum, SnapshotHandle, StateError, StateView};
 use cluster_types::Pin;
 use futures::StreamExt;
 use rocksdb::WriteBatch;
@@ -56,7 +54,7 @@ pub(crate) async fn install(
     let mut registry = Arc::clone(&state.snapshots.registry).lock_owned().await;
     let received = registry.received.clone().filter(|_| registry.is_received(&snapshot));
     let received = received.ok_or_else(|| frames::invalid("another one came in its place"))?;
-    let place = received.place.lock().clone();
+    let place = received.kept.place.lock().clone();
     state.door.run(Kind::Urgent, move |database| compare(database, &place, &effect)).await?;
     let whole = Arc::clone(&state.whole).write_owned().await;
     let folder = state.snapshots.folder().to_owned();
@@ -91,7 +89,10 @@ pub(crate) fn finish(database: &Database, folder: &Path) -> Result<(), StateErro
 }
 
 /// Receives a snapshot that is not one of this store's received ones.
-async fn take_in(state: &RocksState, snapshot: &Arc<dyn SnapshotHandle>) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+async fn take_in(
+    state: &RocksState,
+    snapshot: &Arc<dyn SnapshotHandle>,
+) -> Result<Arc<dyn SnapshotHandle>, StateError> {
     let mut receiver = state.snapshots.receive().await?;
     let mut chunks = snapshot.chunks();
     while let Some(chunk) = chunks.next().await {
@@ -171,7 +172,7 @@ impl Journal {
 
 /// Carries the journal out, the marker being set; may be repeated.
 fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<(), StateError> {
-    let place = received.place.lock().clone();
+    let place = received.kept.place.lock().clone();
     let journal = File::open(place.join(JOURNAL_FILE)).failed_to("read the journal of an install")?;
     let mut journal = Decoder::new(BufReader::new(journal))?;
     let mut changes = Changes::default();
@@ -189,7 +190,7 @@ fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<()
     let sums = replace_outcomes(database, &place)?;
     let frozen = folder_of(folder, received.number, Stage::Frozen);
     if place != frozen {
-        let mut place = received.place.lock();
+        let mut place = received.kept.place.lock();
         snapshot::rename_durably(&place, &frozen)?;
         place.clone_from(&frozen);
     }

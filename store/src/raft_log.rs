@@ -150,12 +150,7 @@ impl Shared {
     }
 }
 
-fn read_entries(
-    engine: &Engine,
-    from: u64,
-    to: Option<u64>,
-    budget: Option<usize>,
-) -> Result<Vec<Entry>, StateError> {
+fn read_entries(engine: &Engine, from: u64, to: Option<u64>, budget: Option<usize>) -> Result<Vec<Entry>, StateError> {
     let to = to.map(keys::log_index);
     if to.is_some_and(|to| to <= keys::log_index(from)) {
         return Ok(Vec::new());

@@ -170,7 +170,7 @@ impl Registry {
     /// Makes `frozen` the last frozen state; the folder of the one before goes with its last reader.
     pub(crate) fn replace_current(&mut self, frozen: Arc<Frozen>) {
         if let Some(old) = self.current.replace(frozen) {
-            old.doomed.store(true, Ordering::Release);
+            old.doom();
         }
     }
 }
@@ -202,9 +202,17 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), StateError> {
 #[derive(Debug)]
 pub(crate) struct Frozen {
     pub(crate) number: u64,
-    /// Its folder; moves once, when a received snapshot is installed.
-    pub(crate) place: parking_lot::Mutex<PathBuf>,
+    pub(crate) kept: Arc<Kept>,
     applied: Bytes,
+    /// Bounds how many send it at a time. Not the door of the database: it may be sent on after that is closed.
+    senders: Arc<Door<()>>,
+}
+
+/// The folder of a frozen state; whoever reads it holds it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Where it is; moves once, when a received snapshot is installed.
+    pub(crate) place: parking_lot::Mutex<PathBuf>,
     doomed: AtomicBool,
 }
 
@@ -218,14 +226,17 @@ impl Frozen {
             let bytes = fs::read(place.join(APPLIED_FILE)).failed_to("read a snapshot")?;
             codec::decode_opaque("applied position of a snapshot", &bytes)?
         };
-        Ok(Self { number, place: parking_lot::Mutex::new(place), applied, doomed: AtomicBool::new(false) })
+        let kept = Arc::new(Kept { place: parking_lot::Mutex::new(place), doomed: AtomicBool::new(false) });
+        Ok(Self { number, kept, applied, senders: Arc::new(Door::new(())) })
     }
 
     /// Its folder is cleared away with the last reader.
     pub(crate) fn doom(&self) {
-        self.doomed.store(true, Ordering::Release);
+        self.kept.doomed.store(true, Ordering::Release);
     }
+}
 
+impl Kept {
     fn source(&self) -> Result<Source, StateError> {
         let place = self.place.lock();
         let checkpoint = place.join(CHECKPOINT_FOLDER);
@@ -236,7 +247,7 @@ impl Frozen {
     }
 }
 
-impl Drop for Frozen {
+impl Drop for Kept {
     fn drop(&mut self) {
         if self.doomed.load(Ordering::Acquire) {
             // Hard links, or one file: quick. What stays behind is cleared away at the next start.
@@ -253,18 +264,19 @@ enum Source {
     Stream(File),
 }
 
-/// A frozen state as the port hands it out: it is streamed by jobs behind no door, for it is read after closing too.
 impl SnapshotHandle for Frozen {
     fn applied(&self) -> Bytes {
         self.applied.clone()
     }
 
     fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>> {
-        let source = self.source();
+        let kept = Arc::clone(&self.kept);
         let nothing_to_wait_for = Arc::new(RwLock::new(()));
-        stream::from_job(Arc::new(Door::new(())), nothing_to_wait_for, move |(), _whole, outlet| match source? {
-            Source::Checkpoint(engine) => stream_checkpoint(&engine, outlet),
-            Source::Stream(file) => stream_file(file, outlet),
+        stream::from_job(Arc::clone(&self.senders), nothing_to_wait_for, move |(), _whole, outlet| {
+            match kept.source()? {
+                Source::Checkpoint(engine) => stream_checkpoint(&engine, outlet),
+                Source::Stream(file) => stream_file(file, outlet),
+            }
         })
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::ports::{
-    LocalEffect, RequestKey, Row, Scan, ReadFn, ShardSum, SnapshotHandle, SnapshotReceiver, StateError, StateStore,
+    LocalEffect, ReadFn, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver, StateError, StateStore,
     StateView, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
@@ -117,6 +117,7 @@ impl StateStore for RocksState {
 
     async fn applied(&self) -> Result<Option<Bytes>, StateError> {
         let _whole = self.whole.read().await;
+        self.door.call(|_database| Ok(()))?;
         Ok(self.present.figures.read().applied.clone())
     }
 

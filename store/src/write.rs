@@ -9,9 +9,9 @@ use cluster_core::ports::{Changes, PinChange, Settled, StateError, StateView, Tr
 use cluster_types::Cid;
 use rocksdb::WriteBatch;
 
-use crate::state::{Database, View};
 use crate::keys::{self, Family};
 use crate::peers::Assigner;
+use crate::state::{Database, View};
 use crate::{codec, index};
 
 /// The value of an index key.

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cluster_core::consensus::log::{StateMachine, TypeConfig};
-use cluster_core::ports::NodeIdRecord;
-use cluster_core::testing::suite;
-use cluster_store::{BlockStore, RaftLog, RocksState, Store, StoreOptions};
+use cluster_core::ports::{Block, Blockstore, NodeIdRecord, Root};
+use cluster_core::testing::suite::{self, pinset::cid};
+use cluster_store::{BlockStore, RaftLog, RocksState, Store, StoreError, StoreOptions};
+use cluster_types::PinDepth;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
@@ -58,6 +60,25 @@ impl StoreBuilder<TypeConfig, RaftLog, StateMachine, (TempDir, Store)> for Build
 #[tokio::test]
 async fn the_log_and_the_state_machine_pass_the_suite_of_openraft() {
     Suite::test_all(Builder).await.unwrap();
+}
+
+#[tokio::test]
+async fn blocks_and_roots_are_there_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let blocks: Vec<Block> =
+        (0..100).map(|number| Block { cid: cid(number), data: Bytes::from(vec![1; 100 * 100]) }).collect();
+    let root = Root { cid: cid(1), depth: PinDepth::DIRECT };
+    let store = BlockStore::open(folder.path()).unwrap();
+    store.put(blocks.clone()).await.unwrap();
+    store.put_root(root).await.unwrap();
+    assert!(matches!(BlockStore::open(folder.path()), Err(StoreError::Locked { .. })));
+    store.close().await.unwrap();
+    assert!(store.get(&cid(1).hash_bytes()).await.is_err(), "closed is closed");
+    let store = BlockStore::open(folder.path()).unwrap();
+    for block in blocks {
+        assert_eq!(store.get(&block.cid.hash_bytes()).await.unwrap(), Some(block.data));
+    }
+    assert_eq!(store.roots(None, 10).await.unwrap(), [root]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Every update and every settling is kept whole until [`MemState::sync`]. [`MemState::power_cut`] loses the newest of
 //! them, as many as the test says, and none in part. A clone shares the same "disk".
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -135,8 +135,7 @@ impl State {
 
     fn tasks_by_urgency(&self) -> Vec<(Timestamp, &TrackedTask)> {
         let due = |task: &&TrackedTask| task.record.due;
-        let mut tasks: Vec<_> =
-            self.tracker.values().filter_map(|task| due(&task).map(|due| (due, task))).collect();
+        let mut tasks: Vec<_> = self.tracker.values().filter_map(|task| due(&task).map(|due| (due, task))).collect();
         tasks.sort_by_key(|(due, task)| (!task.record.priority, *due));
         tasks
     }
@@ -243,7 +242,7 @@ impl StateStore for MemState {
         let mut inner = self.inner.lock();
         inner.frozen = Some(Arc::new(MemSnapshot { state: state.clone() }));
         state.tracker = inner.written.tracker.clone();
-        let orders: Vec<_> = inner.written.pins.keys().chain(state.pins.keys()).cloned().collect();
+        let orders: BTreeSet<_> = inner.written.pins.keys().chain(state.pins.keys()).cloned().collect();
         for order in orders {
             let (before, after) = (inner.written.pins.get(&order), state.pins.get(&order));
             let Some(cid) = before.or(after).map(|pin| pin.cid).filter(|_cid| before != after) else { continue };

@@ -43,14 +43,17 @@ async fn what_is_due_comes_most_urgent_first<S: StateStore + TrackerStore>(store
     assert_eq!(store.next_due().await.expect("readable"), None);
     let queued = |due| record(1, TrackerStatus::PinQueued, due);
     let urgent = |due| TrackerRecord { priority: true, ..queued(Some(due)) };
-    track(store, vec![
-        (cid(1), Some(queued(Some(20)))),
-        (cid(2), Some(queued(Some(10)))),
-        (cid(3), Some(urgent(30))),
-        (cid(4), Some(urgent(25))),
-        (cid(5), Some(queued(Some(90)))),
-        (cid(6), Some(queued(None))),
-    ])
+    track(
+        store,
+        vec![
+            (cid(1), Some(queued(Some(20)))),
+            (cid(2), Some(queued(Some(10)))),
+            (cid(3), Some(urgent(30))),
+            (cid(4), Some(urgent(25))),
+            (cid(5), Some(queued(Some(90)))),
+            (cid(6), Some(queued(None))),
+        ],
+    )
     .await;
     assert_eq!(due(store, 30, 10).await, [4, 3, 2, 1].map(cid));
     assert_eq!(due(store, 30, 3).await, [4, 3, 2].map(cid), "the limit cuts the least urgent");
@@ -90,7 +93,8 @@ async fn settling_moves_every_index<S: StateStore + TrackerStore>(store: &S) {
 }
 
 async fn listing_by_status_goes_in_order_and_resumes<S: StateStore + TrackerStore>(store: &S) {
-    let status = |number: u64| if number.is_multiple_of(2) { TrackerStatus::PinError } else { TrackerStatus::UnpinError };
+    let status =
+        |number: u64| if number.is_multiple_of(2) { TrackerStatus::PinError } else { TrackerStatus::UnpinError };
     track(store, (0..40).map(|number| (cid(number), Some(record(number, status(number), None)))).collect()).await;
     track(store, (40..60).map(|number| (cid(number), Some(record(1, TrackerStatus::Pinned, None)))).collect()).await;
     let mut expected: Vec<Cid> = (0..40).map(cid).collect();
