@@ -121,13 +121,17 @@ impl Identity {
 
     /// Reads an identity file.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let content = Zeroizing::new(file::read_at_most(path, MAX_FILE).map_err(|cause| match cause.kind() {
-            io::ErrorKind::NotFound => IdentityError::Missing { path: path.into() },
-            io::ErrorKind::InvalidData => IdentityError::Damaged { path: path.into(), problem: "it is far too large" },
-            _ => IdentityError::Read { path: path.into(), cause },
+        let damaged = |problem| IdentityError::Damaged { path: path.into(), problem };
+        let content = Zeroizing::new(file::read_at_most(path, MAX_FILE).map_err(|cause| {
+            if cause.kind() == io::ErrorKind::NotFound {
+                IdentityError::Missing { path: path.into() }
+            } else if cause.kind() == io::ErrorKind::InvalidData {
+                damaged("it is far too large")
+            } else {
+                IdentityError::Read { path: path.into(), cause }
+            }
         })?);
         // The parser's own message is not shown: it may quote the key.
-        let damaged = |problem| IdentityError::Damaged { path: path.into(), problem };
         let parsed: IdentityFile = serde_json::from_slice(&content)
             .map_err(|_| damaged("it is not a JSON object with the texts \"id\" and \"private_key\""))?;
         Self::decode(&parsed.id, &parsed.private_key).map_err(damaged)

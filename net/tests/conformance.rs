@@ -1,6 +1,8 @@
 //! The suites of both ports over real TCP on loopback, and what only a real network can get wrong: secrets, garbage,
 //! forgeries, restarts.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -29,6 +29,7 @@ pub(crate) fn with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr {
 }
 
 /// The address without `/p2p`, if it can be dialled and does not name another peer: a host and a TCP port.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only what is named here can be dialled, whatever parts are added")]
 pub(crate) fn dialable(address: &Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
     if address.len() > MAX_ADDRESS || peer_of(address).is_some_and(|named| named != *peer) {
         return None;
@@ -71,6 +72,7 @@ fn covers(rule: &Multiaddr, address: &Multiaddr) -> bool {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other part is not an IP address")]
 fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),

@@ -240,6 +240,7 @@ impl SwarmActor {
         self.welcome = remembered;
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other events need no action here")]
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
@@ -314,6 +315,7 @@ impl SwarmActor {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other events need no action here")]
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
@@ -327,11 +329,11 @@ impl SwarmActor {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.shared.book.lock().learn(peer_id, &info.listen_addrs, Instant::now());
             }
-            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }) => {
-                if !matches!(error, ping::Failure::Unsupported) {
-                    tracing::debug!(%peer, error = %ErrorChain(&error), "closing a connection that does not answer");
-                    self.swarm.close_connection(connection);
-                }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) })
+                if !matches!(error, ping::Failure::Unsupported) =>
+            {
+                tracing::debug!(%peer, error = %ErrorChain(&error), "closing a connection that does not answer");
+                self.swarm.close_connection(connection);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 let mut book = self.shared.book.lock();
@@ -378,6 +380,7 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other failure is told in libp2p's words")]
 fn connect_error(error: &DialError) -> ConnectError {
     match error {
         DialError::LocalPeerId { .. } => ConnectError::Myself,

@@ -74,6 +74,7 @@ fn probe(socket: SocketAddr) -> std::io::Result<()> {
     if socket.port() == 0 { Ok(()) } else { TcpListener::bind(socket).map(drop) }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other part is not an IP address")]
 fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let ip = match parts.next()? {
