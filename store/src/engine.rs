@@ -49,6 +49,9 @@ impl Default for StoreOptions {
     }
 }
 
+/// A row.
+pub(crate) type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// A RocksDB instance.
 pub(crate) struct Engine {
     db: DB,
@@ -69,6 +72,7 @@ impl Engine {
         options: &StoreOptions,
         telemetry: Arc<StoreTelemetry>,
     ) -> Result<Self, StoreError> {
+        refuse_remains(folder)?;
         let mut general = general_options(options);
         general.create_if_missing(true);
         general.create_missing_column_families(true);
@@ -200,7 +204,7 @@ impl Moment<'_> {
     }
 
     /// The last row of a family from `from` on.
-    pub(crate) fn last(&self, family: Family, from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
+    pub(crate) fn last(&self, family: Family, from: &[u8]) -> Result<Option<KeyValue>, StateError> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         let mut rows = self.snapshot.raw_iterator_cf_opt(&self.engine.handle(family), options);
@@ -218,7 +222,7 @@ pub(crate) struct Rows<'a> {
 
 impl Rows<'_> {
     /// The next row.
-    pub(crate) fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StateError> {
+    pub(crate) fn next(&mut self) -> Result<Option<KeyValue>, StateError> {
         if self.begun && self.rows.valid() {
             self.rows.next();
         }
@@ -228,6 +232,20 @@ impl Rows<'_> {
             None => self.rows.status().failed_to("read rows").map(|()| None),
         }
     }
+}
+
+/// Tables without the file that names the present state of the database: making a new one would delete them.
+fn refuse_remains(folder: &Path) -> Result<(), StoreError> {
+    if !folder.exists() || folder.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let entries = folder.read_dir().map_err(|error| StoreError::io("list", folder, error))?;
+    let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "sst" || extension == "blob");
+    if entries.filter_map(Result::ok).any(|entry| is_table(&entry.path())) {
+        let cause = codec::damaged("database", "the file CURRENT is gone").into();
+        return Err(StoreError::Damaged { folder: folder.to_owned(), cause });
+    }
+    Ok(())
 }
 
 fn general_options(options: &StoreOptions) -> Options {

@@ -115,9 +115,11 @@ impl<T> Failed<T> for std::io::Result<T> {
 
 /// A failure of the shared machinery, as the block store tells it.
 pub(crate) fn as_block_error(error: StateError) -> BlockError {
-    match error {
-        StateError::Io { operation, cause } => BlockError::Io { operation, cause },
-        StateError::Damaged { what } => BlockError::Damaged { what },
-        other => BlockError::Io { operation: "answer", cause: other.into() },
+    if let StateError::Io { operation, cause } = error {
+        return BlockError::Io { operation, cause };
     }
+    if let StateError::Damaged { what } = error {
+        return BlockError::Damaged { what };
+    }
+    BlockError::Io { operation: "answer", cause: error.into() }
 }

@@ -245,8 +245,6 @@ fn read_canonical(bytes: &[u8]) -> Result<Pin, StateError> {
 
 /// What was checked when it came in can only be wrong by damage.
 fn own_damage(error: StateError) -> StateError {
-    match error {
-        StateError::InvalidSnapshot { what } => StateError::Damaged { what: format!("snapshot: {what}") },
-        other => other,
-    }
+    let StateError::InvalidSnapshot { what } = error else { return error };
+    StateError::Damaged { what: format!("snapshot: {what}") }
 }

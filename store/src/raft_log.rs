@@ -319,7 +319,9 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             .await?;
         let mut kept = self.shared.kept.lock();
         kept.purged = Some(log_id);
-        kept.last = kept.last.max(Some(log_id));
+        if kept.last.is_none_or(|last| last.index < log_id.index) {
+            kept.last = Some(log_id);
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::RwLock;
 
 use crate::blocking::Door;
 use crate::codec;
-use crate::engine::{Moment, Rows};
+use crate::engine::{KeyValue, Moment, Rows};
 use crate::keys::{self, Family};
 use crate::state::Database;
 use crate::stream::{self, Outlet, Stop};
@@ -128,7 +128,7 @@ pub(crate) fn read_pin(database: &Database, cid: Cid, bytes: &[u8]) -> Result<Pi
 /// Rows with the next one known.
 pub(crate) struct Head<'a> {
     rows: Rows<'a>,
-    next: Option<(Vec<u8>, Vec<u8>)>,
+    next: Option<KeyValue>,
 }
 
 impl<'a> Head<'a> {

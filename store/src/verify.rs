@@ -61,3 +61,54 @@ pub(crate) fn read_sum(bytes: &[u8]) -> Result<(u16, ShardSum), StateError> {
 pub(crate) fn split_outcome(bytes: &[u8]) -> Result<(&[u8], &[u8]), StateError> {
     bytes.split_at_checked(24).ok_or_else(|| invalid("an outcome is too short"))
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster_core::consensus::operation::encode_pin;
+    use cluster_core::testing::suite::pinset;
+    use cluster_types::Pin;
+
+    use super::*;
+    use crate::frames::{CHANGE, Encoder};
+
+    /// A stream of `pins` in the order given, whose sums are those of `summed`.
+    fn stream(pins: &[&Pin], summed: &[&Pin]) -> Encoder {
+        let mut sums = std::collections::BTreeMap::<u16, ShardSum>::new();
+        for pin in summed {
+            sums.entry(shard_of(&pin.cid)).or_default().add(pin);
+        }
+        let mut encoder = Encoder::new();
+        for (shard, sum) in sums {
+            encoder.record(SUM, &[&keys::shard(shard), &codec::encode_sum(&sum)]).unwrap();
+        }
+        for pin in pins {
+            encoder.record(PIN, &[&encode_pin(pin)]).unwrap();
+        }
+        encoder
+    }
+
+    fn check(encoder: Encoder) -> Result<(), StateError> {
+        snapshot(&*encoder.finish())
+    }
+
+    #[test]
+    fn a_stream_that_is_whole_but_wrong_is_refused() {
+        let mut pins = [pinset::pin(1), pinset::pin(2)];
+        pins.sort_by_key(|pin| order_key(&pin.cid));
+        let [low, high] = &pins;
+        check(stream(&[low, high], &[low, high])).unwrap();
+        for wrong in [
+            stream(&[low], &[low, high]),
+            stream(&[low, high], &[low]),
+            stream(&[high, low], &[low, high]),
+            stream(&[low, low], &[low, low]),
+        ] {
+            assert!(matches!(check(wrong), Err(StateError::InvalidSnapshot { .. })));
+        }
+        for (kind, bytes) in [(SUM, &[0; 5][..]), (PIN, b"no pin"), (OUTCOME, b"short"), (CHANGE, b""), (77, b"")] {
+            let mut wrong = stream(&[low], &[low]);
+            wrong.record(kind, &[bytes]).unwrap();
+            assert!(matches!(check(wrong), Err(StateError::InvalidSnapshot { .. })), "kind {kind}");
+        }
+    }
+}

@@ -163,6 +163,22 @@ async fn a_damaged_database_is_not_opened_and_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn tables_without_their_list_are_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..100).map(pin).collect(), "some").await;
+    store.state().make_snapshot().await.unwrap();
+    store.close().await.unwrap();
+    let current = folder.path().join("state/CURRENT");
+    let content = std::fs::read(&current).unwrap();
+    std::fs::remove_file(&current).unwrap();
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is damaged") };
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    std::fs::write(&current, content).unwrap();
+    assert_eq!(open(folder.path()).state().pins(), 100);
+}
+
+#[tokio::test]
 async fn a_frozen_state_outlives_the_process_and_older_ones_are_cleared_away() {
     let folder = TempDir::new().unwrap();
     {
