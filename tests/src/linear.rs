@@ -31,6 +31,8 @@ pub enum Told {
     Nothing,
     /// This pin is there.
     Found(u64),
+    /// It was refused and had no effect.
+    Refused,
     /// Nothing for certain.
     Unknown,
 }
@@ -79,8 +81,9 @@ type Situation = (Option<u64>, BTreeSet<usize>);
 fn check_register(operations: &[Operation]) -> Result<(), Violation> {
     let mut events: Vec<(u64, bool, usize)> = Vec::new();
     for (number, operation) in operations.iter().enumerate() {
-        // A read that told nothing constrains nothing.
-        if operation.told == Told::Unknown && operation.action == Action::Read {
+        // What had no effect and told nothing constrains nothing.
+        let silent_read = operation.told == Told::Unknown && operation.action == Action::Read;
+        if silent_read || operation.told == Told::Refused {
             continue;
         }
         events.push((operation.called, false, number));

@@ -8,10 +8,12 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster_types::{Pin, StateReport};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
@@ -34,8 +36,8 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 pub enum NodeKind {
     /// The one inside the peer.
     Embedded,
-    /// A Kubo, by the port of its RPC.
-    Kubo(u16),
+    /// A Kubo, by the multiaddress of its RPC.
+    Kubo(String),
 }
 
 /// One peer.
@@ -43,12 +45,18 @@ pub enum NodeKind {
 pub struct Peer {
     /// Where its files are.
     pub folder: PathBuf,
-    /// Its peer id, known after the first start.
-    pub id: String,
+    id: OnceLock<String>,
     environment: BTreeMap<String, String>,
     api_port: u16,
     swarm_port: u16,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Peer {
+    /// Its peer id; empty before the first start.
+    pub fn id(&self) -> &str {
+        self.id.get().map_or("", String::as_str)
+    }
 }
 
 /// A cluster of processes on this machine.
@@ -94,9 +102,8 @@ impl ProcessCluster {
                 environment.insert("CLUSTER_EMBEDDED_LISTENMULTIADDRESS".to_owned(), listen);
                 "embedded"
             }
-            NodeKind::Kubo(port) => {
-                let node = format!("/ip4/127.0.0.1/tcp/{port}");
-                environment.insert("CLUSTER_IPFSHTTP_NODEMULTIADDRESS".to_owned(), node);
+            NodeKind::Kubo(rpc) => {
+                environment.insert("CLUSTER_IPFSHTTP_NODEMULTIADDRESS".to_owned(), rpc.clone());
                 "kubo"
             }
         };
@@ -107,39 +114,42 @@ impl ProcessCluster {
             .stdin(Stdio::null())
             .output()?;
         ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
-        self.peers.push(Peer { folder, id: String::new(), environment, api_port, swarm_port, child: None });
+        let (id, child) = (OnceLock::new(), Mutex::new(None));
+        self.peers.push(Peer { folder, id, environment, api_port, swarm_port, child });
         self.start_peer(number).await?;
         Ok(number)
     }
 
     /// Starts a peer that is down, and waits until it answers.
-    pub async fn start_peer(&mut self, number: usize) -> Result<()> {
-        let bootstrap = self.peers.iter().enumerate().find(|(other, peer)| *other != number && !peer.id.is_empty());
-        let bootstrap = bootstrap.map(|(_, peer)| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", peer.swarm_port, peer.id));
-        let peer = &mut self.peers[number];
-        ensure!(peer.child.is_none(), "peer {number} is running already");
+    pub async fn start_peer(&self, number: usize) -> Result<()> {
+        let bootstrap = self.peers.iter().enumerate().find(|(other, peer)| *other != number && !peer.id().is_empty());
+        let bootstrap = bootstrap.map(|(_, peer)| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", peer.swarm_port, peer.id()));
+        let peer = &self.peers[number];
+        ensure!(!self.is_running(number), "peer {number} is running already");
         let log = File::options().create(true).append(true).open(peer.folder.join("log"))?;
         let mut command = Command::new(binary("ipfs-cluster-service")?);
         command.arg("daemon").env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment);
-        if let Some(address) = bootstrap.filter(|_| peer.id.is_empty()) {
+        if let Some(address) = bootstrap.filter(|_| peer.id().is_empty()) {
             command.args(["--bootstrap", &address]);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        peer.child = Some(command.spawn()?);
+        *peer.child.lock() = Some(command.spawn()?);
         self.wait_ready(number).await
     }
 
-    async fn wait_ready(&mut self, number: usize) -> Result<()> {
+    async fn wait_ready(&self, number: usize) -> Result<()> {
         let started = tokio::time::Instant::now();
         loop {
             if let Ok(id) = self.get::<serde_json::Value>(number, "/id").await
                 && let Some(id) = id["id"].as_str()
                 && self.state(number).await.is_ok_and(|state| state.leader.is_some())
             {
-                id.clone_into(&mut self.peers[number].id);
+                let known = self.peers[number].id.get_or_init(|| id.to_owned());
+                ensure!(known == id, "peer {number} has another id than before");
                 return Ok(());
             }
-            if let Some(status) = self.peers[number].child.as_mut().and_then(|child| child.try_wait().transpose()) {
+            let ended = self.peers[number].child.lock().as_mut().and_then(|child| child.try_wait().transpose());
+            if let Some(status) = ended {
                 bail!("peer {number} ended: {status:?}; its log:\n{}", self.log_tail(number));
             }
             if started.elapsed() > START_LIMIT {
@@ -150,8 +160,9 @@ impl ProcessCluster {
     }
 
     /// Kills a peer: no last word, no flush.
-    pub fn kill(&mut self, number: usize) -> Result<()> {
-        if let Some(mut child) = self.peers[number].child.take() {
+    pub fn kill(&self, number: usize) -> Result<()> {
+        let child = self.peers[number].child.lock().take();
+        if let Some(mut child) = child {
             child.kill()?;
             child.wait()?;
         }
@@ -159,8 +170,9 @@ impl ProcessCluster {
     }
 
     /// Asks a peer to stop and waits until it has; gives its exit code.
-    pub async fn stop(&mut self, number: usize) -> Result<Option<i32>> {
-        let Some(mut child) = self.peers[number].child.take() else { return Ok(None) };
+    pub async fn stop(&self, number: usize) -> Result<Option<i32>> {
+        let child = self.peers[number].child.lock().take();
+        let Some(mut child) = child else { return Ok(None) };
         let pid = child.id().to_string();
         ensure!(Command::new("kill").args(["-TERM", &pid]).status()?.success(), "kill -TERM failed");
         let status = wait::until("the peer to stop", Duration::from_secs(60), || {
@@ -177,12 +189,12 @@ impl ProcessCluster {
 
     /// Whether a peer runs.
     pub fn is_running(&self, number: usize) -> bool {
-        self.peers[number].child.is_some()
+        self.peers[number].child.lock().is_some()
     }
 
     /// The process id of a running peer.
     pub fn pid(&self, number: usize) -> Option<u32> {
-        self.peers[number].child.as_ref().map(Child::id)
+        self.peers[number].child.lock().as_ref().map(Child::id)
     }
 
     /// Where a peer's REST API is.
@@ -286,8 +298,8 @@ impl ProcessCluster {
 
 impl Drop for ProcessCluster {
     fn drop(&mut self) {
-        for peer in &mut self.peers {
-            if let Some(mut child) = peer.child.take() {
+        for peer in &self.peers {
+            if let Some(mut child) = peer.child.lock().take() {
                 drop(child.kill());
                 drop(child.wait());
             }

@@ -26,7 +26,7 @@ pub async fn fetch(
     output: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> Result<(), BoxError> {
     let tasks = TaskGroup::new();
-    let blocks = BlockStore::open(&folder.join("blocks"))?;
+    let blocks = BlockStore::open(folder)?;
     let mut config = EmbeddedConfig::new(folder.join("key"));
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
     config.peers = peers.to_vec();

@@ -8,7 +8,6 @@ pub mod cat;
 pub mod config;
 pub mod logging;
 mod peer;
-mod record;
 mod wire;
 
 pub use peer::{Peer, PeerError};

@@ -18,7 +18,6 @@ use cluster_store::{BlockStore, Store, StoreOptions};
 use cluster_types::{BoxError, Multiaddr, PeerId, Role};
 
 use crate::config::Config;
-use crate::record::NodeIdFile;
 use crate::wire;
 
 /// How long stopping may take in all before what is late is named and left behind.
@@ -106,7 +105,7 @@ impl Peer {
                 log: store.raft_log(),
                 state: Arc::clone(&state),
                 effect_at: effect(transport.local_peer(), &config, Arc::clone(&clock)),
-                record: Arc::new(NodeIdFile::new(config.folder.clone(), &config.state_folder)),
+                record: Arc::new(store.raft_log()),
                 transport: Arc::clone(&transport),
                 server: Arc::clone(&server),
                 allocator: Arc::clone(&allocator) as _,

@@ -17,8 +17,6 @@ use cluster_types::BoxError;
 
 use crate::config::{self, Config, ConsensusMode, IpfsConfig};
 
-/// Folder of the embedded node's blocks, inside the state folder.
-const BLOCKS: &str = "blocks";
 /// File of the embedded node's key, inside the configuration folder.
 const NODE_KEY: &str = "embedded_node.key";
 
@@ -57,7 +55,7 @@ pub(crate) async fn ipfs_node(
             Ok((node, None))
         }
         IpfsConfig::Embedded(embedded) => {
-            let blocks = BlockStore::open(&config.state_folder.join(BLOCKS))?;
+            let blocks = BlockStore::open(&config.state_folder)?;
             let mut settings = EmbeddedConfig::new(config.folder.file(NODE_KEY));
             settings.listen = embedded.listen_addresses.clone();
             settings.storage_max = embedded.storage_max.0;

@@ -1,0 +1,9 @@
+//! Real processes on this machine: killed, restarted, lied to; with real Kubo where there is one.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod client;
+mod crash;
+mod history;
+mod kubo;
+mod together;
