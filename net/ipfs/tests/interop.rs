@@ -20,6 +20,7 @@ use futures::TryStreamExt;
 use tokio::sync::watch;
 
 #[path = "../../../tests/src/kubo.rs"]
+#[expect(dead_code, unreachable_pub, reason = "shared with other test binaries, which need more of it")]
 mod kubo_daemon;
 #[path = "../src/embedded/tests/mem.rs"]
 mod mem;

@@ -168,14 +168,15 @@ async fn a_block_that_a_peer_gets_later_comes_without_being_asked_for_again() {
 async fn peers_that_hang_or_send_garbage_or_lie_do_not_stop_a_fetch() {
     let (here, there) = (Peer::start().await, Peer::start().await);
     let hanging = RawPeer::start(&here.tasks, silent()).await;
-    let garbage = RawPeer::start(&here.tasks, Arc::new(|_| vec![vec![0xff; 100], vec![5, 1, 2], vec![3, 0xff, 0xff, 0xff]])).await;
+    let garbage =
+        RawPeer::start(&here.tasks, Arc::new(|_| vec![vec![0xff; 100], vec![5, 1, 2], vec![3, 0xff, 0xff, 0xff]]))
+            .await;
     // Promises everything, and sends other bytes under the right prefix.
     let liar = RawPeer::start(
         &here.tasks,
         Arc::new(|message| {
             let entries = message.wantlist.clone().unwrap_or_default().entries;
-            let presences =
-                entries.iter().map(|entry| Presence { cid: entry.cid.clone(), kind: wire::HAVE }).collect();
+            let presences = entries.iter().map(|entry| Presence { cid: entry.cid.clone(), kind: wire::HAVE }).collect();
             let payload = entries
                 .iter()
                 .filter_map(|entry| Cid::from_bytes(&entry.cid).ok())
@@ -216,7 +217,11 @@ async fn questions_are_answered_with_have_dont_have_or_the_block() {
         let message = tokio::time::timeout(PATIENCE, raw.got.recv()).await.unwrap().unwrap();
         for presence in message.presences {
             let cid = Cid::from_bytes(&presence.cid).unwrap();
-            if presence.kind == wire::HAVE { have.insert(cid) } else { dont_have.insert(cid) };
+            if presence.kind == wire::HAVE {
+                have.insert(cid)
+            } else {
+                dont_have.insert(cid)
+            };
         }
         blocks.extend(message.payload.into_iter().map(|payload| payload.data));
     }
