@@ -1,6 +1,8 @@
 //! The embedded node against the contract of its port, and against a real Kubo when there is one: each fetches from
 //! the other.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -148,13 +148,12 @@ async fn a_fetch_that_broke_off_goes_on_with_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_block_that_a_peer_gets_later_comes_without_being_asked_for_again() {
+async fn a_block_that_a_peer_gets_later_comes_to_who_wants_it() {
     let (here, there) = (Peer::start().await, Peer::start().await);
     here.connect(&there).await;
     let block = raw_block(vec![7; 5000]);
     let fetch = here.node.block(block.cid);
     let put = async {
-        // The want has to be there first: a second fetch of the same block says when it was answered.
         there.node.put_blocks(vec![raw_block(&b"other"[..])]).await.unwrap();
         there.node.put_blocks(vec![block.clone()]).await.unwrap();
     };
