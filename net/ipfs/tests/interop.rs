@@ -112,8 +112,7 @@ async fn pin(node: &dyn IpfsNode, cid: Cid) -> PinProgress {
     let progress = watch::Sender::new(PinProgress::default());
     node.pin(request, progress.clone()).await.unwrap();
     assert_eq!(node.pinned(cid).await.unwrap(), Some(PinDepth::RECURSIVE));
-    let progress = *progress.borrow();
-    progress
+    *progress.borrow()
 }
 
 async fn kubo() -> Option<(KuboDaemon, Arc<Kubo>)> {
