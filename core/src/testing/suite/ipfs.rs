@@ -247,7 +247,8 @@ async fn pins_although_its_hints_are_of_no_use(node: &dyn IpfsNode) {
 async fn imports_an_archive_unpinned(node: &dyn IpfsNode) {
     let blocks = tree("archive");
     let archive = dag::car(&[blocks[0].cid], &blocks);
-    let pieces: Vec<Result<Bytes, io::Error>> = archive.chunks(7).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let pieces: Vec<Result<Bytes, io::Error>> =
+        archive.chunks(7).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     let roots = node.import_car(futures::stream::iter(pieces).boxed()).await.expect("a sound archive");
     assert_eq!(roots, vec![blocks[0].cid]);
     assert_eq!(kept(node, blocks[0].cid).await, None, "an import does not pin");

@@ -108,7 +108,9 @@ pub(super) async fn get(client: &Client, config: &KuboConfig, cid: Cid) -> Resul
     }
     let call = Call::new("block/get").with("arg", cid);
     let data = client
-        .within(call.operation, config.request_timeout, async { client.post(&call, None).await?.whole(MAX_BLOCK).await })
+        .within(call.operation, config.request_timeout, async {
+            client.post(&call, None).await?.whole(MAX_BLOCK).await
+        })
         .await?;
     verify(&cid, &data)?;
     Ok(data)
@@ -131,11 +133,7 @@ fn verify(cid: &Cid, data: &[u8]) -> Result<(), IpfsError> {
         return refuse(format!("a digest of {} bytes proves nothing", claimed.len()));
     }
     // A CID may hold a shortened digest.
-    if function.digest(data).digest().starts_with(claimed) {
-        Ok(())
-    } else {
-        refuse("its hash is another".to_owned())
-    }
+    if function.digest(data).digest().starts_with(claimed) { Ok(()) } else { refuse("its hash is another".to_owned()) }
 }
 
 /// The name of a codec for Kubo, which also takes numbers.

@@ -75,11 +75,8 @@ pub(super) async fn import(
     car: BoxStream<'static, Result<Bytes, io::Error>>,
 ) -> Result<Vec<Cid>, Failure> {
     let call = Call::new("dag/import").with("pin-roots", false).with("stats", true);
-    let passage = Arc::new(Mutex::new(Passage {
-        head: Head::Reading(Vec::new()),
-        moved_at: Instant::now(),
-        broken: None,
-    }));
+    let passage =
+        Arc::new(Mutex::new(Passage { head: Head::Reading(Vec::new()), moved_at: Instant::now(), broken: None }));
     let watched = Arc::clone(&passage);
     let body = car.map(move |piece| {
         let mut passage = watched.lock();

@@ -26,20 +26,12 @@ impl Endpoint {
         let fail = || EndpointError { address: address.to_string() };
         let parts: Vec<Protocol<'_>> = address.iter().collect();
         let (host, rest) = parts.split_first().ok_or_else(fail)?;
-        let host = match host {
-            Protocol::Unix(path) => {
-                let plain = matches!(rest, [] | [Protocol::Http]);
-                return if plain {
-                    Ok(Self { base: "http://unix".to_owned(), unix_socket: Some(path.to_string()) })
-                } else {
-                    Err(fail())
-                };
-            }
-            Protocol::Ip4(ip) => ip.to_string(),
-            Protocol::Ip6(ip) => format!("[{ip}]"),
-            Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) if is_host_name(name) => name.to_string(),
-            _ => return Err(fail()),
-        };
+        if let Protocol::Unix(path) = host {
+            let plain = matches!(rest, [] | [Protocol::Http]);
+            let socket = Self { base: "http://unix".to_owned(), unix_socket: Some(path.to_string()) };
+            return if plain { Ok(socket) } else { Err(fail()) };
+        }
+        let host = host_of(host).ok_or_else(fail)?;
         let (port, scheme) = match rest {
             [Protocol::Tcp(port)] | [Protocol::Tcp(port), Protocol::Http] => (port, "http"),
             [Protocol::Tcp(port), Protocol::Https] | [Protocol::Tcp(port), Protocol::Tls, Protocol::Http] => {
@@ -58,6 +50,20 @@ pub fn parse_node_address(text: &str) -> Result<Multiaddr, <Multiaddr as FromStr
         Some(path) => Ok(Multiaddr::empty().with(Protocol::Unix(format!("/{path}").into()))),
         None => text.parse(),
     }
+}
+
+/// The host part of a URL.
+fn host_of(part: &Protocol<'_>) -> Option<String> {
+    if let Protocol::Ip4(ip) = part {
+        return Some(ip.to_string());
+    }
+    if let Protocol::Ip6(ip) = part {
+        return Some(format!("[{ip}]"));
+    }
+    if let Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) = part {
+        return is_host_name(name).then(|| name.to_string());
+    }
+    None
 }
 
 /// A name that cannot change the meaning of the URL it is put into.

@@ -74,8 +74,7 @@ impl Kubo {
     pub fn new(config: KuboConfig) -> Result<Arc<Self>, IpfsError> {
         let unusable = |cause| IpfsError::Unreachable { endpoint: config.endpoint.to_string(), cause };
         let endpoint = Endpoint::parse(&config.endpoint).map_err(|error| unusable(error.into()))?;
-        let client =
-            Client::new(&endpoint, &config.endpoint.to_string()).map_err(|error| unusable(error.into()))?;
+        let client = Client::new(&endpoint, &config.endpoint.to_string()).map_err(|error| unusable(error.into()))?;
         Ok(Arc::new(Self { client, config }))
     }
 }

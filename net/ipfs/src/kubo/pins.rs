@@ -159,9 +159,7 @@ impl Patience {
     async fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         match tokio::time::timeout_at(self.grown_at + self.limit, work).await {
             Ok(result) => result,
-            Err(_elapsed) => {
-                Err(IpfsError::Stalled { seconds: self.limit.as_secs(), blocks: self.blocks }.into())
-            }
+            Err(_elapsed) => Err(IpfsError::Stalled { seconds: self.limit.as_secs(), blocks: self.blocks }.into()),
         }
     }
 }
