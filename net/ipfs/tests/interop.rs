@@ -1,6 +1,8 @@
 //! The embedded node against the contract of its port, and against a real Kubo when there is one: each fetches from
 //! the other.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use futures::TryStreamExt;
 use tokio::sync::watch;
 
 #[path = "../../../tests/src/kubo.rs"]
+#[expect(dead_code, unreachable_pub, reason = "shared with other test binaries, which need more of it")]
 mod kubo_daemon;
 #[path = "../src/embedded/tests/mem.rs"]
 mod mem;
@@ -109,8 +112,7 @@ async fn pin(node: &dyn IpfsNode, cid: Cid) -> PinProgress {
     let progress = watch::Sender::new(PinProgress::default());
     node.pin(request, progress.clone()).await.unwrap();
     assert_eq!(node.pinned(cid).await.unwrap(), Some(PinDepth::RECURSIVE));
-    let progress = *progress.borrow();
-    progress
+    *progress.borrow()
 }
 
 async fn kubo() -> Option<(KuboDaemon, Arc<Kubo>)> {

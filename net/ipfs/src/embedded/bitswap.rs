@@ -191,8 +191,7 @@ impl Bitswap {
             streams: Arc::new(Semaphore::new(STREAMS_PER_PEER)),
             bodies: Arc::new(Semaphore::new(BODIES_PER_PEER)),
         };
-        let peer =
-            Peer { ledger: Ledger::default(), outbox: Outbox::default(), handles: handles.clone(), mute: false };
+        let peer = Peer { ledger: Ledger::default(), outbox: Outbox::default(), handles: handles.clone(), mute: false };
         state.peers.insert(id, peer);
         drop(state);
         let link = Arc::clone(self).write_to(id, handles.clone());
@@ -249,8 +248,7 @@ impl Bitswap {
         let multihash = cid.hash_bytes();
         loop {
             let _slot = self.wanting.acquire().await;
-            let (waiter, landed) =
-                self.change(|state, now, out| state.client.want(session.id, cid, now, out));
+            let (waiter, landed) = self.change(|state, now, out| state.client.want(session.id, cid, now, out));
             let _guard = WantGuard { bitswap: self, multihash: multihash.clone(), waiter };
             // It may have arrived between the caller's look and the want.
             if let Some(data) = self.kept.get(&multihash).await? {
@@ -313,9 +311,11 @@ impl Bitswap {
 
     /// Whether there is something to write to a peer.
     pub(super) fn has_work(&self, id: PeerId) -> bool {
-        self.state.lock().peers.get(&id).is_some_and(|peer| {
-            !peer.mute && (peer.ledger.owes() || !peer.outbox.is_empty())
-        })
+        self.state
+            .lock()
+            .peers
+            .get(&id)
+            .is_some_and(|peer| !peer.mute && (peer.ledger.owes() || !peer.outbox.is_empty()))
     }
 
     /// The next message to a peer; `None` when there is nothing to say.

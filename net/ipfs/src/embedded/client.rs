@@ -104,13 +104,7 @@ pub(super) struct Client {
 impl Client {
     /// A client that gives a peer `request_timeout` to send something.
     pub(super) fn new(request_timeout: Duration) -> Self {
-        Self {
-            wants: HashMap::new(),
-            sessions: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            request_timeout,
-            next_id: 0,
-        }
+        Self { wants: HashMap::new(), sessions: BTreeMap::new(), peers: BTreeMap::new(), request_timeout, next_id: 0 }
     }
 
     fn fresh_id(&mut self) -> u64 {
@@ -168,13 +162,7 @@ impl Client {
     }
 
     /// A block is in the store, from a peer or by another way.
-    pub(super) fn landed(
-        &mut self,
-        multihash: &[u8],
-        from: Option<PeerId>,
-        now: Instant,
-        out: &mut Vec<Question>,
-    ) {
+    pub(super) fn landed(&mut self, multihash: &[u8], from: Option<PeerId>, now: Instant, out: &mut Vec<Question>) {
         let Some(want) = self.end_want(multihash, from, out) else { return };
         for waiter in want.waiters {
             if let (Some(peer), Some(members)) = (from, self.sessions.get_mut(&waiter.session)) {
@@ -295,7 +283,8 @@ fn plan(
     if is_on_its_way(want) {
         return;
     }
-    let load = |peer: &PeerId| peers.get(peer).map_or((u32::MAX, usize::MAX), |standing| (standing.strikes, standing.owed));
+    let load =
+        |peer: &PeerId| peers.get(peer).map_or((u32::MAX, usize::MAX), |standing| (standing.strikes, standing.owed));
     let says_it_has = want.asked.iter().filter(|(_, asked)| **asked == Asked::Has).map(|(peer, _)| *peer);
     let in_session = want
         .waiters

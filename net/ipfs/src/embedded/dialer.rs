@@ -33,11 +33,8 @@ impl Dialer {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
             return false;
         }
-        let wanted = self.peers.entry(peer).or_insert_with(|| Wanted {
-            addresses: Vec::new(),
-            due: now,
-            pause: FIRST_PAUSE,
-        });
+        let wanted =
+            self.peers.entry(peer).or_insert_with(|| Wanted { addresses: Vec::new(), due: now, pause: FIRST_PAUSE });
         wanted.addresses.retain(|known| !addresses.contains(known));
         wanted.addresses.extend_from_slice(addresses);
         let extra = wanted.addresses.len().saturating_sub(MAX_ADDRESSES);
@@ -47,7 +44,11 @@ impl Dialer {
     }
 
     /// The peers to dial now; each is due again after its pause, which grows until it connects.
-    pub(super) fn due(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Vec<(PeerId, Vec<Multiaddr>)> {
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        is_connected: impl Fn(&PeerId) -> bool,
+    ) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let mut due = Vec::new();
         for (peer, wanted) in &mut self.peers {
             if is_connected(peer) {

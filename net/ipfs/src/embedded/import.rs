@@ -19,7 +19,11 @@ const MAX_ROOTS: usize = 16 * 1024;
 pub(super) fn check(block: &Block) -> Result<(), IpfsError> {
     let bad = |reason: String| IpfsError::BadBlock { cid: block.cid, reason };
     if block.data.len() > unixfs::MAX_BLOCK {
-        return Err(bad(format!("{} bytes are more than the {} a block may have", block.data.len(), unixfs::MAX_BLOCK)));
+        return Err(bad(format!(
+            "{} bytes are more than the {} a block may have",
+            block.data.len(),
+            unixfs::MAX_BLOCK
+        )));
     }
     unixfs::verify(&block.cid, &block.data).map_err(|error| bad(error.to_string()))
 }

@@ -192,3 +192,82 @@ impl Drop for Marking<'_> {
         *self.kept.live.lock() = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster_core::unixfs::CidBuilder;
+    use cluster_types::{Codec, PinDepth};
+    use futures::FutureExt;
+
+    use super::super::tests::mem::MemBlocks;
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(600);
+
+    fn block(text: &'static str) -> Block {
+        let data = Bytes::from_static(text.as_bytes());
+        Block { cid: CidBuilder::new(1, "sha2-256").unwrap().cid(Codec::RAW, &data), data }
+    }
+
+    fn kept(grace: Duration) -> Kept {
+        Kept::new(Arc::new(MemBlocks::default()), grace)
+    }
+
+    #[tokio::test]
+    async fn what_is_put_or_found_while_a_collection_marks_stays() {
+        let kept = kept(Duration::ZERO);
+        kept.put_imported(vec![block("found"), block("left")]).await.unwrap();
+        let marking = kept.begin_marking(10);
+        assert!(!marking.stays(&block("found").cid.hash_bytes()));
+        assert_eq!(kept.touch(&block("found").cid.hash_bytes()).await.unwrap(), Some(5));
+        kept.put_fetched(vec![block("fetched")]).await.unwrap();
+        kept.put_imported(vec![block("imported")]).await.unwrap();
+        for text in ["found", "fetched", "imported"] {
+            assert!(marking.stays(&block(text).cid.hash_bytes()), "{text}");
+        }
+        assert!(!marking.stays(&block("left").cid.hash_bytes()));
+        drop(marking);
+        assert!(!kept.begin_marking(10).stays(&block("found").cid.hash_bytes()), "each run marks anew");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_put_or_found_while_a_batch_is_swept() {
+        let kept = kept(Duration::ZERO);
+        let marking = kept.begin_marking(10);
+        let gate = marking.close_gate().await;
+        let multihash = block("x").cid.hash_bytes();
+        assert!(kept.touch(&multihash).now_or_never().is_none());
+        assert!(kept.put_fetched(vec![block("x")]).now_or_never().is_none());
+        assert!(kept.put_imported(vec![block("x")]).now_or_never().is_none());
+        drop(gate);
+        assert_eq!(kept.touch(&multihash).await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_import_is_safe_while_it_goes_on_and_for_the_grace_after() {
+        let kept = kept(GRACE);
+        let first = block("first").cid.hash_bytes();
+        kept.put_imported(vec![block("first")]).await.unwrap();
+        for _ in 0..10 {
+            tokio::time::advance(GRACE * 9 / 10).await;
+            kept.put_imported(vec![block("next")]).await.unwrap();
+        }
+        tokio::time::advance(GRACE * 9 / 10).await;
+        assert!(kept.begin_marking(10).stays(&first));
+        tokio::time::advance(GRACE).await;
+        assert!(!kept.begin_marking(10).stays(&first));
+    }
+
+    #[test]
+    fn the_root_of_a_fetch_is_active_as_long_as_the_fetch() {
+        let kept = kept(GRACE);
+        let root = |text| Root { cid: block(text).cid, depth: PinDepth::RECURSIVE };
+        let one = kept.activate(root("one"));
+        let two = kept.activate(root("two"));
+        drop(one);
+        let three = kept.activate(root("three"));
+        assert_eq!(kept.active_roots(), [root("two"), root("three")]);
+        drop((two, three));
+        assert_eq!(kept.active_roots(), []);
+    }
+}

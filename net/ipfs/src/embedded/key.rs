@@ -56,7 +56,10 @@ mod tests {
         let made = load_or_create(&path).unwrap();
         assert_eq!(load_or_create(&path).unwrap().public(), made.public());
         #[cfg(unix)]
-        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777,
+            0o600
+        );
         std::fs::write(&path, b"broken").unwrap();
         assert!(matches!(load_or_create(&path), Err(StartError::Key { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"broken");

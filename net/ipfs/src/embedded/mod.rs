@@ -47,7 +47,7 @@ use fetch::{Fetcher, store_failed};
 use kept::Kept;
 use swarm::{COMMANDS, Command, Setup, SwarmActor};
 
-/// How long a connection may take.
+/// How long the swarm may take for an answer, a connection included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Peers of a single request that are dialled.
 const MAX_PEERS_PER_REQUEST: usize = 64;
@@ -76,27 +76,26 @@ impl EmbeddedNode {
         tasks: &TaskGroup,
     ) -> Result<Arc<Self>, StartError> {
         check(&config)?;
+        let peers = by_peer(config.peers).map_err(|address| StartError::Config {
+            setting: "peers",
+            value: address.to_string(),
+            reason: "an address must end with /p2p/<id>",
+        })?;
         let key = key::load_or_create(&config.key_file)?;
         let peer = key.public().to_peer_id();
         let kept = Arc::new(Kept::new(store, config.import_grace));
         let (swarm, commands) = mpsc::channel(COMMANDS);
         let bitswap = Bitswap::new(Arc::clone(&kept), tasks.clone(), swarm.clone(), config.request_timeout);
-        let setup =
-            Setup { key, agent: config.agent, max_connections: config.max_connections, listen: config.listen };
+        let setup = Setup { key, agent: config.agent, max_connections: config.max_connections, listen: config.listen };
         let actor = SwarmActor::start(setup, Arc::clone(&bitswap)).await?;
         let stop = tasks.stop_token();
         tasks.spawn("ipfs swarm", OnExit::StopPeer, ending(actor.run(commands, stop.clone())));
         let watch = Arc::clone(&bitswap).watch_time(config.request_timeout / 4, stop);
         tasks.spawn("bitswap clock", OnExit::StopPeer, ending(watch));
-        let fetcher =
-            Fetcher { bitswap, concurrency: config.fetch_concurrency, stall_timeout: config.stall_timeout };
+        let fetcher = Fetcher { bitswap, concurrency: config.fetch_concurrency, stall_timeout: config.stall_timeout };
         let storage_max = config.storage_max;
         let node = Self { peer, storage_max, kept, fetcher, swarm, collecting: tokio::sync::Mutex::new(()) };
-        for (peer, addresses) in by_peer(config.peers).map_err(|address| StartError::Config {
-            setting: "peers",
-            value: address.to_string(),
-            reason: "an address must end with /p2p/<id>",
-        })? {
+        for (peer, addresses) in peers {
             let (reply, _nobody_waits) = oneshot::channel();
             drop(node.swarm.send(Command::Connect { peer, addresses, remember: true, reply }).await);
         }
@@ -110,17 +109,19 @@ impl EmbeddedNode {
 
     async fn ask_swarm<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, IpfsError> {
         let (reply, answer) = oneshot::channel();
-        drop(self.swarm.send(command(reply)).await); // When the swarm is gone, so is the reply.
-        answer.await.map_err(|gone| unreachable("the embedded IPFS node", gone.into()))
+        let asking = async {
+            drop(self.swarm.send(command(reply)).await); // When the swarm is gone, so is the reply.
+            answer.await
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, asking).await {
+            Ok(answer) => answer.map_err(|gone| unreachable("the embedded IPFS node", gone.into())),
+            Err(elapsed) => Err(unreachable("the embedded IPFS node", elapsed.into())),
+        }
     }
 
     async fn connect_one(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), IpfsError> {
-        let connecting =
-            self.ask_swarm(|reply| Command::Connect { peer, addresses, remember: true, reply });
-        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(answer) => answer?.map_err(|reason| unreachable(&peer.to_string(), reason.into())),
-            Err(elapsed) => Err(unreachable(&peer.to_string(), elapsed.into())),
-        }
+        let connected = self.ask_swarm(|reply| Command::Connect { peer, addresses, remember: true, reply }).await;
+        connected.and_then(|answer| answer.map_err(|reason| unreachable(&peer.to_string(), reason.into())))
     }
 
     /// Dials where content may be found; whether that works shows by the blocks.
@@ -178,10 +179,7 @@ impl IpfsNode for EmbeddedNode {
         self.fetcher.fetch_block(cid).await
     }
 
-    async fn import_car(
-        &self,
-        car: BoxStream<'static, Result<Bytes, std::io::Error>>,
-    ) -> Result<Vec<Cid>, IpfsError> {
+    async fn import_car(&self, car: BoxStream<'static, Result<Bytes, std::io::Error>>) -> Result<Vec<Cid>, IpfsError> {
         import::import_car(self, car).await
     }
 

@@ -1,8 +1,11 @@
 //! What one peer wants of us, and what it is owed. Pure.
 //!
-//! **Invariant:** at most [`MAX_WANTS`] wants per peer, each at most once in the queue of answers; what comes beyond is
-//! ignored, and the peer asks again or elsewhere.
-//! **Invariant:** a want whose block is absent stays, so that the peer gets an answer when the block arrives.
+//! A want whose block is absent stays after its answer, so that the peer hears of it when the block arrives.
+//!
+//! **Invariant:** at most [`MAX_WANTS`] wants per peer, each in exactly one place: the queue of answers, the waiting
+//! room of those that were answered, or with the caller of [`Ledger::next`].
+//! **Invariant:** when there are too many, a new want displaces the one that waits longest, never one that is owed an
+//! answer; when all are owed one, the new want is ignored, and the peer asks again or elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +24,16 @@ struct Want {
     cid: Cid,
     block: bool,
     dont_have: bool,
-    place: Option<u64>,
+    place: Place,
+}
+
+/// Where a want is; the number is its key there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Owed an answer.
+    Queued(u64),
+    /// Answered, or being answered, and kept.
+    Waiting(u64),
 }
 
 /// An answer that is owed.
@@ -40,7 +52,8 @@ pub(super) struct Owed {
 pub(super) struct Ledger {
     wants: BTreeMap<Key, Want>,
     queue: BTreeMap<u64, Key>,
-    next_place: u64,
+    waiting: BTreeMap<u64, Key>,
+    last_place: u64,
 }
 
 fn key(cid: &Cid) -> Key {
@@ -51,55 +64,61 @@ impl Ledger {
     /// Takes changes from the peer.
     pub(super) fn apply(&mut self, wantlist: &Wantlist) {
         if wantlist.full {
-            self.wants.clear();
-            self.queue.clear();
+            self.clear();
         }
         for entry in &wantlist.entries {
-            if let Ok(cid) = Cid::from_bytes(&entry.cid) {
-                self.apply_entry(&cid, entry);
+            match Cid::from_bytes(&entry.cid) {
+                Ok(cid) if entry.cancel => self.remove(&key(&cid)),
+                // A block that its CID holds itself is never asked for by an honest peer.
+                Ok(cid) if cid.hash().code() != Codec::IDENTITY => self.add(cid, entry),
+                Ok(_) | Err(_) => {}
             }
         }
     }
 
-    fn apply_entry(&mut self, cid: &Cid, entry: &Entry) {
-        let key = key(cid);
-        if entry.cancel {
-            if let Some(place) = self.wants.remove(&key).and_then(|want| want.place) {
-                self.queue.remove(&place);
+    fn add(&mut self, cid: Cid, entry: &Entry) {
+        let key = key(&cid);
+        if !self.wants.contains_key(&key) {
+            if self.wants.len() >= MAX_WANTS {
+                let Some((_, displaced)) = self.waiting.pop_first() else { return };
+                self.wants.remove(&displaced);
             }
-            return;
+            let want = Want { cid, block: false, dont_have: false, place: Place::Waiting(0) };
+            self.wants.insert(key.clone(), want);
         }
-        // A block that its CID holds itself is never asked for by an honest peer.
-        if cid.hash().code() == Codec::IDENTITY || (self.wants.len() >= MAX_WANTS && !self.wants.contains_key(&key)) {
-            return;
+        if let Some(want) = self.wants.get_mut(&key) {
+            want.block |= entry.want_type != WANT_HAVE;
+            want.dont_have = entry.send_dont_have;
         }
-        let want = self.wants.entry(key.clone()).or_insert(Want {
-            cid: *cid,
-            block: false,
-            dont_have: false,
-            place: None,
-        });
-        want.block |= entry.want_type != WANT_HAVE;
-        want.dont_have = entry.send_dont_have;
-        Self::enqueue(&mut self.queue, &mut self.next_place, key, want);
+        self.enqueue(key);
     }
 
-    fn enqueue(queue: &mut BTreeMap<u64, Key>, next_place: &mut u64, key: Key, want: &mut Want) {
-        if want.place.is_none() {
-            want.place = Some(*next_place);
-            queue.insert(*next_place, key);
-            *next_place += 1;
+    /// Owes an answer to a want, once.
+    fn enqueue(&mut self, key: Key) {
+        let Some(want) = self.wants.get_mut(&key) else { return };
+        if let Place::Waiting(place) = want.place {
+            self.last_place += 1;
+            want.place = Place::Queued(self.last_place);
+            self.waiting.remove(&place);
+            self.queue.insert(self.last_place, key);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match self.wants.remove(key).map(|want| want.place) {
+            Some(Place::Queued(place)) => drop(self.queue.remove(&place)),
+            Some(Place::Waiting(place)) => drop(self.waiting.remove(&place)),
+            None => {}
         }
     }
 
     /// A block is in the store now; says whether the peer wants it.
     pub(super) fn arrived(&mut self, multihash: &[u8]) -> bool {
         let range = (multihash.to_vec(), 0, 0)..=(multihash.to_vec(), u64::MAX, u64::MAX);
-        let mut wanted = false;
-        for (key, want) in self.wants.range_mut(range) {
-            want.dont_have = false;
-            Self::enqueue(&mut self.queue, &mut self.next_place, key.clone(), want);
-            wanted = true;
+        let keys: Vec<_> = self.wants.range(range).map(|(key, _)| key.clone()).collect();
+        let wanted = !keys.is_empty();
+        for key in keys {
+            self.enqueue(key);
         }
         wanted
     }
@@ -111,19 +130,19 @@ impl Ledger {
 
     /// The answer that is owed longest.
     pub(super) fn next(&mut self) -> Option<Owed> {
-        let (_, key) = self.queue.pop_first()?;
+        let (place, key) = self.queue.pop_first()?;
         let want = self.wants.get_mut(&key)?;
-        want.place = None;
-        Some(Owed { cid: want.cid, block: want.block, dont_have: want.dont_have })
+        want.place = Place::Waiting(place);
+        let owed = Owed { cid: want.cid, block: want.block, dont_have: want.dont_have };
+        self.waiting.insert(place, key);
+        Some(owed)
     }
 
     /// The peer was told that the block is here, or got it: the want is met, unless it became one for the block.
     pub(super) fn met(&mut self, cid: &Cid, with_block: bool) {
         let key = key(cid);
-        if self.wants.get(&key).is_some_and(|want| with_block || !want.block)
-            && let Some(place) = self.wants.remove(&key).and_then(|want| want.place)
-        {
-            self.queue.remove(&place);
+        if self.wants.get(&key).is_some_and(|want| with_block || !want.block) {
+            self.remove(&key);
         }
     }
 
@@ -196,7 +215,12 @@ mod tests {
         for _ in 0..10 {
             ledger.apply(&list(vec![Entry { cancel: true, ..entry(0, WANT_BLOCK) }, entry(0, WANT_BLOCK)], false));
         }
-        assert_eq!((ledger.wants.len(), ledger.queue.len()), (MAX_WANTS, MAX_WANTS));
+        assert_eq!((ledger.wants.len(), ledger.queue.len(), ledger.waiting.len()), (MAX_WANTS, MAX_WANTS, 0));
+        // Absent blocks that were answered make room for new questions.
+        assert_eq!(drain(&mut ledger).len(), MAX_WANTS);
+        ledger.apply(&list(vec![entry(999_999, WANT_HAVE)], false));
+        assert_eq!(drain(&mut ledger), [(cid(999_999), false)]);
+        assert_eq!((ledger.wants.len(), ledger.queue.len(), ledger.waiting.len()), (MAX_WANTS, 0, MAX_WANTS));
         ledger.apply(&list(vec![Entry { cid: vec![1, 2, 3].into(), ..entry(0, WANT_BLOCK) }], true));
         assert!(!ledger.owes());
     }

@@ -227,8 +227,8 @@ fn build(setup: &Setup, bitswap: &Arc<Bitswap>) -> Result<Swarm<Protocols>, Star
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
         .with_max_pending_incoming(Some(PENDING_CONNECTIONS))
         .with_max_pending_outgoing(Some(PENDING_CONNECTIONS));
-    let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), setup.key.public())
-        .with_agent_version(setup.agent.clone());
+    let identify =
+        identify::Config::new(PROTOCOL_VERSION.to_owned(), setup.key.public()).with_agent_version(setup.agent.clone());
     let protocols = |_key: &Keypair| Protocols {
         limits: connection_limits::Behaviour::new(limits),
         identify: identify::Behaviour::new(identify),

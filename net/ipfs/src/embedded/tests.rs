@@ -1,6 +1,6 @@
 //! Whole nodes against each other, and against peers that misbehave. Loopback only.
 
-mod mem;
+pub(super) mod mem;
 mod raw;
 
 use std::collections::BTreeSet;
@@ -148,13 +148,12 @@ async fn a_fetch_that_broke_off_goes_on_with_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_block_that_a_peer_gets_later_comes_without_being_asked_for_again() {
+async fn a_block_that_a_peer_gets_later_comes_to_who_wants_it() {
     let (here, there) = (Peer::start().await, Peer::start().await);
     here.connect(&there).await;
     let block = raw_block(vec![7; 5000]);
     let fetch = here.node.block(block.cid);
     let put = async {
-        // The want has to be there first: a second fetch of the same block says when it was answered.
         there.node.put_blocks(vec![raw_block(&b"other"[..])]).await.unwrap();
         there.node.put_blocks(vec![block.clone()]).await.unwrap();
     };
@@ -168,14 +167,15 @@ async fn a_block_that_a_peer_gets_later_comes_without_being_asked_for_again() {
 async fn peers_that_hang_or_send_garbage_or_lie_do_not_stop_a_fetch() {
     let (here, there) = (Peer::start().await, Peer::start().await);
     let hanging = RawPeer::start(&here.tasks, silent()).await;
-    let garbage = RawPeer::start(&here.tasks, Arc::new(|_| vec![vec![0xff; 100], vec![5, 1, 2], vec![3, 0xff, 0xff, 0xff]])).await;
+    let garbage =
+        RawPeer::start(&here.tasks, Arc::new(|_| vec![vec![0xff; 100], vec![5, 1, 2], vec![3, 0xff, 0xff, 0xff]]))
+            .await;
     // Promises everything, and sends other bytes under the right prefix.
     let liar = RawPeer::start(
         &here.tasks,
         Arc::new(|message| {
             let entries = message.wantlist.clone().unwrap_or_default().entries;
-            let presences =
-                entries.iter().map(|entry| Presence { cid: entry.cid.clone(), kind: wire::HAVE }).collect();
+            let presences = entries.iter().map(|entry| Presence { cid: entry.cid.clone(), kind: wire::HAVE }).collect();
             let payload = entries
                 .iter()
                 .filter_map(|entry| Cid::from_bytes(&entry.cid).ok())
@@ -216,7 +216,11 @@ async fn questions_are_answered_with_have_dont_have_or_the_block() {
         let message = tokio::time::timeout(PATIENCE, raw.got.recv()).await.unwrap().unwrap();
         for presence in message.presences {
             let cid = Cid::from_bytes(&presence.cid).unwrap();
-            if presence.kind == wire::HAVE { have.insert(cid) } else { dont_have.insert(cid) };
+            if presence.kind == wire::HAVE {
+                have.insert(cid)
+            } else {
+                dont_have.insert(cid)
+            };
         }
         blocks.extend(message.payload.into_iter().map(|payload| payload.data));
     }
@@ -346,5 +350,58 @@ async fn a_lost_peer_is_connected_again() {
     .await
     .unwrap();
     tasks.shut_down(PATIENCE).await;
+    here.stop().await;
+}
+
+#[tokio::test]
+async fn a_fetch_that_is_dropped_tells_the_peers() {
+    let here = Peer::start().await;
+    let mut raw = RawPeer::start(&here.tasks, silent()).await;
+    here.node.connect(vec![raw.address.clone()]).await.unwrap();
+    let cid = raw_block(vec![3; 100]).cid;
+    let asked = async |cancel: bool, raw: &mut RawPeer| loop {
+        let message = tokio::time::timeout(PATIENCE, raw.got.recv()).await.unwrap().unwrap();
+        let entries = message.wantlist.unwrap_or_default().entries;
+        if entries.iter().any(|entry| entry.cid == cid.to_bytes() && entry.cancel == cancel) {
+            break;
+        }
+    };
+    {
+        let fetch = here.node.block(cid);
+        tokio::pin!(fetch);
+        tokio::select! {
+            _ = &mut fetch => panic!("nobody has it"),
+            () = asked(false, &mut raw) => {}
+        }
+    }
+    asked(true, &mut raw).await;
+    here.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_wants_and_messages_that_are_too_large_leave_the_node_as_it_was() {
+    let here = Peer::start().await;
+    let block = raw_block(vec![9; 3000]);
+    here.node.put_blocks(vec![block.clone()]).await.unwrap();
+    let mut raw = RawPeer::start(&here.tasks, silent()).await;
+    here.node.connect(vec![raw.address.clone()]).await.unwrap();
+    let me = here.node.peer_id();
+    for round in 0..5_u32 {
+        let flood: Vec<_> = (0..3000_u32)
+            .map(|number| (raw_block((round * 3000 + number).to_be_bytes().to_vec()).cid, wire::WANT_HAVE))
+            .collect();
+        raw.send(me, wants(&flood)).await;
+    }
+    raw.send(me, vec![0xff, 0xff, 0xff, 0x7f]).await;
+    raw.send(me, vec![0x80, 0x80, 0x80, 0x02]).await; // Promises 4 MiB and sends nothing.
+    raw.send(me, wants(&[(block.cid, wire::WANT_BLOCK)])).await;
+    loop {
+        let message = tokio::time::timeout(PATIENCE, raw.got.recv()).await.unwrap().unwrap();
+        if message.payload.iter().any(|payload| payload.data == block.data) {
+            break;
+        }
+        // Wants beyond the limit may be ignored, so the peer asks again.
+        raw.send(me, wants(&[(block.cid, wire::WANT_BLOCK)])).await;
+    }
     here.stop().await;
 }

@@ -196,8 +196,7 @@ mod tests {
     #[test]
     fn depth_counts_levels_and_a_shorter_way_goes_deeper() {
         // 0 -> 1 -> 2 -> 3 -> 4, and 0 -> 2.
-        let dag: BTreeMap<_, _> =
-            [(0, vec![1, 2]), (1, vec![2]), (2, vec![3]), (3, vec![4])].into_iter().collect();
+        let dag: BTreeMap<_, _> = [(0, vec![1, 2]), (1, vec![2]), (2, vec![3]), (3, vec![4])].into_iter().collect();
         let seen = |depth| walk(&dag, PinDepth(depth)).0.into_iter().collect::<BTreeSet<_>>();
         assert_eq!(seen(0), [name(0)].into());
         assert_eq!(seen(1), [name(0), name(1), name(2)].into());

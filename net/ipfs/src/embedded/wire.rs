@@ -243,13 +243,7 @@ mod tests {
     use super::*;
 
     fn entry(cid: &Cid) -> Entry {
-        Entry {
-            cid: cid.to_bytes().into(),
-            priority: 1,
-            cancel: false,
-            want_type: WANT_HAVE,
-            send_dont_have: true,
-        }
+        Entry { cid: cid.to_bytes().into(), priority: 1, cancel: false, want_type: WANT_HAVE, send_dont_have: true }
     }
 
     #[tokio::test]
@@ -285,8 +279,10 @@ mod tests {
             presences: vec![Presence { cid: Bytes::from_static(b"d"), kind: DONT_HAVE }],
             ..Message::default()
         };
-        let expected =
-            [0x0a, 0x0f, 0x0a, 0x0b, 0x0a, 1, b'c', 0x10, 3, 0x18, 1, 0x20, 1, 0x28, 1, 0x10, 1, 0x22, 5, 0x0a, 1, b'd', 0x10, 1];
+        let expected = [
+            0x0a, 0x0f, 0x0a, 0x0b, 0x0a, 1, b'c', 0x10, 3, 0x18, 1, 0x20, 1, 0x28, 1, 0x10, 1, 0x22, 5, 0x0a, 1, b'd',
+            0x10, 1,
+        ];
         assert_eq!(message.encode_to_vec(), expected);
     }
 

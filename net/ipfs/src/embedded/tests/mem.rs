@@ -11,7 +11,7 @@ use cluster_types::Cid;
 use parking_lot::Mutex;
 
 #[derive(Default)]
-pub(super) struct MemBlocks {
+pub(crate) struct MemBlocks {
     blocks: Mutex<BTreeMap<Vec<u8>, Bytes>>,
     roots: Mutex<BTreeMap<Vec<u8>, Root>>,
     puts: AtomicU64,
@@ -19,15 +19,15 @@ pub(super) struct MemBlocks {
 
 impl MemBlocks {
     /// Blocks that were put and new, since the start.
-    pub(super) fn puts(&self) -> u64 {
+    pub(crate) fn puts(&self) -> u64 {
         self.puts.load(Ordering::SeqCst)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.blocks.lock().len()
     }
 
-    pub(super) fn holds(&self, cid: &Cid) -> bool {
+    pub(crate) fn holds(&self, cid: &Cid) -> bool {
         self.blocks.lock().contains_key(&cid.hash_bytes())
     }
 }

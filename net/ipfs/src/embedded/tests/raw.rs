@@ -57,7 +57,7 @@ impl RawPeer {
                 break address.with(Protocol::P2p(*swarm.local_peer_id()));
             }
         };
-        let (stop, writer_tasks) = (tasks.stop_token(), tasks.clone());
+        let (stop, writer_tasks, again) = (tasks.stop_token(), tasks.clone(), send.clone());
         tasks.spawn("raw swarm", OnExit::Continue, async move {
             loop {
                 tokio::select! {
@@ -66,10 +66,15 @@ impl RawPeer {
                     Some((peer, bytes)) = to_send.recv() => {
                         let (reply, opened) = oneshot::channel();
                         swarm.behaviour_mut().open(peer, reply);
+                        let again = again.clone();
                         writer_tasks.spawn("raw writer", OnExit::Continue, async move {
                             if let Ok(Ok((mut stream, _))) = opened.await {
                                 drop(stream.write_all(&bytes).await);
                                 drop(stream.close().await);
+                            } else {
+                                // This side may hear of the connection a little later than the other.
+                                tokio::task::yield_now().await;
+                                drop(again.try_send((peer, bytes)));
                             }
                             Ok::<(), BoxError>(())
                         });
