@@ -83,6 +83,8 @@ impl ProcessCluster {
 
     /// A cluster without peers.
     pub fn empty() -> Result<Self> {
+        // Another test of this process may have chosen already; any choice will do.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let secret: String = (0..32).map(|_| format!("{:02x}", rand::random::<u8>())).collect();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
         Ok(Self { peers: Vec::new(), http, folder: Some(tempfile::tempdir()?), secret })
