@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use cluster_types::{Pin, StateReport};
+use cluster_types::{Metric, Pin, StateReport};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -78,6 +78,7 @@ impl ProcessCluster {
             cluster.add_peer(node).await?;
         }
         cluster.wait_voters(nodes.len()).await;
+        cluster.wait_metrics(nodes.len()).await;
         Ok(cluster)
     }
 
@@ -260,6 +261,21 @@ impl ProcessCluster {
                 voters += usize::from(matches!(state.role, Role::Leader | Role::Voter));
             }
             if voters >= wanted { Ok(()) } else { Err(format!("{voters} of {wanted}")) }
+        })
+        .await;
+    }
+
+    /// Waits until every peer knows the free space of `wanted` peers: until then it would refuse to allocate.
+    pub async fn wait_metrics(&self, wanted: usize) {
+        wait::until("the metrics of all peers", START_LIMIT, || async {
+            for number in 0..self.peers.len() {
+                let metrics: Vec<Metric> =
+                    self.get(number, "/monitor/metrics/freespace").await.map_err(|error| format!("{error:#}"))?;
+                if metrics.len() < wanted {
+                    return Err(format!("peer {number} knows {} of {wanted}", metrics.len()));
+                }
+            }
+            Ok(())
         })
         .await;
     }
