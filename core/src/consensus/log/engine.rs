@@ -199,7 +199,12 @@ impl LogConsensus {
     async fn enter(&self, bootstrap: &[PeerId]) -> Result<(), StartError> {
         let fail = |error: BoxError| StartError::Log(error);
         let started = self.raft.is_initialized().await.map_err(|error| fail(error.into()))?;
-        if started && !self.position.borrow().members.is_empty() {
+        // Asked of raft itself: the position follows its metrics, which lag behind at the start.
+        let own = self.node_id;
+        let member = self.raft.with_raft_state(move |state| {
+            state.membership_state.effective().membership().get_node(&own).is_some()
+        });
+        if member.await.map_err(|error| fail(error.into()))? {
             return Ok(());
         }
         if !bootstrap.is_empty() {
