@@ -1,5 +1,6 @@
 //! What the peer said, and what happened before it could say anything.
 
+use cluster_types::{ErrorChain, ErrorClass};
 use serde::{Deserialize, Serialize};
 
 /// An error the API answered.
@@ -46,7 +47,20 @@ impl ClientError {
     pub fn as_failure(&self) -> ApiFailure {
         match self {
             Self::Api(failure) => failure.clone(),
-            _ => ApiFailure { code: 0, message: cluster_types::ErrorChain(self).to_string() },
+            Self::Connection { .. } | Self::BadAnswer { .. } | Self::Local { .. } => {
+                ApiFailure { code: 0, message: ErrorChain(self).to_string() }
+            }
+        }
+    }
+
+    /// What the caller may do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Api(ApiFailure { code: 404, .. }) => ErrorClass::NotFound,
+            Self::Api(ApiFailure { code: 409, .. }) => ErrorClass::Conflict,
+            Self::Api(ApiFailure { code: 503, .. }) | Self::Connection { .. } => ErrorClass::Unavailable,
+            Self::Api(ApiFailure { code: 400..=499, .. }) | Self::Local { .. } => ErrorClass::Invalid,
+            Self::Api(_) | Self::BadAnswer { .. } => ErrorClass::Unknown,
         }
     }
 }

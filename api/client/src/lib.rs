@@ -17,6 +17,9 @@ pub use methods::PinPath;
 pub use stream::Items;
 pub use upload::{AddRequest, Source};
 
+/// How long a connection may take before the next endpoint gets its turn, name resolution included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Where and how to reach a peer.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -68,14 +71,18 @@ impl Client {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other part of an address leads to an HTTP server")]
 fn endpoint(address: &Multiaddr, config: &ClientConfig) -> Result<Endpoint, ClientError> {
-    let unusable = |reason: &str| ClientError::Local { reason: format!("cannot use the API address {address}: {reason}") };
-    let mut builder = reqwest::Client::builder().danger_accept_invalid_certs(config.insecure).no_proxy();
+    let unusable =
+        |reason: &str| ClientError::Local { reason: format!("cannot use the API address {address}: {reason}") };
+    let mut builder = reqwest::Client::builder()
+        .danger_accept_invalid_certs(config.insecure)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .no_proxy();
     if let Some(timeout) = config.timeout {
         builder = builder.timeout(timeout);
     }
-    let scheme = if config.https { "https" } else { "http" };
-    let (mut host, mut port) = (None, None);
+    let (mut host, mut port, mut https) = (None, None, config.https);
     for part in address.iter() {
         match part {
             Protocol::Ip4(ip) => host = Some(ip.to_string()),
@@ -86,7 +93,8 @@ fn endpoint(address: &Multiaddr, config: &ClientConfig) -> Result<Endpoint, Clie
                 builder = builder.unix_socket(std::path::PathBuf::from(format!("/{}", path.trim_start_matches('/'))));
                 (host, port) = (Some("localhost".to_owned()), Some(80));
             }
-            Protocol::Http | Protocol::Https => {}
+            Protocol::Http => {}
+            Protocol::Https => https = true,
             Protocol::P2p(_) | Protocol::Dnsaddr(_) => {
                 return Err(unusable("HTTP over libp2p is not supported yet; give the address of the HTTP endpoint"));
             }
@@ -96,6 +104,7 @@ fn endpoint(address: &Multiaddr, config: &ClientConfig) -> Result<Endpoint, Clie
     let (Some(host), Some(port)) = (host, port) else {
         return Err(unusable("give it like /ip4/127.0.0.1/tcp/9094"));
     };
-    let http = builder.build().map_err(|error| unusable(&error.to_string()))?;
+    let http = builder.build().map_err(|error| unusable(&cluster_types::ErrorChain(&error).to_string()))?;
+    let scheme = if https { "https" } else { "http" };
     Ok(Endpoint { base: format!("{scheme}://{host}:{port}"), http })
 }

@@ -1,12 +1,12 @@
 //! One method per call of the API.
 
 use cluster_types::{
-    Alert, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, StateReport,
+    Alert, Cid, ConnectGraph, ErrorChain, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, StateReport,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
-use serde::de::DeserializeOwned;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{ApiFailure, ClientError};
 use crate::stream::{Items, items};
@@ -14,6 +14,10 @@ use crate::{Client, Endpoint};
 
 /// Characters of a path that stand for themselves.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+/// Characters of one part of a path that stand for themselves.
+const SEGMENT: &AsciiSet = &PATH.add(b'/');
+/// The longest answer read that is one object, in bytes: far more than the removed blocks of a collection need.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
 /// The longest error body read, in bytes.
 const MAX_ERROR: usize = 64 * 1024;
 
@@ -26,8 +30,11 @@ impl PinPath {
     pub fn parse(text: &str) -> Result<Self, ClientError> {
         let known = ["/ipfs/", "/ipns/", "/ipld/"].iter().any(|prefix| text.starts_with(prefix));
         let path = if known { text.to_owned() } else { format!("/ipfs/{}", text.trim_start_matches('/')) };
+        let path = path.trim_end_matches('/').to_owned();
         let first = path.split('/').nth(2).unwrap_or_default();
-        if first.is_empty() || (!path.starts_with("/ipns/") && first.parse::<Cid>().is_err()) {
+        // A part such as `..` would make this another call.
+        let strays = path.split('/').skip(2).any(|part| matches!(part, "" | "." | ".."));
+        if strays || first.is_empty() || (!path.starts_with("/ipns/") && first.parse::<Cid>().is_err()) {
             return Err(ClientError::Local { reason: format!("{text:?} is neither a CID nor an IPFS path") });
         }
         Ok(Self(path))
@@ -62,17 +69,17 @@ impl Client {
 
     /// Removes a member.
     pub async fn remove_peer(&self, peer: &str) -> Result<(), ClientError> {
-        self.send(Method::DELETE, &format!("/peers/{}", encode(peer)), &[]).await.map(drop)
+        self.send(Method::DELETE, &format!("/peers/{}", encode(peer, SEGMENT)), &[]).await.map(drop)
     }
 
     /// Pins what a path leads to.
     pub async fn pin(&self, path: &PinPath, options: &PinOptions) -> Result<Pin, ClientError> {
-        self.one(Method::POST, &format!("/pins{}", encode(path.as_str())), &query(options)).await
+        self.one(Method::POST, &format!("/pins{}", encode(path.as_str(), PATH)), &query(options)).await
     }
 
     /// Unpins what a path leads to.
     pub async fn unpin(&self, path: &PinPath) -> Result<Pin, ClientError> {
-        self.one(Method::DELETE, &format!("/pins{}", encode(path.as_str())), &[]).await
+        self.one(Method::DELETE, &format!("/pins{}", encode(path.as_str(), PATH)), &[]).await
     }
 
     /// The pinset.
@@ -121,7 +128,7 @@ impl Client {
 
     /// The metrics of a name.
     pub async fn metrics(&self, name: &str) -> Result<Vec<Metric>, ClientError> {
-        self.one(Method::GET, &format!("/monitor/metrics/{}", encode(name)), &[]).await
+        self.one(Method::GET, &format!("/monitor/metrics/{}", encode(name, SEGMENT)), &[]).await
     }
 
     /// Metrics that were not renewed.
@@ -151,7 +158,10 @@ impl Client {
         query: &[(String, String)],
     ) -> Result<T, ClientError> {
         let response = self.send(method, path, query).await?;
-        let body = response.bytes().await.map_err(|error| ClientError::BadAnswer { reason: error.to_string() })?;
+        let body = read(response, MAX_ANSWER).await?;
+        if body.len() > MAX_ANSWER {
+            return Err(ClientError::BadAnswer { reason: format!("it is longer than {MAX_ANSWER} bytes") });
+        }
         serde_json::from_slice(&body).map_err(|error| ClientError::BadAnswer { reason: error.to_string() })
     }
 
@@ -164,22 +174,34 @@ impl Client {
         self.send(method, path, query).await.map(items)
     }
 
-    /// Sends a request without a body to the first endpoint that can be reached.
+    /// Sends a request without a body.
     async fn send(
         &self,
         method: Method,
         path: &str,
         query: &[(String, String)],
     ) -> Result<reqwest::Response, ClientError> {
+        self.reach(|endpoint| self.request(endpoint, method.clone(), path).query(query)).await
+    }
+
+    /// Sends what `build` makes to the first endpoint that can be reached; an error answer becomes an error.
+    pub(crate) async fn reach(
+        &self,
+        build: impl Fn(&Endpoint) -> reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, ClientError> {
         let mut failed = None;
         for endpoint in &self.http {
-            let request = self.request(endpoint, method.clone(), path).query(query);
-            match request.send().await {
+            match build(endpoint).send().await {
                 Ok(response) => return judge(response).await,
-                Err(cause) if cause.is_connect() => {
-                    failed = Some(ClientError::Connection { endpoint: endpoint.base.clone(), cause });
+                Err(cause) => {
+                    let untouched = cause.is_connect();
+                    let error = ClientError::Connection { endpoint: endpoint.base.clone(), cause };
+                    // What may have been sent is not sent again.
+                    if !untouched {
+                        return Err(error);
+                    }
+                    failed = Some(error);
                 }
-                Err(cause) => return Err(ClientError::Connection { endpoint: endpoint.base.clone(), cause }),
             }
         }
         Err(failed.unwrap_or_else(|| ClientError::Local { reason: "no API address was given".to_owned() }))
@@ -192,31 +214,41 @@ impl Client {
             None => request,
         }
     }
-
-    /// The endpoint for requests that cannot be sent twice, such as uploads.
-    pub(crate) fn first(&self) -> &Endpoint {
-        &self.http[0]
-    }
 }
 
 /// An error answer becomes an error.
-pub(crate) async fn judge(response: reqwest::Response) -> Result<reqwest::Response, ClientError> {
+async fn judge(response: reqwest::Response) -> Result<reqwest::Response, ClientError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let body = response.bytes().await.unwrap_or_default();
-    let body = &body[..body.len().min(MAX_ERROR)];
-    let said = serde_json::from_slice::<ApiFailure>(body);
+    let body = read(response, MAX_ERROR).await.unwrap_or_default();
+    let said = serde_json::from_slice::<ApiFailure>(&body);
     Err(ClientError::Api(said.unwrap_or_else(|_| {
-        let text = String::from_utf8_lossy(body);
+        let text = String::from_utf8_lossy(&body);
         let message = if text.trim().is_empty() { status.to_string() } else { text.trim().to_owned() };
         ApiFailure { code: status.as_u16(), message }
     })))
 }
 
-fn encode(path: &str) -> String {
-    utf8_percent_encode(path, PATH).to_string()
+/// The body, or a little more than `most` bytes of it.
+async fn read(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, ClientError> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| cut_off(&error))? {
+        body.extend_from_slice(&piece);
+        if body.len() > most {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+pub(crate) fn cut_off(error: &reqwest::Error) -> ClientError {
+    ClientError::BadAnswer { reason: format!("it was cut off: {}", ErrorChain(error)) }
+}
+
+fn encode(path: &str, plain: &'static AsciiSet) -> String {
+    utf8_percent_encode(path, plain).to_string()
 }
 
 /// Pin options as the API takes them.
@@ -242,4 +274,21 @@ pub(crate) fn query(options: &PinOptions) -> Vec<(String, String)> {
     }
     query.extend(options.metadata.iter().map(|(key, value)| (format!("meta-{key}"), value.clone())));
     query
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
+
+    #[test]
+    fn a_path_stays_below_its_root() {
+        assert_eq!(PinPath::parse(CID).unwrap().as_str(), format!("/ipfs/{CID}"));
+        assert_eq!(PinPath::parse(&format!("{CID}/a b/")).unwrap().as_str(), format!("/ipfs/{CID}/a b"));
+        assert_eq!(PinPath::parse("/ipns/example.org/x").unwrap().as_str(), "/ipns/example.org/x");
+        for bad in ["", "/", "x", "/ipfs/", "/ipns/", "/ipfs/x", &format!("{CID}/../../../peers/x"), &format!("{CID}//a")] {
+            assert!(PinPath::parse(bad).is_err(), "{bad}");
+        }
+    }
 }

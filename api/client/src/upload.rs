@@ -3,19 +3,21 @@
 //! **Invariant:** a file is read in pieces; nothing is held but the piece on its way.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::mpsc::Sender;
 
 use async_stream::try_stream;
 use bytes::Bytes;
-use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput};
+use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, ErrorChain};
 use futures::{Stream, StreamExt};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Body, Method};
-use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
 
 use crate::error::ClientError;
-use crate::methods::{judge, query};
+use crate::methods::query;
 use crate::stream::{Items, items};
-use crate::{ApiFailure, Client};
+use crate::Client;
 
 /// Bytes read from a file at a time.
 const PIECE: usize = 256 * 1024;
@@ -50,107 +52,123 @@ pub struct AddRequest {
     pub recursive: bool,
     /// Whether names that begin with a dot are uploaded too.
     pub hidden: bool,
+    /// Whether the node is to refer to the sources rather than to copy them.
+    pub nocopy: bool,
 }
 
+/// The body, piece by piece.
+type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
+
 impl Client {
-    /// Uploads content; the items come while it goes.
+    /// Uploads content; the items come while it goes. Answers are always streamed.
     pub async fn add(&self, request: AddRequest) -> Result<Items<AddedOutput>, ClientError> {
-        let query = add_query(&request.params);
+        check(&request).await?;
+        let query = add_query(&request);
         let boundary = format!("cluster-{:016x}{:016x}", fresh(), fresh());
         let content_type = format!("multipart/form-data; boundary={boundary}");
         let (sender, problem) = std::sync::mpsc::channel();
-        let body = Body::wrap_stream(parts(request, boundary).map(move |piece| {
-            piece.map_err(|error| {
-                let text = error.to_string();
-                drop(sender.send(error));
-                std::io::Error::other(text)
-            })
-        }));
-        let endpoint = self.first();
         let sent = self
-            .request(endpoint, Method::POST, "/add")
-            .query(&query)
-            .header("Content-Type", content_type)
-            .body(body)
-            .send()
+            .reach(|endpoint| {
+                let body = observed(parts(request.clone(), boundary.clone()), sender.clone());
+                let sending = self.request(endpoint, Method::POST, "/add").query(&query);
+                sending.header("Content-Type", &content_type).body(body)
+            })
             .await;
         // What went wrong on this side says more than the broken request that follows from it.
-        if let Ok(error) = problem.try_recv() {
-            return Err(error);
-        }
-        let response = sent.map_err(|cause| ClientError::Connection { endpoint: endpoint.base.clone(), cause })?;
-        let mut added = items(judge(response).await?);
+        let mut added = items(sent.map_err(|error| problem.try_recv().unwrap_or(error))?);
         Ok(Box::pin(try_stream! {
             while let Some(item) = added.next().await {
-                match item {
-                    Ok(item) => yield item,
-                    Err(error) => {
-                        let error = match (problem.try_recv(), error) {
-                            (Ok(problem), _) => problem,
-                            (Err(_), error) => error,
-                        };
-                        Err(error)?;
-                    }
-                }
+                yield item.map_err(|error| problem.try_recv().unwrap_or(error))?;
             }
         }))
     }
 }
 
-/// The multipart body, piece by piece.
-fn parts(request: AddRequest, boundary: String) -> impl Stream<Item = Result<Bytes, ClientError>> + Send {
-    try_stream! {
+/// A body from `pieces` that hands what goes wrong with them to `problems`.
+fn observed(pieces: Pieces, problems: Sender<ClientError>) -> Body {
+    Body::wrap_stream(pieces.map(move |piece| {
+        piece.map_err(|error| {
+            let text = error.to_string();
+            // Nobody listens any more when the call is over.
+            drop(problems.send(error));
+            std::io::Error::other(text)
+        })
+    }))
+}
+
+/// Finds what cannot be uploaded before anything is sent.
+async fn check(request: &AddRequest) -> Result<(), ClientError> {
+    for source in &request.sources {
+        if let Source::Path { path, .. } = source {
+            let kind = tokio::fs::symlink_metadata(path).await.map_err(|error| unreadable(path, &error))?;
+            if kind.is_dir() && !request.recursive {
+                let path = path.display();
+                return Err(local(format!("{path} is a directory, but Recursive option is not set")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The multipart body.
+fn parts(request: AddRequest, boundary: String) -> Pieces {
+    Box::pin(try_stream! {
         for source in &request.sources {
-            match source {
-                Source::Url { url, name } => {
-                    yield head(&boundary, name, "application/octet-stream");
-                    let response = reqwest::get(url.clone()).await.and_then(reqwest::Response::error_for_status);
-                    let response = response.map_err(|error| local(format!("fetching {url}: {error}")))?;
-                    let mut pieces = response.bytes_stream();
-                    while let Some(piece) = pieces.next().await {
-                        yield piece.map_err(|error| local(format!("fetching {url}: {error}")))?;
-                    }
-                    yield Bytes::from_static(b"\r\n");
-                }
+            let mut entries = match source {
+                Source::Url { url, name } => fetched(url.clone(), name.clone(), boundary.clone()),
                 Source::Path { path, name } => {
-                    let mut waiting = vec![(path.clone(), name.clone())];
-                    while let Some((path, name)) = waiting.pop() {
-                        let kind = tokio::fs::symlink_metadata(&path).await.map_err(|error| unreadable(&path, &error))?;
-                        if kind.is_dir() {
-                            if !request.recursive {
-                                Err(local(format!("{} is a directory, but Recursive option is not set", path.display())))?;
-                            }
-                            yield head(&boundary, &name, "application/x-directory");
-                            yield Bytes::from_static(b"\r\n");
-                            // The last is taken first: the order of the names is kept.
-                            waiting.extend(children(&path, &name, request.hidden).await?.into_iter().rev());
-                        } else if kind.is_symlink() {
-                            let target = tokio::fs::read_link(&path).await.map_err(|error| unreadable(&path, &error))?;
-                            yield head(&boundary, &name, "application/symlink");
-                            yield Bytes::from(target.to_string_lossy().into_owned());
-                            yield Bytes::from_static(b"\r\n");
-                        } else if kind.is_file() {
-                            yield head(&boundary, &name, "application/octet-stream");
-                            let mut file = tokio::fs::File::open(&path).await.map_err(|error| unreadable(&path, &error))?;
-                            loop {
-                                let mut piece = vec![0; PIECE];
-                                let read = file.read(&mut piece).await.map_err(|error| unreadable(&path, &error))?;
-                                if read == 0 {
-                                    break;
-                                }
-                                piece.truncate(read);
-                                yield Bytes::from(piece);
-                            }
-                            yield Bytes::from_static(b"\r\n");
-                        } else {
-                            Err(local(format!("{} is neither a file nor a directory", path.display())))?;
-                        }
-                    }
+                    walked(path.clone(), name.clone(), request.hidden, boundary.clone())
                 }
+            };
+            while let Some(piece) = entries.next().await {
+                yield piece?;
             }
         }
         yield Bytes::from(format!("--{boundary}--\r\n"));
-    }
+    })
+}
+
+/// The part of what a URL leads to.
+fn fetched(url: url::Url, name: String, boundary: String) -> Pieces {
+    Box::pin(try_stream! {
+        let failed = |error: reqwest::Error| local(format!("fetching {url}: {}", ErrorChain(&error)));
+        let response = reqwest::get(url.clone()).await.and_then(reqwest::Response::error_for_status);
+        let mut pieces = response.map_err(failed)?.bytes_stream();
+        yield head(&boundary, &name, "application/octet-stream", Some(&url));
+        while let Some(piece) = pieces.next().await {
+            yield piece.map_err(failed)?;
+        }
+        yield Bytes::from_static(b"\r\n");
+    })
+}
+
+/// The parts of a file, or of a directory and all below it, each directory before what it holds.
+fn walked(path: PathBuf, name: String, hidden: bool, boundary: String) -> Pieces {
+    Box::pin(try_stream! {
+        let mut waiting = vec![(path, name)];
+        while let Some((path, name)) = waiting.pop() {
+            let kind = tokio::fs::symlink_metadata(&path).await.map_err(|error| unreadable(&path, &error))?;
+            if kind.is_dir() {
+                yield head(&boundary, &name, "application/x-directory", None);
+                // The last is taken first: the order of the names is kept.
+                waiting.extend(children(&path, &name, hidden).await?.into_iter().rev());
+            } else if kind.is_symlink() {
+                let target = tokio::fs::read_link(&path).await.map_err(|error| unreadable(&path, &error))?;
+                yield head(&boundary, &name, "application/symlink", None);
+                yield Bytes::from(target.to_string_lossy().into_owned());
+            } else if kind.is_file() {
+                yield head(&boundary, &name, "application/octet-stream", None);
+                let file = tokio::fs::File::open(&path).await.map_err(|error| unreadable(&path, &error))?;
+                let mut pieces = ReaderStream::with_capacity(file, PIECE);
+                while let Some(piece) = pieces.next().await {
+                    yield piece.map_err(|error| unreadable(&path, &error))?;
+                }
+            } else {
+                Err(local(format!("{} is neither a file nor a directory", path.display())))?;
+            }
+            yield Bytes::from_static(b"\r\n");
+        }
+    })
 }
 
 /// The entries of a directory, sorted by name.
@@ -168,14 +186,18 @@ async fn children(path: &Path, name: &str, hidden: bool) -> Result<Vec<(PathBuf,
     Ok(found)
 }
 
-fn head(boundary: &str, name: &str, content_type: &str) -> Bytes {
+/// The head of a part; `origin` is where a node could fetch the same bytes again.
+fn head(boundary: &str, name: &str, content_type: &str, origin: Option<&url::Url>) -> Bytes {
     let name = utf8_percent_encode(name, NON_ALPHANUMERIC);
+    let origin = origin.map_or_else(String::new, |url| format!("Abspath: {url}\r\n"));
     Bytes::from(format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: {content_type}\r\n\r\n"
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+         Content-Type: {content_type}\r\n{origin}\r\n"
     ))
 }
 
-fn add_query(params: &AddParams) -> Vec<(String, String)> {
+fn add_query(request: &AddRequest) -> Vec<(String, String)> {
+    let params = &request.params;
     let mut all = query(&params.options);
     let format = match params.format {
         AddFormat::UnixFs => "unixfs",
@@ -197,12 +219,15 @@ fn add_query(params: &AddParams) -> Vec<(String, String)> {
         ("no-pin", params.no_pin.to_string()),
         ("progress", params.progress.to_string()),
         ("stream-channels", "true".to_owned()),
+        ("recursive", request.recursive.to_string()),
+        ("hidden", request.hidden.to_string()),
+        ("nocopy", request.nocopy.to_string()),
     ];
     all.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
     all
 }
 
-/// A number that is hard to meet inside a file: from the address space and the clock's jitter, by the hasher's keys.
+/// A number that is hard to meet inside a file: every hasher starts from random keys.
 fn fresh() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
@@ -214,10 +239,4 @@ fn local(reason: String) -> ClientError {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> ClientError {
     local(format!("reading {}: {error}", path.display()))
-}
-
-impl From<ApiFailure> for ClientError {
-    fn from(failure: ApiFailure) -> Self {
-        Self::Api(failure)
-    }
 }
