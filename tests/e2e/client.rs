@@ -19,7 +19,8 @@ const NOT_PINNED: &str = "pin is not part of the pinset";
 
 /// Pins under a name; says what became of it as far as is known.
 pub(crate) async fn pin(cluster: &ProcessCluster, peer: usize, cid: &Cid, name: &str) -> Told {
-    let url = format!("{}?name={name}&replication-min=-1&replication-max=-1", cluster.url(peer, &format!("/pins/{cid}")));
+    let url =
+        format!("{}?name={name}&replication-min=-1&replication-max=-1", cluster.url(peer, &format!("/pins/{cid}")));
     match send(cluster, Method::POST, url).await {
         Ok((StatusCode::OK, _)) => Told::Pinned,
         Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => Told::Refused,

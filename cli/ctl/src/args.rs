@@ -20,7 +20,13 @@ use cluster_types::{Cid, GoDuration};
 )]
 pub(crate) struct Arguments {
     /// Comma list of API multiaddresses; the next is tried when one cannot be reached
-    #[arg(short = 'l', long, value_name = "ADDRESSES", default_value = "/ip4/127.0.0.1/tcp/9094", value_delimiter = ',')]
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "ADDRESSES",
+        default_value = "/ip4/127.0.0.1/tcp/9094",
+        value_delimiter = ','
+    )]
     pub(crate) host: Vec<String>,
     /// Cluster secret in hex, for libp2p endpoints only
     #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
@@ -163,7 +169,14 @@ pub(crate) struct PinAddArguments {
     #[arg(value_name = "CID|PATH")]
     pub(crate) path: String,
     /// Sets both replication factors; -1 everywhere
-    #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true, allow_negative_numbers = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
     pub(crate) replication: i32,
     /// What the pin gets
     #[command(flatten)]

@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn long_names_after_one_dash_are_understood() {
-        assert_eq!(spelt("ctl -enc json pin add -rmin 2 -ns -wt=5s x"), "ctl --enc json pin add --rmin 2 --ns --wt=5s x");
+        assert_eq!(
+            spelt("ctl -enc json pin add -rmin 2 -ns -wt=5s x"),
+            "ctl --enc json pin add --rmin 2 --ns --wt=5s x"
+        );
         assert_eq!(spelt("ctl add -r -Q -s size-1 -unknown -- -rmin"), "ctl add -r -Q -s size-1 -unknown -- -rmin");
         assert_eq!(spelt("ctl pin add -rmin -1 -help"), "ctl pin add --rmin -1 --help");
     }

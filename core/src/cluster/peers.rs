@@ -103,7 +103,8 @@ impl Cluster {
                 Ok(Reply::Node(info)) => info,
                 Ok(_) | Err(_) => NodeInfo { peers: Vec::new(), ipfs_peers: Vec::new() },
             };
-            let links = info.peers.iter().filter(|other| members.contains(*other)).map(|peer| peer.to_base58()).collect();
+            let links =
+                info.peers.iter().filter(|other| members.contains(*other)).map(|peer| peer.to_base58()).collect();
             graph.id_to_peername.insert(id.clone(), ping.peer_name);
             graph.cluster_links.insert(id.clone(), links);
             graph.cluster_trust_links.insert(id.clone(), true);

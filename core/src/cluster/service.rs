@@ -100,7 +100,6 @@ impl Cluster {
         }
         self.parts.monitor.ping_value(peer).unwrap_or_default()
     }
-
 }
 
 pub(super) fn from_state(error: &StateError) -> WireError {

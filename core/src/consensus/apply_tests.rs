@@ -77,10 +77,7 @@ fn pin(number: u8, name: &str) -> Pin {
 fn entry(seconds: i64, operations: Vec<(u8, Operation)>) -> Entry {
     Entry {
         time: Timestamp::from_unix_seconds(seconds),
-        operations: operations
-            .into_iter()
-            .map(|(id, operation)| Proposed { id: [id; 16], operation })
-            .collect(),
+        operations: operations.into_iter().map(|(id, operation)| Proposed { id: [id; 16], operation }).collect(),
     }
 }
 
@@ -142,10 +139,8 @@ fn a_refused_change_leaves_everything_as_it_was() {
     direct.max_depth = cluster_types::PinDepth::DIRECT;
     let mut shard = pin(1, "shard");
     shard.kind = PinType::Shard;
-    let answers = state.apply(
-        60,
-        &[entry(61, vec![(2, Operation::Put(Box::new(direct))), (3, Operation::Put(Box::new(shard)))])],
-    );
+    let answers = state
+        .apply(60, &[entry(61, vec![(2, Operation::Put(Box::new(direct))), (3, Operation::Put(Box::new(shard)))])]);
     assert!(answers[0].iter().all(|outcome| matches!(outcome, Outcome::Refused(_))));
     assert_eq!((state.pins.clone(), state.shards.clone()), (pins, shards));
 }

@@ -11,9 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster_types::{
-    BoxError, Cid, ErrorClass, PeerId, Pin, PinType, ReplicationFactor, Timestamp, WireError,
-};
+use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, PinType, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -303,7 +301,8 @@ impl Context<'_> {
         pin.options.user_allocations.clear();
         let bytes = encode_pin(&pin).len();
         if bytes > MAX_PIN_BYTES {
-            let text = format!("the pin's name, metadata and origins take {bytes} bytes; at most {MAX_PIN_BYTES} are kept");
+            let text =
+                format!("the pin's name, metadata and origins take {bytes} bytes; at most {MAX_PIN_BYTES} are kept");
             return Err(invalid(text));
         }
         Ok(Decision::Write(Operation::Put(Box::new(pin))))
@@ -377,4 +376,3 @@ impl Context<'_> {
 fn invalid(message: impl Into<String>) -> WireError {
     WireError::new(ErrorClass::Invalid, message)
 }
-

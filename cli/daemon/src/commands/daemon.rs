@@ -3,8 +3,8 @@
 use anyhow::{Context, bail};
 use cluster_peer::config::{Config, ConsensusMode, ExecutionLock, ProcessEnvironment, TrustedPeers, load};
 use cluster_peer::{Peer, logging};
-use sd_notify::NotifyState;
 use cluster_types::{Multiaddr, PeerId, Protocol, VERSION};
+use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Arguments, DaemonArguments};

@@ -131,7 +131,9 @@ pub enum StartError {
     #[error("the shared log cannot be opened")]
     Log(#[source] BoxError),
     /// No member let this peer in.
-    #[error("could not join the cluster within {after:?}: {reason}. Are the --bootstrap addresses right, is the secret the same, and is a majority of the voters up?")]
+    #[error(
+        "could not join the cluster within {after:?}: {reason}. Are the --bootstrap addresses right, is the secret the same, and is a majority of the voters up?"
+    )]
     Join {
         /// How long was tried.
         after: Duration,
@@ -201,9 +203,9 @@ impl LogConsensus {
         let started = self.raft.is_initialized().await.map_err(|error| fail(error.into()))?;
         // Asked of raft itself: the position follows its metrics, which lag behind at the start.
         let own = self.node_id;
-        let member = self.raft.with_raft_state(move |state| {
-            state.membership_state.effective().membership().get_node(&own).is_some()
-        });
+        let member = self
+            .raft
+            .with_raft_state(move |state| state.membership_state.effective().membership().get_node(&own).is_some());
         if member.await.map_err(|error| fail(error.into()))? {
             return Ok(());
         }

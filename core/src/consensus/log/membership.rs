@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, WireError};
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
 use super::engine::{LogConsensus, StartError};
@@ -29,11 +29,7 @@ const CAUGHT_UP: u64 = 256;
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks members for a raft id.
-pub(super) async fn reserve(
-    client: &PeerClient,
-    members: &[PeerId],
-    timeout: Duration,
-) -> Result<NodeId, StartError> {
+pub(super) async fn reserve(client: &PeerClient, members: &[PeerId], timeout: Duration) -> Result<NodeId, StartError> {
     match ask_any(client, members, &Call::Reserve, timeout).await? {
         Reply::Index(node_id) => Ok(node_id),
         _ => Err(StartError::Join { after: timeout, reason: "a member gave another answer".to_owned() }),
@@ -53,12 +49,7 @@ pub(super) async fn join(node: &LogConsensus, members: &[PeerId]) -> Result<(), 
     }
 }
 
-async fn ask_any(
-    client: &PeerClient,
-    members: &[PeerId],
-    call: &Call,
-    timeout: Duration,
-) -> Result<Reply, StartError> {
+async fn ask_any(client: &PeerClient, members: &[PeerId], call: &Call, timeout: Duration) -> Result<Reply, StartError> {
     let started = Instant::now();
     loop {
         let mut reason = "no address was given".to_owned();

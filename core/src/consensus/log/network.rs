@@ -85,7 +85,11 @@ impl Client {
         }
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let transfer = rand::random();
         self.call(Purpose::Bulk, RaftMessage::SnapshotBegin { transfer }, CHUNK_TIMEOUT).await?;
         let mut chunks = snapshot.snapshot.chunks();

@@ -42,8 +42,7 @@ impl AppliedPosition {
     /// Reads what the store kept; nothing, or nothing in it, before the first entry.
     pub fn decode(bytes: Option<&Bytes>) -> Result<Self, StateError> {
         let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return Ok(Self::default()) };
-        rmp_serde::from_slice(bytes)
-            .map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
+        rmp_serde::from_slice(bytes).map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
     }
 
     fn encode(&self) -> Result<Bytes, io::Error> {
