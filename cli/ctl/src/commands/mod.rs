@@ -140,7 +140,9 @@ mod tests {
     fn every_command_path_is_listed() {
         let mut paths = Vec::new();
         collect_paths(&Arguments::command(), "", &mut paths);
-        for path in ["ipfs-cluster-ctl id", "ipfs-cluster-ctl pin", "ipfs-cluster-ctl pin add", "ipfs-cluster-ctl ipfs gc"] {
+        for path in
+            ["ipfs-cluster-ctl id", "ipfs-cluster-ctl pin", "ipfs-cluster-ctl pin add", "ipfs-cluster-ctl ipfs gc"]
+        {
             assert!(paths.iter().any(|known| known == path), "{path}");
         }
     }
