@@ -68,14 +68,14 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = OsString>, tree: &Comman
 /// The command that a command line speaks of, as far as it can be told: for its help.
 pub(crate) fn spoken_of(arguments: &[OsString], tree: &Command) -> Command {
     let mut command = tree.clone();
-    let mut path = command.get_name().to_owned();
+    // Hands the settings of the tree down to its commands.
+    command.build();
     for argument in arguments.iter().skip(1).filter_map(|argument| argument.to_str()) {
         if let Some(next) = command.find_subcommand(argument) {
-            path = format!("{path} {argument}");
             command = next.clone();
         }
     }
-    command.bin_name(path)
+    command
 }
 
 #[cfg(test)]
