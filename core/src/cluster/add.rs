@@ -83,10 +83,9 @@ impl ClusterSink {
         };
         self.allocations = snapshot.allocate(&question)?;
         let own = self.cluster.peer;
-        if self.params.local && options.user_allocations.is_empty() && !self.allocations.contains(&own) {
-            if let Some(last) = self.allocations.last_mut() {
-                *last = own;
-            }
+        let replace = self.params.local && options.user_allocations.is_empty() && !self.allocations.contains(&own);
+        if let Some(last) = self.allocations.last_mut().filter(|_| replace) {
+            *last = own;
         }
         Ok(if self.params.local {
             vec![own]

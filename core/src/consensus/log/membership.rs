@@ -30,10 +30,10 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks members for a raft id.
 pub(super) async fn reserve(client: &PeerClient, members: &[PeerId], timeout: Duration) -> Result<NodeId, StartError> {
-    match ask_any(client, members, &Call::Reserve, timeout).await? {
-        Reply::Index(node_id) => Ok(node_id),
-        _ => Err(StartError::Join { after: timeout, reason: "a member gave another answer".to_owned() }),
-    }
+    let Reply::Index(node_id) = ask_any(client, members, &Call::Reserve, timeout).await? else {
+        return Err(StartError::Join { after: timeout, reason: "a member gave another answer".to_owned() });
+    };
+    Ok(node_id)
 }
 
 /// Asks members to be let in, and waits until the membership has arrived here.
