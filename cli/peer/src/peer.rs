@@ -10,7 +10,7 @@ use cluster_core::consensus::Consensus;
 use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
 use cluster_core::consensus::sequencer::Allocator;
 use cluster_core::monitor::Monitor;
-use cluster_core::ports::{Clock, Gossip, IpfsNode, StateStore, SystemClock, TrackerStore, Transport};
+use cluster_core::ports::{Clock, Gossip, IpfsNode, NodeIdRecord, StateStore, SystemClock, TrackerStore, Transport};
 use cluster_core::rpc::CallServer;
 use cluster_core::task::TaskGroup;
 use cluster_core::tracker::{Tracker, local_effect};
@@ -90,7 +90,12 @@ impl Peer {
         let monitor = rooms.monitor(&services);
         let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
         let allocator: Arc<dyn Allocator> = Arc::new(allocator);
-        let members = dial(network.as_ref(), bootstrap, &config).await.map_err(start("joining"))?;
+        let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
+        let members = match dial(network.as_ref(), bootstrap, &config).await {
+            // Who has joined before needs nobody to go on.
+            Err(_) if is_member => Vec::new(),
+            dialled => dialled.map_err(start("joining"))?,
+        };
         let parts = rooms.consensus(&server, &allocator, members);
         let consensus = LogConsensus::start(parts, &ordering).await.map_err(start("consensus"))?;
         monitor.follow_members(consensus.position(), &services);
@@ -156,9 +161,11 @@ impl Peer {
             late.push("REST requests");
         }
         if self.config.cluster.leave_on_shutdown {
-            let own = self.network.local_peer();
-            if let Err(error) = self.consensus.remove_peer(own).await {
-                tracing::warn!(%error, "this peer could not leave the cluster");
+            let left = self.consensus.remove_peer(self.network.local_peer());
+            match tokio::time::timeout(GRACE, left).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "this peer could not leave the cluster"),
+                Err(_) => tracing::warn!("this peer found no quorum to leave the cluster"),
             }
         }
         late.extend(self.services.shut_down(GRACE / 4).await);

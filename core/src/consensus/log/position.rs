@@ -29,8 +29,7 @@ pub(super) struct Sources {
 pub(super) fn follow(sources: Sources, node_id: NodeId, peer: PeerId, tasks: &TaskGroup) -> watch::Receiver<Position> {
     let Sources { raft, mut applied, mut removed, transport } = sources;
     let mut metrics = raft.metrics();
-    let first = translate(&metrics.borrow_watched().clone(), node_id, *applied.borrow(), false);
-    let (sender, receiver) = watch::channel(first);
+    let (sender, receiver) = watch::channel(Position::default());
     let stop = tasks.stop_token();
     tasks.spawn("position", OnExit::StopPeer, async move {
         loop {
