@@ -76,10 +76,8 @@ pub(crate) async fn run(cluster: &Arc<ProcessCluster>, load: Load, numbers: &Arc
         clients.spawn(async move {
             let mut waits = Vec::new();
             while Instant::now() < end {
-                let number = numbers.fetch_add(1, Ordering::Relaxed);
-                if number >= load.up_to {
-                    break;
-                }
+                let next = |number| (number < load.up_to).then_some(number + 1);
+                let Ok(number) = numbers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) else { break };
                 let asked = Instant::now();
                 pin(&cluster, peer, number, load.holders).await?;
                 waits.push(asked.elapsed());
