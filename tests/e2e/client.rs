@@ -1,18 +1,11 @@
 //! What the tests do to a cluster, and what they were told.
 
 use anyhow::{Result, bail};
+pub(crate) use cluster_tests::content::inline_cid;
 use cluster_tests::linear::Told;
 use cluster_tests::process::ProcessCluster;
 use cluster_types::{Cid, Pin};
 use reqwest::{Method, StatusCode};
-
-/// The CID of a tiny block that is its own name: nothing has to be fetched to pin it.
-pub(crate) fn inline_cid(number: u64) -> Cid {
-    // CIDv1, raw, identity multihash of eight bytes.
-    let mut bytes = vec![1, 0x55, 0, 8];
-    bytes.extend_from_slice(&number.to_be_bytes());
-    Cid::from_bytes(&bytes).expect("an identity CID")
-}
 
 /// The text of every "no such pin".
 const NOT_PINNED: &str = "pin is not part of the pinset";
