@@ -234,14 +234,18 @@ impl Rows<'_> {
     }
 }
 
-/// Tables without the file that names the present state of the database: making a new one would delete them.
+/// Records without the file that names the present state of the database: making a new one would delete them. A
+/// write-ahead log is begun only after that file was written, so it is never what a cut first start leaves behind.
 fn refuse_remains(folder: &Path) -> Result<(), StoreError> {
     if !folder.exists() || folder.join("CURRENT").exists() {
         return Ok(());
     }
     let entries = folder.read_dir().map_err(|error| StoreError::io("list", folder, error))?;
-    let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "sst" || extension == "blob");
-    if entries.filter_map(Result::ok).any(|entry| is_table(&entry.path())) {
+    let has_records = |path: &Path| {
+        let extension = path.extension().unwrap_or_default();
+        extension == "sst" || extension == "blob" || extension == "log"
+    };
+    if entries.filter_map(Result::ok).any(|entry| has_records(&entry.path())) {
         let cause = codec::damaged("database", "the file CURRENT is gone").into();
         return Err(StoreError::Damaged { folder: folder.to_owned(), cause });
     }
