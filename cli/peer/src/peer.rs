@@ -40,6 +40,16 @@ pub enum PeerError {
         #[source]
         cause: BoxError,
     },
+    /// Nobody answers at the addresses to join.
+    #[error(
+        "cannot join the cluster: no peer of it answers at the --bootstrap addresses. Are the addresses right, are \
+         those peers up, and is the secret the same as theirs (cluster.secret in service.json, or CLUSTER_SECRET)?"
+    )]
+    NobodyToJoin {
+        /// What the last one said.
+        #[source]
+        cause: BoxError,
+    },
     /// A part ended that the peer cannot live without.
     #[error("{part} has ended; the log says why")]
     Ended {
@@ -99,7 +109,7 @@ impl Peer {
             &services,
         );
         let allocator = Arc::new(MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone()));
-        let members = dial(transport.as_ref(), bootstrap, &config).await.map_err(start("joining"))?;
+        let members = dial(transport.as_ref(), bootstrap, &config).await?;
         let consensus = LogConsensus::start(
             LogParts {
                 log: store.raft_log(),
@@ -259,7 +269,7 @@ fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
 }
 
 /// Finds out who answers at the addresses to join.
-async fn dial(transport: &dyn Transport, bootstrap: &[Multiaddr], config: &Config) -> Result<Vec<PeerId>, BoxError> {
+async fn dial(transport: &dyn Transport, bootstrap: &[Multiaddr], config: &Config) -> Result<Vec<PeerId>, PeerError> {
     let mut members = Vec::new();
     let mut last = None;
     for address in bootstrap {
@@ -272,7 +282,7 @@ async fn dial(transport: &dyn Transport, bootstrap: &[Multiaddr], config: &Confi
         }
     }
     match last {
-        Some(error) if members.is_empty() => Err(error.into()),
+        Some(error) if members.is_empty() => Err(PeerError::NobodyToJoin { cause: error.into() }),
         _ => Ok(members),
     }
 }
