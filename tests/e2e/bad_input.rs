@@ -9,7 +9,7 @@ mod uploads;
 
 use cluster_tests::linear::Told;
 use cluster_tests::process::{NodeKind, ProcessCluster};
-use cluster_types::{Cid, Pin};
+use cluster_types::{Cid, Pin, StateReport};
 
 use crate::client::{inline_cid, pin};
 
@@ -36,15 +36,21 @@ impl Before {
         Self { pinned, pin, digest: state.digest, applied: state.applied_index, term: state.term }
     }
 
-    /// Every peer is alive and holds what it held; not even an entry of the log has come of it.
-    async fn check(&self, cluster: &ProcessCluster, after: &str) {
+    /// Every peer is alive and holds what it held.
+    async fn check_content(&self, cluster: &ProcessCluster, after: &str) -> StateReport {
         for number in (0..cluster.peers.len()).filter(|number| cluster.is_running(*number)) {
             cluster.check_alive(number).unwrap();
         }
         let state = cluster.wait_equal().await;
-        assert_eq!(state.digest, self.digest, "after {after}");
+        assert_eq!(state.digest, self.digest, "after {after}: {:?}", cluster.pins(0).await);
         let pin: Pin = cluster.get(0, &format!("/allocations/{}", self.pinned)).await.unwrap();
         assert_eq!(pin, self.pin, "after {after}");
+        state
+    }
+
+    /// The same, and not even an entry of the log has come of it.
+    async fn check(&self, cluster: &ProcessCluster, after: &str) {
+        let state = self.check_content(cluster, after).await;
         // A new leader writes an entry of its own.
         if state.term == self.term {
             assert_eq!(state.applied_index, self.applied, "after {after}");
@@ -69,6 +75,8 @@ async fn bad_requests_uploads_and_strangers_are_refused_and_leave_no_trace() {
     before.check(&cluster, "garbage on the swarm ports").await;
     strangers::another_secret(&mut cluster).await;
     before.check(&cluster, "a peer with another secret").await;
+    requests::refused_in_order(&cluster, &before).await;
+    before.check_content(&cluster, "writes that contradict the pinset").await;
     // Refused is refused, and the next right request works.
     assert_eq!(pin(&cluster, 2, &inline_cid(77), "77").await, Told::Pinned);
     assert_ne!(cluster.wait_equal().await.digest, before.digest);

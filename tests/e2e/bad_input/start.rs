@@ -140,7 +140,7 @@ async fn wrong_configuration(cluster: &ProcessCluster) {
         ("a list", b"[]".to_vec(), &["is not valid JSON", "`init`"]),
         ("far too large", vec![b' '; 5 << 20], &["more than the 4194304"]),
         ("a section that is none", br#"{"cluster":5}"#.to_vec(), &["cluster", "must be a JSON object"]),
-        ("a number for a text", with("cluster", "peername", json!(5)), &["cluster.peername = 5"]),
+        ("a number for a text", with("cluster", "peerstore_file", json!(5)), &["cluster.peerstore_file = 5"]),
         (
             "a text for a number",
             with("cluster", "replication_factor_min", json!("many")),
