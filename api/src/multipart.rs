@@ -166,9 +166,8 @@ where
         self.buffer.clear();
         while let Some(chunk) = self.chunks.next().await {
             let chunk = chunk.map_err(|error| MultipartError::Broken(error.to_string()))?;
-            left = left
-                .checked_sub(chunk.len())
-                .ok_or(MultipartError::Malformed("too much follows the last boundary"))?;
+            left =
+                left.checked_sub(chunk.len()).ok_or(MultipartError::Malformed("too much follows the last boundary"))?;
         }
         Ok(())
     }

@@ -39,9 +39,8 @@ impl Rest {
         let body = self.small_body(request).await?;
         // By way of an object: a structure would also be read from a list.
         let object = serde_json::from_slice(&body).map(serde_json::Value::Object);
-        let body: AddPeerBody = object
-            .and_then(serde_json::from_value)
-            .map_err(|_| Failure::bad_request("error decoding request body"))?;
+        let body: AddPeerBody =
+            object.and_then(serde_json::from_value).map_err(|_| Failure::bad_request("error decoding request body"))?;
         let peer = parse_peer_id(&body.peer_id).map_err(|_| Failure::bad_request("error decoding peer_id"))?;
         reply::json(&self.detached(|service| async move { service.add_peer(peer).await }).await?)
     }
