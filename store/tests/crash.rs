@@ -184,6 +184,28 @@ async fn a_write_ahead_log_without_the_rest_of_the_database_is_not_overwritten()
 }
 
 #[tokio::test]
+async fn a_log_that_is_cut_is_what_a_crash_leaves_and_one_with_a_bad_byte_inside_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    for number in 0..100 {
+        put(store.state().as_ref(), vec![pin(number)], "some").await;
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let entries = std::fs::read_dir(folder.path().join("state")).unwrap().map(|entry| entry.unwrap().path());
+    let logs = entries.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let log = logs.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let whole = std::fs::read(&log).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    std::fs::write(&log, flipped).unwrap();
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is damaged") };
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    std::fs::write(&log, &whole[..whole.len() - 3]).unwrap();
+    assert_eq!(open(folder.path()).state().pins(), 99);
+}
+
+#[tokio::test]
 async fn a_new_database_does_not_take_the_snapshots_of_a_former_one() {
     let folder = TempDir::new().unwrap();
     let store = open(folder.path());
