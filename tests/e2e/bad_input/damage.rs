@@ -137,3 +137,51 @@ async fn a_damaged_database_stops_one_peer_only_and_it_comes_back_equal() {
     .await;
     cluster.wait_voters(3).await;
 }
+
+/// Pins these, and waits until every peer that runs has them.
+async fn pin_all(cluster: &ProcessCluster, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        assert_eq!(pin(cluster, 0, &inline_cid(number), &number.to_string()).await, Told::Pinned);
+    }
+    cluster.wait_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_lost_what_it_promised_to_keep_does_not_take_its_leader_along() {
+    let cluster = ProcessCluster::start(&EMBEDDED).await.unwrap();
+    let follower = (cluster.leader().await.unwrap() + 1) % 3;
+    let data = cluster.peers[follower].folder.join("state");
+    let (list, backup) = (data.join("state"), data.join("backup"));
+    pin_all(&cluster, 0..20).await;
+    // Restored from a backup, it has less than it acknowledged.
+    assert_eq!(cluster.stop(follower).await.unwrap(), Some(0));
+    copy(&list, &backup);
+    cluster.start_peer(follower).await.unwrap();
+    pin_all(&cluster, 20..40).await;
+    cluster.kill(follower).unwrap();
+    fs::rename(&list, data.join("later")).unwrap();
+    fs::rename(&backup, &list).unwrap();
+    cluster.start_peer(follower).await.unwrap();
+    assert_eq!(cluster.wait_equal().await.pins, 40);
+    // A log with one bad byte in its middle is not taken for a shorter one.
+    pin_all(&cluster, 40..60).await;
+    cluster.kill(follower).unwrap();
+    for file in files(&list, "", ".log") {
+        let mut bytes = fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x55;
+        fs::write(file, bytes).unwrap();
+    }
+    let said = cluster.refused_start(follower, &[], &[]).await.unwrap();
+    let path = list.display().to_string();
+    for word in [path.as_str(), "is damaged", "--bootstrap"] {
+        assert!(said.contains(word), "{word:?} is missing: {said}");
+    }
+    fs::rename(&list, data.join("damaged")).unwrap();
+    fs::remove_dir_all(data.join("snapshots")).unwrap();
+    cluster.rejoin_peer(follower).await.unwrap();
+    assert_eq!(cluster.wait_equal().await.pins, 60);
+    for peer in 0..3 {
+        cluster.check_alive(peer).unwrap();
+    }
+}
