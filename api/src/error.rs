@@ -19,7 +19,7 @@ pub enum ApiError {
         address: Multiaddr,
     },
     /// The system refused an address.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}: is another program (or another peer) using it?")]
     Bind {
         /// The address.
         address: Multiaddr,

@@ -89,6 +89,7 @@ where
         }
         let rest = self.line().await?;
         if rest.starts_with(b"--") {
+            self.skip_epilogue().await?;
             self.place = Place::End;
             return Ok(None);
         }
@@ -157,6 +158,18 @@ where
             }
             self.fill().await?;
         }
+    }
+
+    /// Reads to the end of the body: a client that goes away before its last byte has not sent the upload.
+    async fn skip_epilogue(&mut self) -> Result<(), MultipartError> {
+        let mut left = MAX_HEAD;
+        self.buffer.clear();
+        while let Some(chunk) = self.chunks.next().await {
+            let chunk = chunk.map_err(|error| MultipartError::Broken(error.to_string()))?;
+            left =
+                left.checked_sub(chunk.len()).ok_or(MultipartError::Malformed("too much follows the last boundary"))?;
+        }
+        Ok(())
     }
 
     fn put_back_line_feed(&mut self) {
@@ -305,6 +318,20 @@ mod tests {
         for length in 0..=end {
             assert!(read(&BODY[..length], 7).await.is_err(), "{length}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_last_boundary_is_read_to_its_end() {
+        let pieces = |last: Result<Bytes, String>| {
+            let body = Bytes::from_static(b"--BB\r\n\r\nx\r\n--BB--");
+            Multipart::new(futures::stream::iter([Ok(body), last]), "BB")
+        };
+        let mut cut = pieces(Err("the client went away".to_owned()));
+        assert!(cut.next_part().await.unwrap().is_some());
+        assert!(matches!(cut.next_part().await, Err(MultipartError::Broken(_))));
+        let mut endless = pieces(Ok(vec![b'x'; MAX_HEAD + 1].into()));
+        assert!(endless.next_part().await.unwrap().is_some());
+        assert!(matches!(endless.next_part().await, Err(MultipartError::Malformed(_))));
     }
 
     #[tokio::test]

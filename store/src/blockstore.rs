@@ -21,7 +21,7 @@ use crate::telemetry::StoreTelemetry;
 use crate::{codec, db};
 
 /// The folder of the blocks' database.
-const BLOCK_FOLDER: &str = "blocks";
+pub(crate) const BLOCK_FOLDER: &str = "blocks";
 /// Bytes of blocks written in one batch, if one block is not longer.
 const BATCH_BYTES: usize = 4 << 20;
 /// Removals written in one batch.

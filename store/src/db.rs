@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, RwLock};
 
 use crate::blocking::Door;
+use crate::codec;
 use crate::engine::{Engine, StoreOptions};
 use crate::error::StoreError;
 use crate::install;
@@ -40,6 +41,7 @@ impl Store {
         let lock = lock(folder, STATE_FOLDER)?;
         let telemetry = Arc::new(StoreTelemetry::default());
         let place = folder.join(STATE_FOLDER);
+        refuse_orphans(&place, &folder.join(SNAPSHOT_FOLDER))?;
         let engine = Engine::open(&place, &Family::STATE, &options, Arc::clone(&telemetry))?;
         let damaged = |error| StoreError::from_state(&place, error);
         let present = Arc::new(Present::load(&engine).map_err(damaged)?);
@@ -85,6 +87,16 @@ impl Store {
         });
         closed.await.map_err(|error| StoreError::io("close the store in", &self.folder, error))
     }
+}
+
+/// Snapshots without the database they were made of: a new one must not take them for its own.
+fn refuse_orphans(place: &Path, snapshots: &Path) -> Result<(), StoreError> {
+    let is_left = |folder: &Path| folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    if is_left(place) || !is_left(snapshots) {
+        return Ok(());
+    }
+    let cause = codec::damaged("database", "it is gone, and snapshots of it are left").into();
+    Err(StoreError::Damaged { folder: place.to_owned(), cause })
 }
 
 /// Locks the database `name` in `folder` for this process.

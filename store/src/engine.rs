@@ -12,7 +12,8 @@ use cluster_core::ports::StateError;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRawIteratorWithThreadMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    DBRawIteratorWithThreadMode, DBRecoveryMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
+    WriteOptions,
 };
 
 use crate::codec;
@@ -73,6 +74,9 @@ impl Engine {
         telemetry: Arc<StoreTelemetry>,
     ) -> Result<Self, StoreError> {
         refuse_remains(folder)?;
+        if families.contains(&Family::RaftLog) {
+            refuse_broken_log(folder, options)?;
+        }
         let mut general = general_options(options);
         general.create_if_missing(true);
         general.create_missing_column_families(true);
@@ -234,18 +238,34 @@ impl Rows<'_> {
     }
 }
 
-/// Tables without the file that names the present state of the database: making a new one would delete them.
+/// Records without the file that names the present state of the database: making a new one would delete them. A
+/// write-ahead log is begun only after that file was written, so it is never what a cut first start leaves behind.
 fn refuse_remains(folder: &Path) -> Result<(), StoreError> {
     if !folder.exists() || folder.join("CURRENT").exists() {
         return Ok(());
     }
     let entries = folder.read_dir().map_err(|error| StoreError::io("list", folder, error))?;
-    let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "sst" || extension == "blob");
-    if entries.filter_map(Result::ok).any(|entry| is_table(&entry.path())) {
+    let has_records = |path: &Path| {
+        let extension = path.extension().unwrap_or_default();
+        extension == "sst" || extension == "blob" || extension == "log"
+    };
+    if entries.filter_map(Result::ok).any(|entry| has_records(&entry.path())) {
         let cause = codec::damaged("database", "the file CURRENT is gone").into();
         return Err(StoreError::Damaged { folder: folder.to_owned(), cause });
     }
     Ok(())
+}
+
+/// A write-ahead log with a bad record before its end. The engine would go on with what stands before that record, and
+/// this peer would take back votes and entries it has promised to keep. A cut end is what a crash leaves, and is fine.
+fn refuse_broken_log(folder: &Path, options: &StoreOptions) -> Result<(), StoreError> {
+    if !folder.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let mut strict = general_options(options);
+    strict.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    let read = DB::open_for_read_only(&strict, folder, false);
+    read.map(drop).map_err(|error| StoreError::from_open(folder, error))
 }
 
 fn general_options(options: &StoreOptions) -> Options {

@@ -6,6 +6,8 @@ use cluster_core::ports::{BlockError, StateError};
 use cluster_types::{BoxError, ErrorClass};
 use rocksdb::ErrorKind;
 
+use crate::blockstore::BLOCK_FOLDER;
+
 /// A store cannot be opened or closed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,11 +19,7 @@ pub enum StoreError {
         folder: PathBuf,
     },
     /// The database is damaged.
-    #[error(
-        "the database in {} is damaged. Stop the peer, move this folder out of the way and start the peer again: it \
-         fetches the state from the other members. Keep the moved folder until that is done",
-        folder.display()
-    )]
+    #[error("the database in {} is damaged. {}", folder.display(), remedy(folder))]
     Damaged {
         /// The folder.
         folder: PathBuf,
@@ -86,6 +84,19 @@ impl StoreError {
         } else {
             Self::io("read the database in", folder, error)
         }
+    }
+}
+
+/// What to do about a damaged database. The list must not be started anew without `--bootstrap`: the peer would found
+/// a cluster of its own.
+fn remedy(folder: &Path) -> &'static str {
+    if folder.ends_with(BLOCK_FOLDER) {
+        "Move this folder out of the way and start the peer again: it fetches what it should hold from other nodes. \
+         Keep the moved folder until that is done"
+    } else {
+        "Move this folder and the folder `snapshots` beside it out of the way, and start the peer once with \
+         --bootstrap <address of another member>: it fetches the list from the others. The only peer of a cluster \
+         is restored from a backup instead. Keep the moved folders until that is done"
     }
 }
 

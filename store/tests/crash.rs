@@ -159,7 +159,65 @@ async fn a_damaged_database_is_not_opened_and_says_what_to_do() {
     }
     let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is damaged") };
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
-    assert!(error.to_string().contains("move this folder out of the way"), "{error}");
+    // Started anew without it, the peer would found a cluster of its own.
+    assert!(error.to_string().contains("--bootstrap"), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_without_the_rest_of_the_database_is_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..100).map(pin).collect(), "some").await;
+    store.close().await.unwrap();
+    drop(store);
+    let current = folder.path().join("state/CURRENT");
+    let content = std::fs::read(&current).unwrap();
+    std::fs::remove_file(&current).unwrap();
+    let tables = std::fs::read_dir(folder.path().join("state"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "sst"));
+    assert_eq!(tables.count(), 0, "everything is in the write-ahead log");
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is damaged") };
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    std::fs::write(&current, content).unwrap();
+    assert_eq!(open(folder.path()).state().pins(), 100);
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_is_what_a_crash_leaves_and_one_with_a_bad_byte_inside_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    for number in 0..100 {
+        put(store.state().as_ref(), vec![pin(number)], "some").await;
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let entries = std::fs::read_dir(folder.path().join("state")).unwrap().map(|entry| entry.unwrap().path());
+    let logs = entries.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let log = logs.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let whole = std::fs::read(&log).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    std::fs::write(&log, flipped).unwrap();
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is damaged") };
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    std::fs::write(&log, &whole[..whole.len() - 3]).unwrap();
+    assert_eq!(open(folder.path()).state().pins(), 99);
+}
+
+#[tokio::test]
+async fn a_new_database_does_not_take_the_snapshots_of_a_former_one() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..100).map(pin).collect(), "some").await;
+    store.state().make_snapshot().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    std::fs::remove_dir_all(folder.path().join("state")).unwrap();
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("its database is gone") };
+    assert!(error.to_string().contains("`snapshots`"), "{error}");
+    std::fs::remove_dir_all(folder.path().join("snapshots")).unwrap();
+    assert_eq!(open(folder.path()).state().pins(), 0);
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ pub struct Peer {
     environment: BTreeMap<String, String>,
     api_port: u16,
     swarm_port: u16,
+    node_port: u16,
     child: Mutex<Option<Child>>,
 }
 
@@ -93,15 +94,22 @@ impl ProcessCluster {
 
     /// Makes one more peer, starts it, and waits until it is ready.
     pub async fn add_peer(&mut self, node: &NodeKind) -> Result<usize> {
+        let number = self.make_peer(node)?;
+        self.start_peer(number).await?;
+        Ok(number)
+    }
+
+    /// Makes one more peer: its folder and configuration. It does not run.
+    pub fn make_peer(&mut self, node: &NodeKind) -> Result<usize> {
         let number = self.peers.len();
         let root = self.folder.as_ref().context("the cluster was ended")?.path();
         let folder = root.join(format!("peer{number}"));
         fs::create_dir_all(&folder)?;
-        let (api_port, swarm_port) = (free_port()?, free_port()?);
+        let (api_port, swarm_port, node_port) = (free_port()?, free_port()?, free_port()?);
         let mut environment = environment(number, &self.secret, api_port, swarm_port);
         let kind = match node {
             NodeKind::Embedded => {
-                let listen = format!("/ip4/127.0.0.1/tcp/{}", free_port()?);
+                let listen = format!("/ip4/127.0.0.1/tcp/{node_port}");
                 environment.insert("CLUSTER_EMBEDDED_LISTENMULTIADDRESS".to_owned(), listen);
                 "embedded"
             }
@@ -118,26 +126,62 @@ impl ProcessCluster {
             .output()?;
         ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
         let (id, child) = (OnceLock::new(), Mutex::new(None));
-        self.peers.push(Peer { folder, id, environment, api_port, swarm_port, child });
-        self.start_peer(number).await?;
+        self.peers.push(Peer { folder, id, environment, api_port, swarm_port, node_port, child });
         Ok(number)
     }
 
     /// Starts a peer that is down, and waits until it answers.
     pub async fn start_peer(&self, number: usize) -> Result<()> {
-        let bootstrap = self.peers.iter().enumerate().find(|(other, peer)| *other != number && !peer.id().is_empty());
-        let bootstrap = bootstrap.map(|(_, peer)| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", peer.swarm_port, peer.id()));
+        self.start_daemon(number, self.peers[number].id().is_empty()).await
+    }
+
+    /// Starts a peer that has lost its state: it joins the others once more.
+    pub async fn rejoin_peer(&self, number: usize) -> Result<()> {
+        self.start_daemon(number, true).await
+    }
+
+    async fn start_daemon(&self, number: usize, join: bool) -> Result<()> {
         let peer = &self.peers[number];
         ensure!(!self.is_running(number), "peer {number} is running already");
         let log = File::options().create(true).append(true).open(peer.folder.join("log"))?;
-        let mut command = Command::new(binary("ipfs-cluster-service")?);
-        command.arg("daemon").env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment);
-        if let Some(address) = bootstrap.filter(|_| peer.id().is_empty()) {
+        let mut command = self.daemon(number)?;
+        if let Some(address) = self.member_address(number).filter(|_| join) {
             command.args(["--bootstrap", &address]);
         }
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.stdout(log.try_clone()?).stderr(log);
         *peer.child.lock() = Some(command.spawn()?);
         self.wait_ready(number).await
+    }
+
+    /// The swarm address of a member other than `number`.
+    pub fn member_address(&self, number: usize) -> Option<String> {
+        let other = self.peers.iter().enumerate().find(|(other, peer)| *other != number && !peer.id().is_empty());
+        other.map(|(_, peer)| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", peer.swarm_port, peer.id()))
+    }
+
+    fn daemon(&self, number: usize) -> Result<Command> {
+        let peer = &self.peers[number];
+        let mut command = Command::new(binary("ipfs-cluster-service")?);
+        command.arg("daemon").env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// From now on a peer's file says what this variable said.
+    pub fn forget_variable(&mut self, number: usize, name: &str) {
+        self.peers[number].environment.remove(name);
+    }
+
+    /// Starts a daemon that must give up by itself with exit code 1, and gives what it said.
+    pub async fn refused_start(&self, number: usize, flags: &[&str], variables: &[(&str, &str)]) -> Result<String> {
+        let mut command = self.daemon(number)?;
+        command.args(flags).envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = tokio::process::Command::from(command);
+        let child = command.kill_on_drop(true).spawn()?;
+        let ended = tokio::time::timeout(START_LIMIT, child.wait_with_output()).await;
+        let output = ended.with_context(|| format!("the daemon has not given up within {START_LIMIT:?}"))??;
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        ensure!(output.status.code() == Some(1), "{:?}: {said}", output.status);
+        Ok(said)
     }
 
     async fn wait_ready(&self, number: usize) -> Result<()> {
@@ -208,6 +252,24 @@ impl ProcessCluster {
     /// The multiaddress of a peer's REST API, for ctl.
     pub fn api_address(&self, number: usize) -> String {
         format!("/ip4/127.0.0.1/tcp/{}", self.peers[number].api_port)
+    }
+
+    /// The port of a peer's REST API.
+    pub fn api_port(&self, number: usize) -> u16 {
+        self.peers[number].api_port
+    }
+
+    /// The port of a peer's embedded IPFS node.
+    pub fn node_port(&self, number: usize) -> u16 {
+        self.peers[number].node_port
+    }
+
+    /// Fails unless the process that was started for a peer still runs.
+    pub fn check_alive(&self, number: usize) -> Result<()> {
+        let mut child = self.peers[number].child.lock();
+        let ended = child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        ensure!(child.is_some() && ended.is_none(), "peer {number} ended: {ended:?}\n{}", self.log_tail(number));
+        Ok(())
     }
 
     /// The port of a peer's swarm.

@@ -9,7 +9,7 @@ mod add;
 mod allocations;
 mod health;
 mod monitor;
-mod path;
+pub(crate) mod path;
 mod peers;
 mod pins;
 mod recover;

@@ -23,18 +23,21 @@ const UNSAFE: &AsciiSet = &CONTROLS
 
 /// A path without its escapes.
 pub(super) fn decode(path: &str) -> Result<String, Failure> {
-    let mut rest = path;
-    while let Some(place) = rest.find('%') {
-        let escape = rest.as_bytes().get(place + 1..place + 3);
-        if !escape.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-            return Err(Failure::bad_request("invalid URL escape in the path"));
-        }
-        rest = &rest[place + 3..];
+    if !has_whole_escapes(path) {
+        return Err(Failure::bad_request("invalid URL escape in the path"));
     }
     match percent_decode_str(path).decode_utf8() {
         Ok(decoded) => Ok(decoded.into_owned()),
         Err(_) => Err(Failure::bad_request("the path is not UTF-8")),
     }
+}
+
+/// Whether every `%` begins an escape: two hex digits follow it.
+pub(crate) fn has_whole_escapes(text: &str) -> bool {
+    text.split('%').skip(1).all(|rest| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// Where a request for `path` belongs, if not there.

@@ -37,8 +37,10 @@ impl Rest {
     /// `POST /peers`.
     pub(super) async fn add_peer(&self, request: Request<Incoming>) -> Reply {
         let body = self.small_body(request).await?;
+        // By way of an object: a structure would also be read from a list.
+        let object = serde_json::from_slice(&body).map(serde_json::Value::Object);
         let body: AddPeerBody =
-            serde_json::from_slice(&body).map_err(|_| Failure::bad_request("error decoding request body"))?;
+            object.and_then(serde_json::from_value).map_err(|_| Failure::bad_request("error decoding request body"))?;
         let peer = parse_peer_id(&body.peer_id).map_err(|_| Failure::bad_request("error decoding peer_id"))?;
         reply::json(&self.detached(|service| async move { service.add_peer(peer).await }).await?)
     }

@@ -101,7 +101,11 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// Another process works in the same folder.
-    #[error("error obtaining execution lock: {path} is held by another process working in this folder", path = path.display())]
+    #[error(
+        "error obtaining execution lock: {path} is held by another process working in this folder: \
+         stop it first, or name another folder with --config",
+        path = path.display()
+    )]
     Locked {
         /// The lock.
         path: PathBuf,

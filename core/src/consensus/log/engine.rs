@@ -533,6 +533,9 @@ fn raft_config(settings: &LogSettings) -> Result<openraft::Config, openraft::Con
         max_in_snapshot_log_to_keep: settings.snapshot_every,
         install_snapshot_timeout: 3_600_000,
         enable_pre_vote: Some(true),
+        // A follower whose folder was restored from a backup has less than it had: it gets the rest again. Without
+        // this its leader would fail.
+        allow_log_reversion: Some(true),
         ..openraft::Config::default()
     }
     .validate()

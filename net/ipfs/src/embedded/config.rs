@@ -54,7 +54,10 @@ impl EmbeddedConfig {
 #[non_exhaustive]
 pub enum StartError {
     /// The key cannot be read or made.
-    #[error("cannot use the IPFS node's key in {}", path.display())]
+    #[error(
+        "cannot use the IPFS node's key in {}: restore it from a backup, or move it away to give the node a new id",
+        path.display()
+    )]
     Key {
         /// The file.
         path: PathBuf,
@@ -63,7 +66,7 @@ pub enum StartError {
         cause: BoxError,
     },
     /// It cannot listen.
-    #[error("the IPFS node cannot listen on {address}")]
+    #[error("the IPFS node cannot listen on {address}: is another program (or another peer) using the port?")]
     Listen {
         /// Where.
         address: Multiaddr,
