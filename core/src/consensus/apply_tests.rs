@@ -166,8 +166,8 @@ fn a_refused_change_leaves_everything_as_it_was() {
     direct.max_depth = cluster_types::PinDepth::DIRECT;
     let mut shard = pin(1, "shard");
     shard.kind = PinType::Shard;
-    let answers = state
-        .apply(&[entry(61, vec![(2, Operation::Put(Box::new(direct))), (3, Operation::Put(Box::new(shard)))])]);
+    let answers =
+        state.apply(&[entry(61, vec![(2, Operation::Put(Box::new(direct))), (3, Operation::Put(Box::new(shard)))])]);
     assert!(answers[0].iter().all(|outcome| matches!(outcome, Outcome::Refused(_))));
     assert_eq!((state.pins.clone(), state.shards.clone()), (pins, shards));
 }
