@@ -21,6 +21,8 @@ DEBUG := $(TARGET)/debug
 PEERS ?= 3
 DEMO_FLAGS := --peers $(PEERS) $(if $(KEEP),--keep) $(if $(CONTENT),--content "$(CONTENT)")
 SEED ?=
+# make bench PROFILE=dev
+PROFILE ?= release
 
 .PHONY: help demo test verify fix bench sim e2e binaries tools libclang kubo
 
@@ -49,10 +51,10 @@ fix: libclang tools ## format, and let clippy repair what it can
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
-bench: libclang tools ## pins per second as a ratio to a bare append+fdatasync, flushes per pin, memory per million pins
+bench: libclang tools ## speed as a ratio to bare append+fdatasync, flushes, memory per million pins (PROFILE=dev: no new build)
 	$(WITH_TOOLS)
-	cargo build --release --package cluster-daemon --package cluster-ctl
-	cargo test --release --package cluster-tests --test bench -- --nocapture
+	cargo build --profile $(PROFILE) --package cluster-daemon
+	cargo bench --profile $(PROFILE) --package cluster-tests --bench bench
 
 sim: libclang tools ## the simulator; SEED=n replays one run
 	$(WITH_TOOLS)

@@ -116,7 +116,7 @@ fn header_text(text: &str) -> HeaderValue {
     while !clean.is_char_boundary(end) {
         end -= 1;
     }
-    match HeaderValue::from_bytes(clean[..end].as_bytes()) {
+    match HeaderValue::from_bytes(&clean.as_bytes()[..end]) {
         Ok(value) if !value.is_empty() => value,
         Ok(_) | Err(_) => HeaderValue::from_static("unknown error"),
     }

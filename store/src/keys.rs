@@ -139,7 +139,7 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::ByPeer, prefix: b"", layout: "peer u32, shard u16, CID -> nothing" },
     KeyKind { family: Family::ByExpiry, prefix: b"", layout: "seconds i64, shard u16, CID -> nothing" },
     KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum" },
-    KeyKind { family: Family::Outcomes, prefix: b"", layout: "minute u64, id 16 bytes -> bytes" },
+    KeyKind { family: Family::Outcomes, prefix: b"", layout: "window u64, id 16 bytes -> bytes" },
     KeyKind { family: Family::Tracker, prefix: b"", layout: "shard u16, CID -> tracker record" },
     KeyKind {
         family: Family::TrackerDue,
@@ -207,14 +207,14 @@ pub(crate) fn by_status(status: TrackerStatus, order: &[u8]) -> Vec<u8> {
 
 /// The key of an outcome.
 pub(crate) fn outcome(key: &RequestKey) -> Vec<u8> {
-    join(&key.minute.to_be_bytes(), &key.id)
+    join(&key.window.to_be_bytes(), &key.id)
 }
 
 /// Reads the key of an outcome.
 pub(crate) fn read_outcome(key: &[u8]) -> Result<RequestKey, StateError> {
-    let parts = key.split_at_checked(8).and_then(|(minute, id)| Some((minute.try_into().ok()?, id.try_into().ok()?)));
-    let (minute, id) = parts.ok_or_else(|| damaged_key(Family::Outcomes))?;
-    Ok(RequestKey { minute: u64::from_be_bytes(minute), id })
+    let parts = key.split_at_checked(8).and_then(|(window, id)| Some((window.try_into().ok()?, id.try_into().ok()?)));
+    let (window, id) = parts.ok_or_else(|| damaged_key(Family::Outcomes))?;
+    Ok(RequestKey { window: u64::from_be_bytes(window), id })
 }
 
 /// The order key at the end of an index key whose head has `head` bytes.

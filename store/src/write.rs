@@ -69,8 +69,8 @@ impl<'a> Batch<'a> {
         for (shard, sum) in &changes.shards {
             engine.put(&mut self.batch, Family::Shards, keys::shard(*shard), codec::encode_sum(sum));
         }
-        if let Some(minute) = changes.forget_before_minute {
-            engine.delete_range(&mut self.batch, Family::Outcomes, &[], &minute.to_be_bytes());
+        if let Some(window) = changes.forget_before_window {
+            engine.delete_range(&mut self.batch, Family::Outcomes, &[], &window.to_be_bytes());
         }
         for (key, outcome) in &changes.outcomes {
             engine.put(&mut self.batch, Family::Outcomes, keys::outcome(key), codec::encode_opaque(outcome));

@@ -44,10 +44,10 @@ fn step(number: u64) -> impl Fn(&dyn StateView) -> Result<Changes, cluster_core:
             (*cid, Some(record(number, status, due)))
         });
         let tracker = tracker.collect();
-        let outcomes = vec![(RequestKey { minute: number, id: [1; 16] }, Bytes::from_static(b"done"))];
+        let outcomes = vec![(RequestKey { window: number, id: [1; 16] }, Bytes::from_static(b"done"))];
         let applied = Some(Bytes::from(number.to_be_bytes().to_vec()));
-        let forget_before_minute = number.checked_sub(20);
-        Ok(Changes { tracker, outcomes, applied, forget_before_minute, ..changes(view, pins)? })
+        let forget_before_window = number.checked_sub(20);
+        Ok(Changes { tracker, outcomes, applied, forget_before_window, ..changes(view, pins)? })
     }
 }
 
@@ -116,7 +116,7 @@ async fn a_killed_process_leaves_a_store_whose_parts_agree() {
         assert_sound(state.as_ref(), &[0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
         assert_tracker_sound(&state).await;
         let check = move |view: &dyn StateView| {
-            let key = |minute| RequestKey { minute, id: [1; 16] };
+            let key = |window| RequestKey { window, id: [1; 16] };
             assert!(view.pin(&cid(applied))?.is_some());
             assert!(view.outcome(&key(applied))?.is_some() && view.outcome(&key(applied + 1))?.is_none());
             assert!(applied < 21 || view.outcome(&key(applied - 21))?.is_none());

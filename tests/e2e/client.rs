@@ -1,25 +1,19 @@
 //! What the tests do to a cluster, and what they were told.
 
 use anyhow::{Result, bail};
+pub(crate) use cluster_tests::content::inline_cid;
 use cluster_tests::linear::Told;
 use cluster_tests::process::ProcessCluster;
 use cluster_types::{Cid, Pin};
 use reqwest::{Method, StatusCode};
-
-/// The CID of a tiny block that is its own name: nothing has to be fetched to pin it.
-pub(crate) fn inline_cid(number: u64) -> Cid {
-    // CIDv1, raw, identity multihash of eight bytes.
-    let mut bytes = vec![1, 0x55, 0, 8];
-    bytes.extend_from_slice(&number.to_be_bytes());
-    Cid::from_bytes(&bytes).expect("an identity CID")
-}
 
 /// The text of every "no such pin".
 const NOT_PINNED: &str = "pin is not part of the pinset";
 
 /// Pins under a name; says what became of it as far as is known.
 pub(crate) async fn pin(cluster: &ProcessCluster, peer: usize, cid: &Cid, name: &str) -> Told {
-    let url = format!("{}?name={name}&replication-min=-1&replication-max=-1", cluster.url(peer, &format!("/pins/{cid}")));
+    let url =
+        format!("{}?name={name}&replication-min=-1&replication-max=-1", cluster.url(peer, &format!("/pins/{cid}")));
     match send(cluster, Method::POST, url).await {
         Ok((StatusCode::OK, _)) => Told::Pinned,
         Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => Told::Refused,

@@ -40,11 +40,7 @@ async fn acknowledged_writes_survive_kill_9_of_any_peer() {
     let seed = setting("CLUSTER_CRASH_SEED", rand::random::<u32>().into());
     println!("CLUSTER_CRASH_ROUNDS={rounds} CLUSTER_CRASH_SEED={seed}");
     let cluster = ProcessCluster::start(&[NodeKind::Embedded, NodeKind::Embedded, NodeKind::Embedded]).await.unwrap();
-    let shared = Arc::new(Shared {
-        cluster,
-        stop: AtomicBool::new(false),
-        acknowledged: AtomicU64::new(0),
-    });
+    let shared = Arc::new(Shared { cluster, stop: AtomicBool::new(false), acknowledged: AtomicU64::new(0) });
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
         writers.spawn(write(Arc::clone(&shared), writer, seed));

@@ -24,7 +24,8 @@ async fn content_added_to_one_kubo_is_pinned_by_the_cluster_on_the_others() {
     let cluster = ProcessCluster::start(&nodes).await.unwrap();
     let content: Vec<u8> = (0..500_000u32).flat_map(|number| (number * 7).to_le_bytes()).collect();
     let form = Form::new().part("file", Part::bytes(content).file_name("file"));
-    let added = cluster.http.post(format!("{}/api/v0/add?pin=false", kubos[0].url())).multipart(form).send().await.unwrap();
+    let added =
+        cluster.http.post(format!("{}/api/v0/add?pin=false", kubos[0].url())).multipart(form).send().await.unwrap();
     let added: Value = serde_json::from_str(&added.text().await.unwrap()).unwrap();
     let cid = added["Hash"].as_str().unwrap();
     let pinned = cluster.http.post(cluster.url(1, &format!("/pins/{cid}"))).send().await.unwrap();

@@ -1,6 +1,7 @@
 //! Real processes on this machine: killed, restarted, lied to; with real Kubo where there is one.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![expect(clippy::print_stdout, reason = "seeds and figures are for whoever runs the test")]
 
 mod bad_input;
 mod client;

@@ -42,7 +42,8 @@ async fn a_lost_peers_share_is_fetched_by_the_others_and_it_comes_back_equal() {
     let alive = (lost + 1) % 3;
     cluster.kill(lost).unwrap();
     wait::until("a new allocation", SETTLE_LIMIT, || async {
-        let pin: Pin = cluster.get(alive, &format!("/allocations/{cid}")).await.map_err(|error| format!("{error:#}"))?;
+        let pin: Pin =
+            cluster.get(alive, &format!("/allocations/{cid}")).await.map_err(|error| format!("{error:#}"))?;
         if pin.allocations.contains(&before.allocations[0]) { Err(format!("{:?}", pin.allocations)) } else { Ok(()) }
     })
     .await;

@@ -1,5 +1,6 @@
 //! The harness of the system tests.
 
+pub mod content;
 pub mod kubo;
 pub mod linear;
 pub mod process;

@@ -175,15 +175,15 @@ mod tests {
 
     #[test]
     fn a_lost_write_is_found() {
-        let history =
-            [operation(0, 1, Action::Pin(1), Told::Pinned), operation(2, 3, Action::Read, Told::Nothing)];
+        let history = [operation(0, 1, Action::Pin(1), Told::Pinned), operation(2, 3, Action::Read, Told::Nothing)];
         assert!(check(&history).is_err());
     }
 
     #[test]
     fn an_unknown_write_may_take_effect_late_or_never_but_not_twice() {
         let unknown = operation(0, 0, Action::Pin(1), Told::Unknown);
-        let late = [unknown, operation(5, 6, Action::Read, Told::Nothing), operation(7, 8, Action::Read, Told::Found(1))];
+        let late =
+            [unknown, operation(5, 6, Action::Read, Told::Nothing), operation(7, 8, Action::Read, Told::Found(1))];
         assert_eq!(check(&late), Ok(()));
         let never = [unknown, operation(5, 6, Action::Read, Told::Nothing)];
         assert_eq!(check(&never), Ok(()));

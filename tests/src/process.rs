@@ -377,6 +377,7 @@ impl ProcessCluster {
 }
 
 impl Drop for ProcessCluster {
+    #[expect(clippy::print_stdout, reason = "whoever looks for the cause needs the path")]
     fn drop(&mut self) {
         for peer in &self.peers {
             if let Some(mut child) = peer.child.lock().take() {

@@ -287,7 +287,9 @@ mod tests {
         assert_eq!(PinPath::parse(CID).unwrap().as_str(), format!("/ipfs/{CID}"));
         assert_eq!(PinPath::parse(&format!("{CID}/a b/")).unwrap().as_str(), format!("/ipfs/{CID}/a b"));
         assert_eq!(PinPath::parse("/ipns/example.org/x").unwrap().as_str(), "/ipns/example.org/x");
-        for bad in ["", "/", "x", "/ipfs/", "/ipns/", "/ipfs/x", &format!("{CID}/../../../peers/x"), &format!("{CID}//a")] {
+        for bad in
+            ["", "/", "x", "/ipfs/", "/ipns/", "/ipfs/x", &format!("{CID}/../../../peers/x"), &format!("{CID}//a")]
+        {
             assert!(PinPath::parse(bad).is_err(), "{bad}");
         }
     }

@@ -14,10 +14,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Body, Method};
 use tokio_util::io::ReaderStream;
 
+use crate::Client;
 use crate::error::ClientError;
 use crate::methods::query;
 use crate::stream::{Items, items};
-use crate::Client;
 
 /// Bytes read from a file at a time.
 const PIECE: usize = 256 * 1024;
@@ -177,7 +177,8 @@ async fn children(path: &Path, name: &str, hidden: bool) -> Result<Vec<(PathBuf,
     let mut found = Vec::new();
     while let Some(entry) = entries.next_entry().await.map_err(|error| unreadable(path, &error))? {
         let child = entry.file_name();
-        let child = child.to_str().ok_or_else(|| local(format!("{} holds a name that is not UTF-8", path.display())))?;
+        let child =
+            child.to_str().ok_or_else(|| local(format!("{} holds a name that is not UTF-8", path.display())))?;
         if hidden || !child.starts_with('.') {
             found.push((entry.path(), format!("{name}/{child}")));
         }

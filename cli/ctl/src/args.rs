@@ -20,7 +20,13 @@ use cluster_types::{Cid, GoDuration};
 )]
 pub(crate) struct Arguments {
     /// Comma list of API multiaddresses; the next is tried when one cannot be reached
-    #[arg(short = 'l', long, value_name = "ADDRESSES", default_value = "/ip4/127.0.0.1/tcp/9094", value_delimiter = ',')]
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "ADDRESSES",
+        default_value = "/ip4/127.0.0.1/tcp/9094",
+        value_delimiter = ','
+    )]
     pub(crate) host: Vec<String>,
     /// Cluster secret in hex, for libp2p endpoints only
     #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
@@ -163,7 +169,14 @@ pub(crate) struct PinAddArguments {
     #[arg(value_name = "CID|PATH")]
     pub(crate) path: String,
     /// Sets both replication factors; -1 everywhere
-    #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true, allow_negative_numbers = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
     pub(crate) replication: i32,
     /// What the pin gets
     #[command(flatten)]
@@ -357,4 +370,97 @@ pub(crate) enum FormatArgument {
 fn key_and_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("metadata is written as key=value")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::spelling::normalise;
+
+    const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        let line = line.replace("CID", CID);
+        let words = line.split_whitespace().map(Into::into);
+        Arguments::try_parse_from(normalise(words, &Arguments::command()))
+    }
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_of_the_original_are_understood() {
+        for line in [
+            "ctl --host /ip4/1.2.3.4/tcp/9094 -enc json -t 5 -d id",
+            "ctl --secret abcd -s --no-check-certificate --basic-auth a:b --force-http peers ls",
+            "ctl peers rm 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA",
+            "ctl add -r -H -w --raw-leaves --nocopy --local --no-pin --no-stream -q -Q --wait -wt 5s a b",
+            "ctl add a --format car --layout trickle --chunker rabin --cid-version 1 --hash blake2b-256 --metadata a=b",
+            "ctl pin add CID -r 2 --mode direct -ns -w -wl 2 -wt 1m",
+            "ctl pin add --replication-min -1 --replication-max -1 /ipfs/CID/a",
+            "ctl pin rm -ns CID",
+            "ctl pin update CID CID --name new --expire-in 24h --wait",
+            "ctl pin ls --filter meta-pin,shard-pin",
+            "ctl pin ls CID",
+            "ctl status CID CID --local",
+            "ctl status --filter=error,queued",
+            "ctl recover CID --local=true",
+            "ctl health graph -f out.dot --all-ipfs-peers",
+            "ctl health metrics ping",
+            "ctl health alerts",
+            "ctl ipfs gc --local",
+            "ctl version",
+            "ctl commands",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_is_sent() {
+        for line in [
+            "ctl id --encoding json",
+            "ctl --encoding xml id",
+            "ctl pin add",
+            "ctl pin add CID CID",
+            "ctl pin add --metadata novalue CID",
+            "ctl pin add --expire-in soon CID",
+            "ctl pin add --mode sideways CID",
+            "ctl add --cid-version 2 x",
+            "ctl add --layout flat x",
+            "ctl status nonsense",
+            "ctl peers add x",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_of_a_command_may_follow_its_arguments() {
+        let Command::Pin(PinCommand::Add(arguments)) = parse("ctl pin add CID -ns -wt 90s").unwrap().command else {
+            panic!("another command was read")
+        };
+        assert!(arguments.after.no_status);
+        assert_eq!(arguments.after.wait_timeout.to_string(), "1m30s");
+    }
+
+    #[test]
+    fn help_stays_within_120_columns() {
+        fn check(mut command: clap::Command) {
+            for text in [command.render_help(), command.render_long_help()] {
+                for line in text.to_string().lines() {
+                    assert!(line.chars().count() <= 120, "{line}");
+                }
+            }
+            command.get_subcommands().cloned().for_each(check);
+        }
+        // What a terminal of any greater width gets.
+        let mut command = Arguments::command().term_width(120);
+        command.build();
+        check(command);
+    }
 }

@@ -68,14 +68,14 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = OsString>, tree: &Comman
 /// The command that a command line speaks of, as far as it can be told: for its help.
 pub(crate) fn spoken_of(arguments: &[OsString], tree: &Command) -> Command {
     let mut command = tree.clone();
-    let mut path = command.get_name().to_owned();
+    // Hands the settings of the tree down to its commands.
+    command.build();
     for argument in arguments.iter().skip(1).filter_map(|argument| argument.to_str()) {
         if let Some(next) = command.find_subcommand(argument) {
-            path = format!("{path} {argument}");
             command = next.clone();
         }
     }
-    command.bin_name(path)
+    command
 }
 
 #[cfg(test)]
@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn long_names_after_one_dash_are_understood() {
-        assert_eq!(spelt("ctl -enc json pin add -rmin 2 -ns -wt=5s x"), "ctl --enc json pin add --rmin 2 --ns --wt=5s x");
+        assert_eq!(
+            spelt("ctl -enc json pin add -rmin 2 -ns -wt=5s x"),
+            "ctl --enc json pin add --rmin 2 --ns --wt=5s x"
+        );
         assert_eq!(spelt("ctl add -r -Q -s size-1 -unknown -- -rmin"), "ctl add -r -Q -s size-1 -unknown -- -rmin");
         assert_eq!(spelt("ctl pin add -rmin -1 -help"), "ctl pin add --rmin -1 --help");
     }

@@ -26,7 +26,11 @@ pub(crate) fn network(config: &Config) -> Result<NetworkConfig, BoxError> {
         Some(secret) => Some(cluster_net::ClusterSecret::from_hex(&secret.to_hex())?),
         None => None,
     };
-    let mut network = NetworkConfig::new(config::load_identity(&config.folder, &cluster.identity)?, secret, cluster.listen_addresses.clone());
+    let mut network = NetworkConfig::new(
+        config::load_identity(&config.folder, &cluster.identity)?,
+        secret,
+        cluster.listen_addresses.clone(),
+    );
     network.announce = cluster.announce_addresses.clone();
     network.no_announce = cluster.no_announce_addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     network.cluster_name = config.consensus.cluster_name.clone();

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use async_stream::try_stream;
 use async_trait::async_trait;
-use cluster_types::{
-    AddParams, AddedOutput, Cid, ErrorClass, PeerId, Pin, PinMode, ReplicationFactor, WireError,
-};
+use cluster_types::{AddParams, AddedOutput, Cid, ErrorClass, PeerId, Pin, PinMode, ReplicationFactor, WireError};
 use futures::future;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,7 +32,10 @@ impl Cluster {
     ) -> ServiceResult<Listing<AddedOutput>> {
         let plan = ImportPlan::check(&params)?;
         if params.shard {
-            return Err(WireError::new(ErrorClass::Invalid, "sharded adds are not supported yet: leave out shard=true"));
+            return Err(WireError::new(
+                ErrorClass::Invalid,
+                "sharded adds are not supported yet: leave out shard=true",
+            ));
         }
         let replication = params
             .options
@@ -42,7 +43,8 @@ impl Cluster {
             .map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
         let (outputs, mut added) = mpsc::channel(OUTPUTS);
         let (ended, end) = oneshot::channel();
-        let mut sink = ClusterSink { cluster: self.clone(), params, replication, allocations: Vec::new(), takers: None };
+        let mut sink =
+            ClusterSink { cluster: self.clone(), params, replication, allocations: Vec::new(), takers: None };
         self.parts.tasks.spawn("add", OnExit::Continue, async move {
             // Whoever asked may be gone: then nobody needs the result.
             drop(ended.send(import(&plan, events, &mut sink, outputs).await));
@@ -81,10 +83,9 @@ impl ClusterSink {
         };
         self.allocations = snapshot.allocate(&question)?;
         let own = self.cluster.peer;
-        if self.params.local && options.user_allocations.is_empty() && !self.allocations.contains(&own) {
-            if let Some(last) = self.allocations.last_mut() {
-                *last = own;
-            }
+        let replace = self.params.local && options.user_allocations.is_empty() && !self.allocations.contains(&own);
+        if let Some(last) = self.allocations.last_mut().filter(|_| replace) {
+            *last = own;
         }
         Ok(if self.params.local {
             vec![own]

@@ -56,11 +56,8 @@ impl AllocationSnapshot for Snapshot {
             preferred: question.preferred.to_vec(),
             excluded: question.excluded.iter().copied().collect(),
         };
-        let basis = AllocationBasis {
-            allocate_by: &self.allocate_by,
-            eligible: &self.eligible,
-            metrics: &self.metrics,
-        };
+        let basis =
+            AllocationBasis { allocate_by: &self.allocate_by, eligible: &self.eligible, metrics: &self.metrics };
         // The original answers 500 here, and programs look at that.
         allocate(&request, basis).map_err(|error| WireError::from_error(ErrorClass::Conflict, &error))
     }

@@ -60,7 +60,9 @@ impl Cluster {
 
     fn leader(&self) -> Result<PeerId, WireError> {
         let leader = self.parts.consensus.position().borrow().leader;
-        leader.ok_or_else(|| WireError::new(ErrorClass::Unavailable, "no leader is known; is a majority of the voters up?"))
+        leader.ok_or_else(|| {
+            WireError::new(ErrorClass::Unavailable, "no leader is known; is a majority of the voters up?")
+        })
     }
 
     /// A peer that joins may ask any member; the leader decides.

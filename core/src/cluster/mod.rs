@@ -6,13 +6,13 @@
 mod add;
 mod allocator;
 mod answer;
+pub mod expiry;
 mod peers;
 mod pin;
 mod recover;
+pub mod repin;
 mod service;
 mod status;
-pub mod expiry;
-pub mod repin;
 
 use async_trait::async_trait;
 use cluster_types::{

@@ -103,7 +103,8 @@ impl Cluster {
                 Ok(Reply::Node(info)) => info,
                 Ok(_) | Err(_) => NodeInfo { peers: Vec::new(), ipfs_peers: Vec::new() },
             };
-            let links = info.peers.iter().filter(|other| members.contains(*other)).map(|peer| peer.to_base58()).collect();
+            let links =
+                info.peers.iter().filter(|other| members.contains(*other)).map(|peer| peer.to_base58()).collect();
             graph.id_to_peername.insert(id.clone(), ping.peer_name);
             graph.cluster_links.insert(id.clone(), links);
             graph.cluster_trust_links.insert(id.clone(), true);
@@ -120,7 +121,13 @@ impl Cluster {
         if self.members().contains(&peer) && self.members().len() > 1 {
             self.vacate(peer).await?;
         }
-        self.parts.consensus.remove_peer(peer).await.map_err(|error| from_consensus(&error))
+        self.parts.consensus.remove_peer(peer).await.map_err(|error| from_consensus(&error))?;
+        if peer == self.peer {
+            return Ok(());
+        }
+        // Until its removal it was as good as others: what it was given meanwhile is moved as well.
+        self.parts.consensus.read_barrier().await.map_err(|error| from_consensus(&error))?;
+        self.vacate(peer).await
     }
 
     /// Allocates every pin of a member anew, without it. A pin for which there is no other place stays where it is.

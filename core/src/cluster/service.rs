@@ -17,7 +17,7 @@ use crate::consensus::log::LogConsensus;
 use crate::consensus::sequencer::Allocator;
 use crate::consensus::{Consensus, ConsensusError};
 use crate::monitor::Monitor;
-use crate::ports::{Clock, IpfsNode, Scan, StateError, StateStore, TrackerStore, Transport};
+use crate::ports::{Clock, IpfsNode, Scan, StateError, StateStore, Transport};
 use crate::rpc::{Call, PeerClient, Reply};
 use crate::task::TaskGroup;
 use crate::tracker::Tracker;
@@ -42,8 +42,6 @@ pub struct ClusterParts {
     pub consensus: Arc<LogConsensus>,
     /// The pinset.
     pub state: Arc<dyn StateStore>,
-    /// What the tracker remembers.
-    pub tracker_store: Arc<dyn TrackerStore>,
     /// What makes the node hold what it should.
     pub tracker: Arc<Tracker>,
     /// What is known of the peers.
@@ -100,7 +98,6 @@ impl Cluster {
         }
         self.parts.monitor.ping_value(peer).unwrap_or_default()
     }
-
 }
 
 pub(super) fn from_state(error: &StateError) -> WireError {
@@ -128,10 +125,10 @@ impl ClusterService for Cluster {
     async fn add_peer(&self, peer: PeerId) -> ServiceResult<Id> {
         let added = self.parts.consensus.add_peer(peer, Vec::new()).await;
         added.map_err(|error| from_consensus(&error))?;
-        match self.client.ask(peer, &Call::Id, PEER_TIMEOUT).await? {
-            Reply::Id(id) => Ok(*id),
-            _ => Err(PeerClient::misfit(peer)),
-        }
+        let Reply::Id(id) = self.client.ask(peer, &Call::Id, PEER_TIMEOUT).await? else {
+            return Err(PeerClient::misfit(peer));
+        };
+        Ok(*id)
     }
 
     async fn remove_peer(&self, peer: PeerId) -> ServiceResult<()> {

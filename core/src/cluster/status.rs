@@ -15,11 +15,16 @@ use futures::{StreamExt, TryStreamExt, future, stream};
 use super::service::{Cluster, PEER_TIMEOUT, from_state};
 use super::{Listing, Reach, ServiceResult};
 use crate::consensus::digest::order_key;
+use crate::consensus::operation::encode_pin;
 use crate::ports::{Row, Scan};
 use crate::rpc::{Call, PeerClient, Reply, StatusPage};
 
 /// Items of one page: small enough for a slow peer, large enough that the way there does not count.
 const PAGE: u32 = 512;
+/// Bytes of names, metadata and origins after which a page ends: far below the largest message.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Rows looked at after which a page ends, however few fitted the filter: what a peer does in a fraction of its time.
+const PAGE_ROWS: usize = 16 * 1024;
 /// How many peers are asked about one pin at a time.
 const ASKED_AT_ONCE: usize = 16;
 
@@ -67,13 +72,15 @@ impl Cluster {
         let limit = usize::try_from(limit.min(PAGE)).unwrap_or(1).max(1);
         let mut rows = self.parts.state.scan(scan_for(filter, after));
         let mut page = StatusPage { items: Vec::new(), next: None };
+        let (mut looked_at, mut bytes) = (0, 0);
         while let Some(row) = rows.try_next().await.map_err(|error| from_state(&error))? {
+            looked_at += 1;
             let info = self.row_info(&row);
-            if !filter.matches(info.status) {
-                continue;
+            if filter.matches(info.status) {
+                bytes += row.pin.as_ref().map_or(0, |pin| encode_pin(pin).len());
+                page.items.push(self.pin_info(row.cid, row.pin.as_ref(), info));
             }
-            page.items.push(self.pin_info(row.cid, row.pin.as_ref(), info));
-            if page.items.len() == limit {
+            if page.items.len() == limit || bytes >= PAGE_BYTES || looked_at == PAGE_ROWS {
                 page.next = Some(row.cid);
                 break;
             }
@@ -237,10 +244,12 @@ impl Source {
         while self.items.is_empty() && (!self.begun || self.next.is_some()) {
             let asked = cluster.ask(self.peer, &call(self.next), PEER_TIMEOUT).await;
             self.begun = true;
-            self.next = None;
+            let before = self.next.take();
             match asked {
                 Ok(Reply::Page(page)) => {
-                    self.next = page.next;
+                    // Whoever does not get on would keep the listing for ever.
+                    let further = |next: &Cid| before.is_none_or(|before| order_key(&before) < order_key(next));
+                    self.next = page.next.filter(further);
                     self.items = page.items.into();
                 }
                 Ok(_) => return Err((self.peer, PeerClient::misfit(self.peer))),

@@ -15,9 +15,28 @@ use super::operation::{Entry, Operation, Proposed, decode_pin, encode_pin, norma
 use crate::cluster::NOT_PINNED;
 use crate::ports::{Changes, LocalEffect, PinChange, RequestKey, ShardSum, StateError, StateView};
 
-/// How many minutes the outcome of a request is remembered, beside the current one. A caller gives up after half a
-/// minute, so two whole minutes cover every repetition.
-pub const REMEMBERED_MINUTES: u64 = 2;
+/// How many windows back the outcome of a request is remembered. A window of the log ends when the minute of its
+/// entries changes, forwards or backwards, and there is at most one end an entry: about one a minute, and one more when
+/// a leader with another clock takes over. A caller gives up after a minute at most, so four cover every repetition
+/// through several changes of leaders.
+pub const REMEMBERED_WINDOWS: u64 = 4;
+
+/// What the log itself says of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogClock {
+    /// The time of the last entry that carried any.
+    pub time: Timestamp,
+    /// The window it fell into.
+    pub window: u64,
+}
+
+impl LogClock {
+    /// The clock after an entry of `time`; an entry without operations carries none.
+    fn advanced(self, time: Timestamp) -> Self {
+        let window = if minute(time) == minute(self.time) { self.window } else { self.window + 1 };
+        Self { time, window }
+    }
+}
 
 /// What applying entries gives.
 #[derive(Debug)]
@@ -26,35 +45,34 @@ pub struct Applied {
     pub changes: Changes,
     /// The outcomes, entry by entry, operation by operation.
     pub answers: Vec<Vec<Outcome>>,
-    /// The log's clock after the last entry: the greatest time of any entry so far.
-    pub clock: Timestamp,
+    /// The log's clock after the last entry.
+    pub clock: LogClock,
 }
 
 /// Carries out `entries` on `view`. `clock` is the log's clock before them.
 pub fn apply<'a>(
     view: &dyn StateView,
-    clock: Timestamp,
+    clock: LogClock,
     entries: impl IntoIterator<Item = &'a Entry>,
     effect: &LocalEffect,
 ) -> Result<Applied, StateError> {
     let mut work = Work { view, clock, pins: BTreeMap::new(), outcomes: HashMap::new() };
     let mut answers = Vec::new();
-    let mut minute_moved = false;
     for entry in entries {
-        let before = minute(work.clock);
-        work.clock = work.clock.max(entry.time);
-        minute_moved |= minute(work.clock) != before;
+        if !entry.operations.is_empty() {
+            work.clock = work.clock.advanced(entry.time);
+        }
         let outcomes = entry.operations.iter().map(|proposed| work.once(proposed)).collect::<Result<_, _>>()?;
         answers.push(outcomes);
     }
-    let clock = work.clock;
-    let changes = work.into_changes(minute_moved, effect)?;
-    Ok(Applied { changes, answers, clock })
+    let now = work.clock;
+    let changes = work.into_changes(now.window != clock.window, effect)?;
+    Ok(Applied { changes, answers, clock: now })
 }
 
 struct Work<'a> {
     view: &'a dyn StateView,
-    clock: Timestamp,
+    clock: LogClock,
     /// Pins touched so far: as stored, and as they are now.
     pins: BTreeMap<Vec<u8>, Touched>,
     outcomes: HashMap<[u8; 16], (u64, Bytes)>,
@@ -77,12 +95,12 @@ impl Work<'_> {
         }
         let outcome = self.carry_out(&proposed.operation)?;
         let packed = pack(&outcome);
-        self.outcomes.insert(proposed.id, (minute(self.clock), packed));
+        self.outcomes.insert(proposed.id, (self.clock.window, packed));
         Ok(outcome)
     }
 
     fn carry_out(&mut self, operation: &Operation) -> Result<Outcome, StateError> {
-        let clock = self.clock;
+        let now = self.clock.time;
         match operation {
             Operation::Put(pin) => {
                 let pin = normalised(pin.as_ref().clone());
@@ -113,7 +131,7 @@ impl Work<'_> {
                 let touched = self.touch(cid)?;
                 let over = touched.now.as_ref().is_some_and(|pin| {
                     let end = pin.options.expire_at;
-                    !end.is_zero() && end <= clock
+                    !end.is_zero() && end <= now
                 });
                 if !over {
                     return Ok(Outcome::Unchanged);
@@ -136,12 +154,13 @@ impl Work<'_> {
     }
 
     fn remembered(&self, id: &[u8; 16]) -> Result<Option<Bytes>, StateError> {
-        if let Some((_, known)) = self.outcomes.get(id) {
+        let oldest = self.clock.window.saturating_sub(REMEMBERED_WINDOWS);
+        // The same limit as for what is stored: how entries are grouped must not matter.
+        if let Some((_, known)) = self.outcomes.get(id).filter(|(window, _)| *window >= oldest) {
             return Ok(Some(known.clone()));
         }
-        let minute = minute(self.clock);
-        for minute in (minute.saturating_sub(REMEMBERED_MINUTES)..=minute).rev() {
-            if let Some(known) = self.view.outcome(&RequestKey { minute, id: *id })? {
+        for window in (oldest..=self.clock.window).rev() {
+            if let Some(known) = self.view.outcome(&RequestKey { window, id: *id })? {
                 return Ok(Some(known));
             }
         }
@@ -174,7 +193,7 @@ impl Work<'_> {
         }
     }
 
-    fn into_changes(self, minute_moved: bool, effect: &LocalEffect) -> Result<Changes, StateError> {
+    fn into_changes(self, window_moved: bool, effect: &LocalEffect) -> Result<Changes, StateError> {
         let mut shards: BTreeMap<u16, ShardSum> = BTreeMap::new();
         let mut changes = Changes::default();
         for touched in self.pins.into_values() {
@@ -200,9 +219,9 @@ impl Work<'_> {
         }
         changes.shards = shards.into_iter().collect();
         changes.outcomes =
-            self.outcomes.into_iter().map(|(id, (minute, packed))| (RequestKey { minute, id }, packed)).collect();
+            self.outcomes.into_iter().map(|(id, (window, packed))| (RequestKey { window, id }, packed)).collect();
         changes.outcomes.sort_unstable_by_key(|(key, _)| *key);
-        changes.forget_before_minute = minute_moved.then(|| minute(self.clock).saturating_sub(REMEMBERED_MINUTES));
+        changes.forget_before_window = window_moved.then(|| self.clock.window.saturating_sub(REMEMBERED_WINDOWS));
         Ok(changes)
     }
 }
@@ -227,8 +246,8 @@ fn pack(outcome: &Outcome) -> Bytes {
     packed.into()
 }
 
-fn minute(clock: Timestamp) -> u64 {
-    u64::try_from(clock.unix_seconds() / 60).unwrap_or(0)
+fn minute(time: Timestamp) -> i64 {
+    time.unix_seconds().div_euclid(60)
 }
 
 /// Whether `new` may take the place of `old`.

@@ -8,8 +8,9 @@ use cluster_types::{PeerId, PinOptions};
 use super::*;
 use crate::ports::TrackerRecord;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
+    clock: LogClock,
     pins: BTreeMap<Cid, Pin>,
     shards: BTreeMap<u16, ShardSum>,
     outcomes: BTreeMap<RequestKey, Bytes>,
@@ -31,9 +32,10 @@ impl StateView for State {
 }
 
 impl State {
-    fn apply(&mut self, clock: i64, entries: &[Entry]) -> Vec<Vec<Outcome>> {
+    fn apply(&mut self, entries: &[Entry]) -> Vec<Vec<Outcome>> {
         let effect: LocalEffect = Arc::new(|_, _, _| None);
-        let applied = apply(self, Timestamp::from_unix_seconds(clock), entries, &effect).unwrap();
+        let applied = apply(self, self.clock, entries, &effect).unwrap();
+        self.clock = applied.clock;
         for change in applied.changes.pins {
             match change.after {
                 Some(pin) => drop(self.pins.insert(change.cid, pin)),
@@ -41,15 +43,16 @@ impl State {
             }
         }
         self.shards.extend(applied.changes.shards);
-        if let Some(minute) = applied.changes.forget_before_minute {
-            self.outcomes.retain(|key, _| key.minute >= minute);
+        self.shards.retain(|_, sum| *sum != ShardSum::default());
+        if let Some(window) = applied.changes.forget_before_window {
+            self.outcomes.retain(|key, _| key.window >= window);
         }
         self.outcomes.extend(applied.changes.outcomes);
         applied.answers
     }
 
     fn recomputed(&self) -> BTreeMap<u16, ShardSum> {
-        let mut shards: BTreeMap<u16, ShardSum> = self.shards.keys().map(|key| (*key, ShardSum::default())).collect();
+        let mut shards: BTreeMap<u16, ShardSum> = BTreeMap::new();
         for pin in self.pins.values() {
             shards.entry(shard_of(&pin.cid)).or_default().add(pin);
         }
@@ -77,10 +80,7 @@ fn pin(number: u8, name: &str) -> Pin {
 fn entry(seconds: i64, operations: Vec<(u8, Operation)>) -> Entry {
     Entry {
         time: Timestamp::from_unix_seconds(seconds),
-        operations: operations
-            .into_iter()
-            .map(|(id, operation)| Proposed { id: [id; 16], operation })
-            .collect(),
+        operations: operations.into_iter().map(|(id, operation)| Proposed { id: [id; 16], operation }).collect(),
     }
 }
 
@@ -91,13 +91,10 @@ fn put(number: u8, name: &str) -> Operation {
 #[test]
 fn every_operation_gets_its_own_answer() {
     let mut state = State::default();
-    let answers = state.apply(
-        0,
-        &[
-            entry(60, vec![(1, put(1, "a")), (2, Operation::Remove { cid: cid(2) })]),
-            entry(61, vec![(3, Operation::Remove { cid: cid(1) }), (4, put(1, "b"))]),
-        ],
-    );
+    let answers = state.apply(&[
+        entry(60, vec![(1, put(1, "a")), (2, Operation::Remove { cid: cid(2) })]),
+        entry(61, vec![(3, Operation::Remove { cid: cid(1) }), (4, put(1, "b"))]),
+    ]);
     assert!(matches!(&answers[0][0], Outcome::Pinned(pin) if pin.options.name == "a"));
     assert!(matches!(&answers[0][1], Outcome::Refused(error) if error.message == NOT_PINNED));
     assert!(matches!(&answers[1][0], Outcome::Unpinned(pin) if pin.options.name == "a"));
@@ -109,43 +106,68 @@ fn every_operation_gets_its_own_answer() {
 fn a_repeated_request_takes_effect_once_and_gets_the_same_answer() {
     let mut state = State::default();
     let remove = || entry(200, vec![(9, Operation::Remove { cid: cid(1) })]);
-    state.apply(0, &[entry(180, vec![(1, put(1, "a"))])]);
-    let first = state.apply(180, &[remove()]);
-    state.apply(200, &[entry(210, vec![(2, put(1, "again"))])]);
-    let second = state.apply(210, &[remove()]);
+    state.apply(&[entry(180, vec![(1, put(1, "a"))])]);
+    let first = state.apply(&[remove()]);
+    state.apply(&[entry(210, vec![(2, put(1, "again"))])]);
+    let second = state.apply(&[remove()]);
     assert_eq!(first, second);
     assert_eq!(state.pins[&cid(1)].options.name, "again", "the second removal must not count");
     // Within one batch too.
-    let twice = state.apply(220, &[entry(220, vec![(7, put(3, "x"))]), entry(221, vec![(7, put(3, "x"))])]);
+    let twice = state.apply(&[entry(220, vec![(7, put(3, "x"))]), entry(221, vec![(7, put(3, "x"))])]);
     assert_eq!(twice[0], twice[1]);
     assert_eq!(state.shards, state.recomputed());
 }
 
 #[test]
-fn outcomes_are_forgotten_by_the_minute_of_the_log_not_of_the_machine() {
+fn outcomes_are_forgotten_by_windows_of_the_log_whatever_clocks_say() {
     let mut state = State::default();
-    state.apply(0, &[entry(600, vec![(1, put(1, "a"))])]);
+    state.apply(&[entry(600, vec![(1, put(1, "a"))])]);
+    let first = state.clock.window;
     assert_eq!(state.outcomes.len(), 1);
-    // A leader whose clock is behind does not turn the log's clock back.
-    state.apply(600, &[entry(1, vec![(2, put(2, "b"))])]);
-    assert!(state.outcomes.keys().all(|key| key.minute == 10));
-    state.apply(600, &[entry(600 + 60 * 4, vec![(3, put(3, "c"))])]);
-    assert_eq!(state.outcomes.len(), 1);
+    // A leader from the far future, then one from the past: a window each, not a century.
+    state.apply(&[entry(4_000_000_000, vec![(2, put(2, "b"))])]);
+    state.apply(&[entry(1, vec![(3, put(3, "c"))])]);
+    assert_eq!(state.clock.window, first + 2);
+    assert_eq!(state.outcomes.len(), 3);
+    for minute in 1..=4 {
+        state.apply(&[entry(60 * minute, vec![(minute.to_le_bytes()[0] + 10, put(4, "d"))])]);
+    }
+    assert!(state.outcomes.keys().all(|key| key.window + REMEMBERED_WINDOWS >= state.clock.window));
+    assert!(!state.outcomes.keys().any(|key| key.id == [1; 16]), "the oldest is forgotten");
+}
+
+#[test]
+fn how_entries_are_grouped_does_not_matter() {
+    // The same request comes back after its time: whoever applies it in one go must not remember more.
+    let log: Vec<Entry> = (0..12)
+        .flat_map(|minute| {
+            let id = u8::try_from(minute % 7).unwrap();
+            let remove = (id + 100, Operation::Remove { cid: cid(1) });
+            [entry(minute * 60, vec![(id, put(1, &minute.to_string()))]), entry(minute * 60 + 1, vec![remove])]
+        })
+        .collect();
+    let mut together = State::default();
+    let answers = together.apply(&log);
+    let mut one_by_one = State::default();
+    let single: Vec<_> = log.iter().flat_map(|entry| one_by_one.apply(std::slice::from_ref(entry))).collect();
+    assert_eq!(answers, single);
+    assert_eq!(
+        (together.pins, together.shards, together.clock),
+        (one_by_one.pins, one_by_one.shards, one_by_one.clock)
+    );
 }
 
 #[test]
 fn a_refused_change_leaves_everything_as_it_was() {
     let mut state = State::default();
-    state.apply(0, &[entry(60, vec![(1, put(1, "a"))])]);
+    state.apply(&[entry(60, vec![(1, put(1, "a"))])]);
     let (pins, shards) = (state.pins.clone(), state.shards.clone());
     let mut direct = pin(1, "direct");
     direct.max_depth = cluster_types::PinDepth::DIRECT;
     let mut shard = pin(1, "shard");
     shard.kind = PinType::Shard;
-    let answers = state.apply(
-        60,
-        &[entry(61, vec![(2, Operation::Put(Box::new(direct))), (3, Operation::Put(Box::new(shard)))])],
-    );
+    let answers = state
+        .apply(&[entry(61, vec![(2, Operation::Put(Box::new(direct))), (3, Operation::Put(Box::new(shard)))])]);
     assert!(answers[0].iter().all(|outcome| matches!(outcome, Outcome::Refused(_))));
     assert_eq!((state.pins.clone(), state.shards.clone()), (pins, shards));
 }
@@ -156,14 +178,14 @@ fn a_reallocation_counts_only_while_its_ground_holds() {
     let (a, b) = (PeerId::random(), PeerId::random());
     let mut first = pin(1, "a");
     first.allocations = vec![a];
-    state.apply(0, &[entry(60, vec![(1, Operation::Put(Box::new(first.clone())))])]);
+    state.apply(&[entry(60, vec![(1, Operation::Put(Box::new(first.clone())))])]);
     let mut moved = first.clone();
     moved.allocations = vec![b];
     moved.options.name = "stale copy".to_owned();
     let reallocate = |was: Vec<PeerId>| Operation::Reallocate { pin: Box::new(moved.clone()), was };
-    state.apply(60, &[entry(61, vec![(2, reallocate(vec![b]))])]);
+    state.apply(&[entry(61, vec![(2, reallocate(vec![b]))])]);
     assert_eq!(state.pins[&cid(1)].allocations, vec![a]);
-    state.apply(61, &[entry(62, vec![(3, reallocate(vec![a]))])]);
+    state.apply(&[entry(62, vec![(3, reallocate(vec![a]))])]);
     assert_eq!(state.pins[&cid(1)].allocations, vec![b]);
     assert_eq!(state.pins[&cid(1)].options.name, "a", "only allocations move");
 }
@@ -173,9 +195,9 @@ fn a_pin_expires_by_the_clock_of_the_log() {
     let mut state = State::default();
     let mut short = pin(1, "short");
     short.options.expire_at = Timestamp::from_unix_seconds(100);
-    state.apply(0, &[entry(60, vec![(1, Operation::Put(Box::new(short)))])]);
-    state.apply(60, &[entry(99, vec![(2, Operation::Expire { cid: cid(1) })])]);
+    state.apply(&[entry(60, vec![(1, Operation::Put(Box::new(short)))])]);
+    state.apply(&[entry(99, vec![(2, Operation::Expire { cid: cid(1) })])]);
     assert!(state.pins.contains_key(&cid(1)));
-    state.apply(99, &[entry(100, vec![(3, Operation::Expire { cid: cid(1) })])]);
+    state.apply(&[entry(100, vec![(3, Operation::Expire { cid: cid(1) })])]);
     assert!(state.pins.is_empty());
 }

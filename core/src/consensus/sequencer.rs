@@ -6,14 +6,12 @@
 //! **Invariant:** a decision is made against one view of the state, one set of metrics, and what is in flight before
 //! it, so two wishes for one CID never undo each other's allocation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster_types::{
-    BoxError, Cid, ErrorClass, PeerId, Pin, PinType, ReplicationFactor, Timestamp, WireError,
-};
+use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, PinType, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -82,6 +80,10 @@ pub enum ProposeError {
 pub trait EntryLog: Send + Sync + 'static {
     /// The members, sorted.
     fn members(&self) -> Vec<PeerId>;
+    /// The term this peer leads in, as far as it knows.
+    fn term(&self) -> Option<u64>;
+    /// Returns when a quorum has confirmed that this peer leads, and everything acknowledged before is applied here.
+    async fn confirm(&self) -> Result<(), ProposeError>;
     /// Appends an entry and returns when it is on a quorum and applied here: its term, index and outcomes.
     async fn append(&self, entry: Entry) -> Result<(u64, u64, Vec<Outcome>), ProposeError>;
 }
@@ -150,43 +152,68 @@ struct Work {
 impl Work {
     async fn run(self, mut requests: mpsc::Receiver<Ticket>) -> Result<(), BoxError> {
         let places = Arc::new(Semaphore::new(IN_FLIGHT));
-        let mut jobs = JoinSet::new();
+        let mut jobs: JoinSet<u64> = JoinSet::new();
         let mut batch = 0;
+        let mut ready_in = None;
         loop {
             let place = Arc::clone(&places).acquire_owned().await?;
-            while jobs.try_join_next().is_some() {}
             let mut tickets = Vec::new();
             if requests.recv_many(&mut tickets, MAX_OPERATIONS).await == 0 {
                 return Ok(());
             }
+            // Whoever gave up asks again under the same id; what nobody waits for any more must not come late.
+            tickets.retain(|ticket| !ticket.answer.is_closed());
+            if let Err(error) = self.get_ready(&mut ready_in).await {
+                for ticket in tickets {
+                    drop(ticket.answer.send(Err(error.clone())));
+                }
+                continue;
+            }
+            // Only this loop forgets what is in flight, so that no decision falls between log and state.
+            while let Some(done) = jobs.try_join_next() {
+                let done = done?;
+                self.in_flight.lock().retain(|_, (owner, _)| *owner != done);
+            }
             batch += 1;
-            let entries = self.decide_all(batch, tickets).await?;
+            let decided = self.decide_all(batch, tickets).await?;
             let log = Arc::clone(&self.log);
-            let in_flight = Arc::clone(&self.in_flight);
             jobs.spawn(async move {
-                let appends = entries.into_iter().map(|filled| filled.append(log.as_ref()));
-                futures::future::join_all(appends).await;
-                in_flight.lock().retain(|_, (owner, _)| *owner != batch);
+                let appends = decided.entries.into_iter().map(|filled| filled.append(log.as_ref()));
+                futures::future::join(futures::future::join_all(appends), decided.at_once.send(log.as_ref())).await;
                 drop(place);
+                batch
             });
         }
     }
 
+    /// A new leader decides nothing before it has applied what its predecessors acknowledged.
+    async fn get_ready(&self, ready_in: &mut Option<u64>) -> Result<(), ProposeError> {
+        let term = self.log.term().ok_or(ProposeError::NotLeader)?;
+        if *ready_in != Some(term) {
+            self.log.confirm().await?;
+            *ready_in = Some(term);
+        }
+        Ok(())
+    }
+
     /// Decides every ticket and fills entries with what must be written.
-    async fn decide_all(&self, batch: u64, tickets: Vec<Ticket>) -> Result<Vec<Filled>, BoxError> {
+    async fn decide_all(&self, batch: u64, tickets: Vec<Ticket>) -> Result<Decided, BoxError> {
         let now = self.clock.now();
-        let allocation = self.allocator.snapshot(&self.log.members());
+        let members = self.log.members();
+        let allocation = self.allocator.snapshot(&members);
         let in_flight = Arc::clone(&self.in_flight);
         let (decided, result) = oneshot::channel();
         let read = move |view: &dyn StateView| {
             let mut in_flight = in_flight.lock();
-            let mut filling = Filling { now, batch, entries: Vec::new() };
+            let empty = Decided { entries: Vec::new(), at_once: AtOnce(Vec::new()) };
+            let mut filling = Filling { now, batch, decided: empty };
             for ticket in tickets {
-                let context = Context { view, in_flight: &in_flight, allocation: allocation.as_ref(), now };
+                let allocation = allocation.as_ref();
+                let context = Context { view, in_flight: &in_flight, allocation, members: &members, now };
                 let decision = context.decide(&ticket.request);
                 filling.take(ticket, decision, &mut in_flight);
             }
-            drop(decided.send(filling.entries));
+            drop(decided.send(filling.decided));
             Ok(())
         };
         self.state.read(Box::new(read)).await?;
@@ -218,10 +245,33 @@ impl Filled {
     }
 }
 
+/// What is to be written, and what needs no writing.
+struct Decided {
+    entries: Vec<Filled>,
+    at_once: AtOnce,
+}
+
+/// Answers that need no place in the log. They go out once a quorum has confirmed that this peer leads: a leader that
+/// was deposed unnoticed must not refuse on grounds that are no longer true.
+struct AtOnce(Vec<(oneshot::Sender<Result<Receipt, ProposeError>>, Outcome)>);
+
+impl AtOnce {
+    async fn send(self, log: &dyn EntryLog) {
+        if self.0.is_empty() {
+            return;
+        }
+        let confirmed = log.confirm().await;
+        for (answer, outcome) in self.0 {
+            let receipt = confirmed.clone().map(|()| Receipt { term: 0, index: 0, outcome });
+            drop(answer.send(receipt));
+        }
+    }
+}
+
 struct Filling {
     now: Timestamp,
     batch: u64,
-    entries: Vec<Filled>,
+    decided: Decided,
 }
 
 impl Filling {
@@ -233,36 +283,32 @@ impl Filling {
     ) {
         let operation = match decision {
             Ok(Decision::Write(operation)) => operation,
-            Ok(Decision::Nothing) => return answer_at_once(ticket, Outcome::Unchanged),
-            Err(refusal) => return answer_at_once(ticket, Outcome::Refused(refusal)),
+            Ok(Decision::Nothing) => return self.decided.at_once.0.push((ticket.answer, Outcome::Unchanged)),
+            Err(refusal) => return self.decided.at_once.0.push((ticket.answer, Outcome::Refused(refusal))),
         };
         let bytes = match &operation {
             Operation::Put(pin) | Operation::Reallocate { pin, .. } => {
                 in_flight.insert(pin.cid, (self.batch, Some(pin.as_ref().clone())));
                 encode_pin(pin).len()
             }
-            Operation::Remove { cid } | Operation::Expire { cid } => {
+            Operation::Remove { cid } => {
                 in_flight.insert(*cid, (self.batch, None));
                 0
             }
-            Operation::Reserve => 0,
+            // Whether its time is over is judged by the log.
+            Operation::Expire { .. } | Operation::Reserve => 0,
         };
-        let open = self.entries.last().is_some_and(|filled| filled.bytes < MAX_ENTRY_BYTES);
+        let open = self.decided.entries.last().is_some_and(|filled| filled.bytes < MAX_ENTRY_BYTES);
         if !open {
             let entry = Entry { time: self.now, operations: Vec::new() };
-            self.entries.push(Filled { entry, bytes: 0, answers: Vec::new() });
+            self.decided.entries.push(Filled { entry, bytes: 0, answers: Vec::new() });
         }
-        if let Some(filled) = self.entries.last_mut() {
+        if let Some(filled) = self.decided.entries.last_mut() {
             filled.entry.operations.push(Proposed { id: ticket.id, operation });
             filled.answers.push(ticket.answer);
             filled.bytes += bytes;
         }
     }
-}
-
-/// Answers without the log: nothing is written, so there is no place in it.
-fn answer_at_once(ticket: Ticket, outcome: Outcome) {
-    drop(ticket.answer.send(Ok(Receipt { term: 0, index: 0, outcome })));
 }
 
 /// What is to be done about a request.
@@ -277,6 +323,7 @@ struct Context<'a> {
     view: &'a dyn StateView,
     in_flight: &'a HashMap<Cid, (u64, Option<Pin>)>,
     allocation: &'a dyn AllocationSnapshot,
+    members: &'a [PeerId],
     now: Timestamp,
 }
 
@@ -303,7 +350,8 @@ impl Context<'_> {
         pin.options.user_allocations.clear();
         let bytes = encode_pin(&pin).len();
         if bytes > MAX_PIN_BYTES {
-            let text = format!("the pin's name, metadata and origins take {bytes} bytes; at most {MAX_PIN_BYTES} are kept");
+            let text =
+                format!("the pin's name, metadata and origins take {bytes} bytes; at most {MAX_PIN_BYTES} are kept");
             return Err(invalid(text));
         }
         Ok(Decision::Write(Operation::Put(Box::new(pin))))
@@ -334,16 +382,27 @@ impl Context<'_> {
         let everywhere = replication == ReplicationFactor::Everywhere;
         if pin.kind == PinType::Meta || everywhere {
             pin.allocations.clear();
-        } else if pin.allocations.is_empty() {
+        } else if !self.are_fit(&pin.allocations, replication) {
             let current = self.pin(&pin.cid)?.map(|pin| pin.allocations).unwrap_or_default();
+            let preferred =
+                if pin.allocations.is_empty() { &asked.options.user_allocations } else { &asked.allocations };
             pin.allocations = self.allocation.allocate(&AllocationQuestion {
                 replication,
                 current: &current,
-                preferred: &asked.options.user_allocations,
+                preferred,
                 excluded: &[],
             })?;
         }
         Ok(pin)
+    }
+
+    /// Whether holders that came with a request can be taken as they are: members, each once, neither too few nor too
+    /// many.
+    fn are_fit(&self, holders: &[PeerId], replication: ReplicationFactor) -> bool {
+        let ReplicationFactor::Between { min, max } = replication else { return true };
+        let count = u32::try_from(holders.len()).unwrap_or(u32::MAX);
+        let distinct = holders.iter().collect::<BTreeSet<_>>().len() == holders.len();
+        distinct && (min..=max).contains(&count) && holders.iter().all(|holder| self.members.contains(holder))
     }
 
     fn decide_reallocation(&self, cid: &Cid, excluded: &[PeerId]) -> Result<Decision, WireError> {
@@ -377,4 +436,3 @@ impl Context<'_> {
 fn invalid(message: impl Into<String>) -> WireError {
     WireError::new(ErrorClass::Invalid, message)
 }
-

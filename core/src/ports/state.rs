@@ -72,12 +72,12 @@ pub struct ShardSum {
     pub hash: [u8; 32],
 }
 
-/// Names a request for ever, so that a repeated one takes effect once. `minute` is the leader's time of the entry in
-/// minutes since the Unix epoch; remembered outcomes are dropped a minute at a time.
+/// Names a request, so that a repeated one takes effect once. `window` is the log's own measure of time
+/// ([`LogClock`](crate::consensus::apply::LogClock)); remembered outcomes are dropped a window at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestKey {
-    /// Minute of the entry that carried it.
-    pub minute: u64,
+    /// Window of the entry that carried it.
+    pub window: u64,
     /// The caller's random number for it.
     pub id: [u8; 16],
 }
@@ -102,8 +102,8 @@ pub struct Changes {
     pub shards: Vec<(u16, ShardSum)>,
     /// Outcomes to remember.
     pub outcomes: Vec<(RequestKey, Bytes)>,
-    /// Outcomes of minutes before this one are dropped.
-    pub forget_before_minute: Option<u64>,
+    /// Outcomes of windows before this one are dropped.
+    pub forget_before_window: Option<u64>,
     /// Tracker records to write; `None` removes.
     pub tracker: Vec<(Cid, Option<TrackerRecord>)>,
     /// The applied position and membership, opaque to the store.

@@ -85,12 +85,7 @@ impl TrackerCounts {
             S::PinQueued | S::UnpinQueued | S::Pinning | S::Unpinning => Some(&mut self.queued),
             S::PinError | S::UnpinError => Some(&mut self.failed),
             S::Pinned => Some(&mut self.pinned),
-            S::Undefined
-            | S::ClusterError
-            | S::Unpinned
-            | S::Remote
-            | S::Sharded
-            | S::UnexpectedlyUnpinned => None,
+            S::Undefined | S::ClusterError | S::Unpinned | S::Remote | S::Sharded | S::UnexpectedlyUnpinned => None,
         }
     }
 }

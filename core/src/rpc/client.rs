@@ -30,10 +30,7 @@ impl PeerClient {
     /// Asks `peer` and waits at most `timeout`. The class of an error says whether the call may have taken effect.
     pub async fn ask(&self, peer: PeerId, call: &Call, timeout: Duration) -> Result<Reply, WireError> {
         let body = encode_call(call).map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
-        let purpose = match call {
-            Call::PutBlocks { .. } => Purpose::Bulk,
-            _ => Purpose::Call,
-        };
+        let purpose = if matches!(call, Call::PutBlocks { .. }) { Purpose::Bulk } else { Purpose::Call };
         let answer = self
             .transport
             .call(peer, purpose, body, timeout)

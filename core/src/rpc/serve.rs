@@ -52,7 +52,11 @@ impl CallServer {
             return Err(WireError::new(ErrorClass::Unavailable, "this peer is still starting"));
         };
         if access(&call) == Access::Members && !service.is_member(&from) {
-            return Err(WireError::new(ErrorClass::Invalid, format!("peer {from} is not a member of this cluster")));
+            // It may have joined a moment ago, and this peer is behind: worth another try.
+            return Err(WireError::new(
+                ErrorClass::Unavailable,
+                format!("peer {from} is not a member of this cluster"),
+            ));
         }
         service.answer(from, call).await
     }

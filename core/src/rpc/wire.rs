@@ -219,9 +219,8 @@ mod tests {
     #[test]
     fn calls_round_trip_and_foreign_bytes_are_errors() {
         let cid: Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();
-        let call = Call::PutBlocks {
-            blocks: vec![WireBlock { cid: cid.to_bytes(), data: Bytes::from_static(b"abc") }],
-        };
+        let call =
+            Call::PutBlocks { blocks: vec![WireBlock { cid: cid.to_bytes(), data: Bytes::from_static(b"abc") }] };
         let bytes = encode_call(&call).unwrap();
         assert!(matches!(decode_incoming(&bytes).unwrap(), Incoming::Call(found) if *found == call));
         assert!(decode_incoming(&bytes.slice(..bytes.len() - 2)).is_err());
@@ -231,9 +230,10 @@ mod tests {
 
     #[test]
     fn the_format_of_calls_is_pinned() {
-        let call = Call::Submit { id: [7; 16], request: Request::Unpin {
-            cid: "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap(),
-        } };
+        let call = Call::Submit {
+            id: [7; 16],
+            request: Request::Unpin { cid: "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap() },
+        };
         let hex: String = encode_call(&call).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("golden/submit-v1.hex").trim());
     }

@@ -105,8 +105,8 @@ impl State {
                 None => drop(self.tracker.remove(&order)),
             }
         }
-        if let Some(minute) = changes.forget_before_minute {
-            self.outcomes.retain(|key, _outcome| key.minute >= minute);
+        if let Some(window) = changes.forget_before_window {
+            self.outcomes.retain(|key, _outcome| key.window >= window);
         }
         self.outcomes.extend(changes.outcomes.iter().cloned());
         self.shards.extend(changes.shards.iter().copied());
@@ -337,7 +337,7 @@ impl SnapshotHandle for MemSnapshot {
         let travelling = Travelling {
             pins: self.state.pins.values().map(encode_pin).collect(),
             shards: self.state.shards.iter().map(|(shard, sum)| (*shard, sum.pins, sum.hash)).collect(),
-            outcomes: self.state.outcomes.iter().map(|(key, bytes)| (key.minute, key.id, bytes.clone())).collect(),
+            outcomes: self.state.outcomes.iter().map(|(key, bytes)| (key.window, key.id, bytes.clone())).collect(),
         };
         let mut bytes = rmp_serde::to_vec(&travelling).expect("nothing in it refuses to be encoded");
         bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
@@ -365,7 +365,7 @@ impl MemReceiver {
             state.pins.insert(order_key(&pin.cid), pin);
         }
         state.shards = travelling.shards.into_iter().map(|(at, pins, hash)| (at, ShardSum { pins, hash })).collect();
-        let outcome = |(minute, id, bytes)| (RequestKey { minute, id }, bytes);
+        let outcome = |(window, id, bytes)| (RequestKey { window, id }, bytes);
         state.outcomes = travelling.outcomes.into_iter().map(outcome).collect();
         Ok(state)
     }

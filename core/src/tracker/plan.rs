@@ -17,7 +17,7 @@ pub enum JobKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Fetch and keep.
-    Pin(PinRequest),
+    Pin(Box<PinRequest>),
     /// Keep no longer.
     Unpin,
     /// Nothing; the record is not due again.
@@ -34,12 +34,12 @@ pub(super) fn kind_of(record: &TrackerRecord) -> JobKind {
 pub(super) fn action(self_peer: &PeerId, cid: Cid, pin: Option<&Pin>, record: &TrackerRecord) -> Action {
     match pin.filter(|pin| pin.is_allocated_to(self_peer)) {
         Some(_) if record.status == TrackerStatus::Pinned => Action::Nothing,
-        Some(pin) => Action::Pin(PinRequest {
+        Some(pin) => Action::Pin(Box::new(PinRequest {
             cid,
             depth: pin.max_depth,
             origins: pin.options.origins.clone(),
             update_from: pin.options.pin_update,
-        }),
+        })),
         None => Action::Unpin,
     }
 }

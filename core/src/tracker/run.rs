@@ -143,7 +143,7 @@ impl Runner {
         let TrackedTask { cid, record } = task;
         let pin = self.tracker.state.pin(cid).await?;
         let request = match action(&self.tracker.self_peer, cid, pin.as_ref(), &record) {
-            Action::Pin(request) => Some(request),
+            Action::Pin(request) => Some(*request),
             Action::Unpin => None,
             Action::Nothing => {
                 let generation = record.generation;

@@ -1,6 +1,8 @@
 //! The Kubo adapter against the contract of its port: over a false Kubo always, over a real one when there is one;
 //! and against a Kubo that lies, hangs and breaks off.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

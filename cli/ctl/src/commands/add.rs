@@ -245,6 +245,6 @@ mod tests {
         for (name, bytes) in [("a", 5), ("a", 9), ("b", 4), ("b", 2)] {
             meter.progress(&AddedOutput { name: name.to_owned(), bytes, ..AddedOutput::default() });
         }
-        assert_eq!((meter.finished, meter.present), (13, ("b".to_owned(), 2)));
+        assert_eq!((meter.finished, &meter.present), (13, &("b".to_owned(), 2)));
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
     }
     let config = client_config(&arguments)?;
     if arguments.debug {
-        note(&format!("https {}, endpoints {:?}", config.https, config.endpoints));
+        eprintln!("debug: https {}, endpoints {:?}", config.https, config.endpoints);
     }
     let context = Context { client: Client::new(config)?, output };
     match arguments.command {
@@ -61,11 +61,6 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         Command::Ipfs(command) => ipfs::run(command, &context).await,
         Command::Commands => Ok(()),
     }
-}
-
-#[expect(clippy::print_stderr, reason = "answers to --debug must not mix with the output")]
-fn note(text: &str) {
-    eprintln!("debug: {text}");
 }
 
 /// The paths of all commands below `command`, each before its own.
@@ -140,7 +135,9 @@ mod tests {
     fn every_command_path_is_listed() {
         let mut paths = Vec::new();
         collect_paths(&Arguments::command(), "", &mut paths);
-        for path in ["ipfs-cluster-ctl id", "ipfs-cluster-ctl pin", "ipfs-cluster-ctl pin add", "ipfs-cluster-ctl ipfs gc"] {
+        for path in
+            ["ipfs-cluster-ctl id", "ipfs-cluster-ctl pin", "ipfs-cluster-ctl pin add", "ipfs-cluster-ctl ipfs gc"]
+        {
             assert!(paths.iter().any(|known| known == path), "{path}");
         }
     }

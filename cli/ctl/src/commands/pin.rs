@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use cluster_client::PinPath;
-use cluster_types::{
-    GoDuration, Pin, PinMode, PinOptions, PinTypeFilter, Timestamp, TrackerStatus, parse_peer_id,
-};
+use cluster_types::{GoDuration, Pin, PinMode, PinOptions, PinTypeFilter, Timestamp, TrackerStatus, parse_peer_id};
 
 use super::Context;
 use super::wait::{self, Goal};

@@ -162,8 +162,11 @@ mod tests {
         ConnectGraph {
             cluster_id: id.parse().unwrap(),
             id_to_peername: [(text(id), text("peer<0>")), (text("Qmtrusted00001"), text("peer1"))].into(),
-            ipfs_links: [(text("Qmipfs00000000"), vec![text("Qmfar000000000")]), (text("Qmipfs00000001"), vec![text("Qmipfs00000000")])]
-                .into(),
+            ipfs_links: [
+                (text("Qmipfs00000000"), vec![text("Qmfar000000000")]),
+                (text("Qmipfs00000001"), vec![text("Qmipfs00000000")]),
+            ]
+            .into(),
             cluster_links: [
                 (text(id), vec![text("Qmtrusted00001"), text("Qmother0000002")]),
                 (text("Qmtrusted00001"), vec![text(id)]),
@@ -171,7 +174,8 @@ mod tests {
             ]
             .into(),
             cluster_trust_links: [(text(id), true), (text("Qmtrusted00001"), true)].into(),
-            cluster_to_ipfs: [(text(id), text("Qmipfs00000000")), (text("Qmtrusted00001"), text("Qmipfs00000001"))].into(),
+            cluster_to_ipfs: [(text(id), text("Qmipfs00000000")), (text("Qmtrusted00001"), text("Qmipfs00000001"))]
+                .into(),
         }
     }
 

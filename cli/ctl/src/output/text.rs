@@ -51,11 +51,7 @@ pub(crate) fn joined(lines: &[String]) -> String {
 
 impl Show for ApiFailure {
     fn lines(&self, _now: Timestamp) -> Vec<String> {
-        vec![
-            "An error occurred:".to_owned(),
-            format!("  Code: {}", self.code),
-            format!("  Message: {}", self.message),
-        ]
+        vec!["An error occurred:".to_owned(), format!("  Code: {}", self.code), format!("  Message: {}", self.message)]
     }
 }
 

@@ -3,8 +3,8 @@
 use anyhow::{Context, bail};
 use cluster_peer::config::{Config, ConsensusMode, ExecutionLock, ProcessEnvironment, TrustedPeers, load};
 use cluster_peer::{Peer, logging};
-use sd_notify::NotifyState;
 use cluster_types::{Multiaddr, PeerId, Protocol, VERSION};
+use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Arguments, DaemonArguments};
@@ -112,8 +112,5 @@ fn apply_flags(config: &mut Config, daemon: &DaemonArguments) {
 
 /// The peer that an address leads to, if it says so.
 fn peer_of(address: &Multiaddr) -> Option<PeerId> {
-    match address.iter().last()? {
-        Protocol::P2p(peer) => Some(peer),
-        _ => None,
-    }
+    if let Protocol::P2p(peer) = address.iter().last()? { Some(peer) } else { None }
 }

@@ -276,7 +276,7 @@ impl Reader<'_> {
 
     /// A list of texts.
     pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, ConfigError> {
-        self.read(key, "a list of texts", |value| texts(value))
+        self.read(key, "a list of texts", texts)
     }
 
     /// Names and texts.

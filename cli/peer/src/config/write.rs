@@ -247,7 +247,7 @@ impl Node {
 fn print_value(value: &Value, depth: usize, text: &mut String) {
     match value {
         Value::Array(items) => {
-            print_block(items.iter(), depth, text, ('[', ']'), |item, depth, text| print_value(item, depth, text));
+            print_block(items.iter(), depth, text, ('[', ']'), print_value);
         }
         Value::Object(entries) => {
             let sorted: BTreeMap<&String, &Value> = entries.iter().collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, StateReport, WireError};
+use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
 use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
@@ -35,8 +35,11 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before asking again when no leader was known; doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// The raft id of the peer that founds a cluster. Others get theirs from the log, where it is never free again.
-const FOUNDER: NodeId = 1;
+/// Set in the raft id of a peer that founds a cluster: the rest is random, so that a founder that lost its disk never
+/// comes back under the old id. Others get theirs from the log, whose indexes never reach this bit.
+const FOUNDER: NodeId = 1 << 63;
+/// The longest a write may be repeated: well inside the time its outcome is remembered.
+const MAX_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a raft node behaves.
 #[derive(Clone, Debug)]
@@ -109,7 +112,7 @@ pub struct LogConsensus {
     pub(super) raft: Raft,
     pub(super) settings: LogSettings,
     pub(super) client: PeerClient,
-    transport: Arc<dyn Transport>,
+    pub(super) transport: Arc<dyn Transport>,
     state: Arc<dyn StateStore>,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
@@ -131,7 +134,9 @@ pub enum StartError {
     #[error("the shared log cannot be opened")]
     Log(#[source] BoxError),
     /// No member let this peer in.
-    #[error("could not join the cluster within {after:?}: {reason}. Are the --bootstrap addresses right, is the secret the same, and is a majority of the voters up?")]
+    #[error(
+        "could not join the cluster within {after:?}: {reason}. Are the --bootstrap addresses right, is the secret the same, and is a majority of the voters up?"
+    )]
     Join {
         /// How long was tried.
         after: Duration,
@@ -152,7 +157,7 @@ impl LogConsensus {
         let known = parts.record.load().await.map_err(fail)?;
         let node_id = match known {
             Some(id) => id,
-            None if parts.bootstrap.is_empty() => FOUNDER,
+            None if parts.bootstrap.is_empty() => FOUNDER | rand::random::<u64>(),
             None => membership::reserve(&client, &parts.bootstrap, parts.settings.join_timeout).await?,
         };
         if known.is_none() {
@@ -175,7 +180,8 @@ impl LogConsensus {
             transport: Arc::clone(&parts.transport),
         };
         let position = position::follow(sources, node_id, peer, tasks);
-        let entries = Arc::new(RaftEntries { raft: raft.clone(), position: position.clone() });
+        let entries = RaftEntries { raft: raft.clone(), applied: applied.clone(), position: position.clone() };
+        let entries = Arc::new(entries);
         let sequencer = Sequencer::start(entries, Arc::clone(&parts.state), parts.allocator, parts.clock, tasks);
         let node = Arc::new(Self {
             node_id,
@@ -201,16 +207,16 @@ impl LogConsensus {
         let started = self.raft.is_initialized().await.map_err(|error| fail(error.into()))?;
         // Asked of raft itself: the position follows its metrics, which lag behind at the start.
         let own = self.node_id;
-        let member = self.raft.with_raft_state(move |state| {
-            state.membership_state.effective().membership().get_node(&own).is_some()
-        });
+        let member = self
+            .raft
+            .with_raft_state(move |state| state.membership_state.effective().membership().get_node(&own).is_some());
         if member.await.map_err(|error| fail(error.into()))? {
-            return Ok(());
+            return self.check_bootstrap(bootstrap);
         }
         if !bootstrap.is_empty() {
             return membership::join(self, bootstrap).await;
         }
-        if self.node_id != FOUNDER {
+        if self.node_id & FOUNDER == 0 {
             let reason = "joining was cut off earlier; start once more with --bootstrap".to_owned();
             return Err(StartError::Join { after: Duration::ZERO, reason });
         }
@@ -220,6 +226,21 @@ impl LogConsensus {
         let node = Node { peer: self.peer, addresses: self.transport.own_addresses() };
         let founded = self.raft.initialize(BTreeMap::from([(self.node_id, node)])).await;
         founded.map_err(|error| fail(error.into()))
+    }
+
+    /// A member was told to join a cluster: that of its own, or another one?
+    fn check_bootstrap(&self, bootstrap: &[PeerId]) -> Result<(), StartError> {
+        let members = &self.position.borrow().members;
+        if bootstrap.is_empty() || bootstrap.iter().any(|peer| members.iter().any(|member| member.peer == *peer)) {
+            return Ok(());
+        }
+        if members.len() == 1 {
+            let reason =
+                "this peer founded a cluster of its own earlier; to join another one, move its state folder away";
+            return Err(StartError::Join { after: Duration::ZERO, reason: reason.to_owned() });
+        }
+        tracing::warn!("none of the --bootstrap peers is a member of this peer's cluster; the flag has no effect");
+        Ok(())
     }
 
     pub(super) fn own_addresses(&self) -> Vec<Multiaddr> {
@@ -235,12 +256,7 @@ impl LogConsensus {
 
     /// The index up to which must be applied to see all that was acknowledged. This peer must lead.
     pub async fn read_index_here(&self) -> Result<u64, ProposeError> {
-        let asked = tokio::time::timeout(ATTEMPT_TIMEOUT, self.raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
-        match asked {
-            Ok(Ok((id, _applied))) => Ok(id.index()),
-            Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
-            Ok(Err(RaftError::APIError(_))) | Err(_) => Err(ProposeError::NotLeader),
-        }
+        read_index(&self.raft).await
     }
 
     /// A raft id that was never used and never will be again. This peer must lead.
@@ -251,8 +267,9 @@ impl LogConsensus {
         Ok(index)
     }
 
-    /// Asks the leader, wherever it is, until it answers or `timeout` is over.
-    pub(super) async fn ask_leader(&self, call: &Call, timeout: Duration) -> Result<Reply, ConsensusError> {
+    /// Asks the leader, wherever it is, until it answers or `timeout` is over. Says as well whether an earlier attempt
+    /// may have been carried out.
+    pub(super) async fn ask_leader(&self, call: &Call, timeout: Duration) -> Result<(Reply, bool), ConsensusError> {
         let mut attempts = Attempts::new(timeout);
         loop {
             let leader = self.position.borrow().leader;
@@ -262,7 +279,7 @@ impl LogConsensus {
                 Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
             };
             match answer {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => return Ok((reply, attempts.uncertain)),
                 Err(error) => attempts.failed(&error)?,
             }
             attempts.pause(self.position.clone()).await;
@@ -270,6 +287,7 @@ impl LogConsensus {
     }
 
     /// Answers what only a leader can.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the policy names every call; these are the leader's")]
     pub async fn lead(&self, call: &Call) -> Result<Reply, WireError> {
         let done = match call {
             Call::Submit { id, request } => self
@@ -290,8 +308,7 @@ impl LogConsensus {
         let reached = tokio::time::timeout(timeout, applied.wait_for(|applied| *applied >= index)).await;
         match reached {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(ConsensusError::Stopped { reason: "the state machine has ended".to_owned() }),
-            Err(_) => Err(ConsensusError::OutcomeUnknown { after: timeout }),
+            Ok(Err(_)) | Err(_) => Err(ConsensusError::OutcomeUnknown { after: timeout }),
         }
     }
 
@@ -320,22 +337,32 @@ impl LogConsensus {
 impl Consensus for LogConsensus {
     async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError> {
         let call = Call::Submit { id: rand::random(), request };
-        let timeout = self.settings.write_timeout;
-        match self.ask_leader(&call, timeout).await? {
-            Reply::Receipt { term, index, outcome } => {
-                self.wait_applied(index, timeout).await?;
-                Ok(Receipt { term, index, outcome })
-            }
-            _ => Err(ConsensusError::OutcomeUnknown { after: timeout }),
+        let timeout = self.settings.write_timeout.min(MAX_WRITE_TIMEOUT);
+        let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
+        let Reply::Receipt { term, index, outcome } = reply else {
+            return Err(ConsensusError::OutcomeUnknown { after: timeout });
+        };
+        if uncertain && index == 0 {
+            // Decided without the log, after an attempt that may be in it.
+            return Err(ConsensusError::OutcomeUnknown { after: timeout });
         }
+        self.wait_applied(index, timeout).await?;
+        Ok(Receipt { term, index, outcome })
     }
 
     async fn read_barrier(&self) -> Result<(), ConsensusError> {
         let timeout = self.settings.write_timeout;
-        match self.ask_leader(&Call::ReadIndex, timeout).await? {
-            Reply::Index(index) => self.wait_applied(index, timeout).await,
-            _ => Err(ConsensusError::NoQuorum { reason: "the leader gave another answer".to_owned() }),
-        }
+        let unread = |reason: String| ConsensusError::NoQuorum { reason };
+        let reply = match self.ask_leader(&Call::ReadIndex, timeout).await {
+            // A read that nobody answered changed nothing.
+            Err(ConsensusError::OutcomeUnknown { after }) => Err(unread(format!("no answer within {after:?}"))),
+            other => other,
+        };
+        let Reply::Index(index) = reply?.0 else {
+            return Err(unread("the leader gave another answer".to_owned()));
+        };
+        let applied = self.wait_applied(index, timeout).await;
+        applied.map_err(|_late| unread(format!("this peer is behind the leader by more than {timeout:?}")))
     }
 
     fn position(&self) -> watch::Receiver<Position> {
@@ -382,6 +409,7 @@ impl Consensus for LogConsensus {
 /// The raft log as the sequencer sees it.
 struct RaftEntries {
     raft: Raft,
+    applied: watch::Receiver<u64>,
     position: watch::Receiver<Position>,
 }
 
@@ -393,6 +421,27 @@ impl EntryLog for RaftEntries {
 
     async fn append(&self, entry: Entry) -> Result<(u64, u64, Vec<Outcome>), ProposeError> {
         append(&self.raft, entry).await
+    }
+
+    fn term(&self) -> Option<u64> {
+        let position = self.position.borrow();
+        (position.role == Role::Leader).then_some(position.term)
+    }
+
+    async fn confirm(&self) -> Result<(), ProposeError> {
+        let index = read_index(&self.raft).await?;
+        let mut applied = self.applied.clone();
+        let reached = tokio::time::timeout(ATTEMPT_TIMEOUT, applied.wait_for(|applied| *applied >= index)).await;
+        if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(ProposeError::NotLeader) }
+    }
+}
+
+/// The index up to which must be applied to see all that was acknowledged, confirmed by a quorum.
+async fn read_index(raft: &Raft) -> Result<u64, ProposeError> {
+    match tokio::time::timeout(ATTEMPT_TIMEOUT, raft.get_read_log_id(ReadPolicy::ReadIndex)).await {
+        Ok(Ok((id, _applied))) => Ok(id.index()),
+        Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
+        Ok(Err(RaftError::APIError(_))) | Err(_) => Err(ProposeError::NotLeader),
     }
 }
 
@@ -442,6 +491,9 @@ impl Attempts {
         match error.class {
             ErrorClass::Unavailable => {}
             ErrorClass::Unknown => self.uncertain = true,
+            ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal if self.uncertain => {
+                return Err(ConsensusError::OutcomeUnknown { after: self.timeout });
+            }
             class @ (ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal) => {
                 return Err(ConsensusError::Membership { reason: error.message.clone(), class });
             }
@@ -451,6 +503,8 @@ impl Attempts {
         }
         if self.uncertain {
             Err(ConsensusError::OutcomeUnknown { after: self.timeout })
+        } else if error.message == ProposeError::Overloaded.to_string() {
+            Err(ConsensusError::Overloaded)
         } else {
             Err(ConsensusError::NoQuorum { reason: error.message.clone() })
         }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, WireError};
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::ChangeMembers;
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
 use super::engine::{LogConsensus, StartError};
-use super::types::{Node, NodeId};
+use super::types::{Node, NodeId, TypeConfig};
 use crate::rpc::{Call, PeerClient, Reply};
 use crate::task::{OnExit, TaskGroup};
 
@@ -25,19 +26,24 @@ const ROUND_PAUSE: Duration = Duration::from_millis(250);
 const BALANCE_EVERY: Duration = Duration::from_millis(500);
 /// A learner that misses at most so many entries has caught up.
 const CAUGHT_UP: u64 = 256;
+/// How long a change of the membership may take.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A member that was not heard of for so long is taken for absent where voters are chosen.
+const ABSENT_AFTER: Duration = Duration::from_secs(5);
+/// Most addresses of a member, and most bytes of each: they are written with every batch.
+const MAX_ADDRESSES: usize = 16;
+const MAX_ADDRESS_BYTES: usize = 256;
+/// How often a removed peer is told so.
+const FAREWELLS: usize = 3;
 /// How long a hand-over of leadership may take.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks members for a raft id.
-pub(super) async fn reserve(
-    client: &PeerClient,
-    members: &[PeerId],
-    timeout: Duration,
-) -> Result<NodeId, StartError> {
-    match ask_any(client, members, &Call::Reserve, timeout).await? {
-        Reply::Index(node_id) => Ok(node_id),
-        _ => Err(StartError::Join { after: timeout, reason: "a member gave another answer".to_owned() }),
-    }
+pub(super) async fn reserve(client: &PeerClient, members: &[PeerId], timeout: Duration) -> Result<NodeId, StartError> {
+    let Reply::Index(node_id) = ask_any(client, members, &Call::Reserve, timeout).await? else {
+        return Err(StartError::Join { after: timeout, reason: "a member gave another answer".to_owned() });
+    };
+    Ok(node_id)
 }
 
 /// Asks members to be let in, and waits until the membership has arrived here.
@@ -53,12 +59,7 @@ pub(super) async fn join(node: &LogConsensus, members: &[PeerId]) -> Result<(), 
     }
 }
 
-async fn ask_any(
-    client: &PeerClient,
-    members: &[PeerId],
-    call: &Call,
-    timeout: Duration,
-) -> Result<Reply, StartError> {
+async fn ask_any(client: &PeerClient, members: &[PeerId], call: &Call, timeout: Duration) -> Result<Reply, StartError> {
     let started = Instant::now();
     loop {
         let mut reason = "no address was given".to_owned();
@@ -86,6 +87,10 @@ pub async fn join_here(
     if position.role != Role::Leader {
         return Err(WireError::new(ErrorClass::Unavailable, "this peer does not lead"));
     }
+    if addresses.len() > MAX_ADDRESSES || addresses.iter().any(|address| address.len() > MAX_ADDRESS_BYTES) {
+        let limit = format!("a member may have {MAX_ADDRESSES} addresses of {MAX_ADDRESS_BYTES} bytes each");
+        return Err(WireError::new(ErrorClass::Invalid, limit));
+    }
     if let Some(member) = position.members.iter().find(|member| member.node_id == node_id) {
         return if member.peer == peer {
             Ok(())
@@ -93,11 +98,23 @@ pub async fn join_here(
             Err(WireError::new(ErrorClass::Invalid, "this raft id belongs to another peer"))
         };
     }
+    if node_id > position.committed {
+        return Err(WireError::new(ErrorClass::Invalid, "this raft id was never given out; ask for one first"));
+    }
     for old in position.members.iter().filter(|member| member.peer == peer) {
         remove_node(node, old.node_id, old.voter).await?;
     }
-    let added = node.raft.add_learner(node_id, Node { peer, addresses }, false).await;
-    added.map(drop).map_err(|error| WireError::new(ErrorClass::Unavailable, error.to_string()))
+    in_time(node.raft.add_learner(node_id, Node { peer, addresses }, false)).await
+}
+
+/// A change of the membership, with a deadline: without a quorum it would wait for ever.
+async fn in_time<T, E: std::fmt::Display>(change: impl Future<Output = Result<T, E>>) -> Result<(), WireError> {
+    match tokio::time::timeout(CHANGE_TIMEOUT, change).await {
+        Ok(Ok(_)) => Ok(()),
+        // Its first half may have been written: asking again finishes it.
+        Ok(Err(error)) => Err(WireError::new(ErrorClass::Unknown, error.to_string())),
+        Err(_) => Err(WireError::new(ErrorClass::Unknown, "the change of the membership found no quorum in time")),
+    }
 }
 
 /// Removes a member. This peer must lead; when it is to go itself, it hands over first.
@@ -120,23 +137,31 @@ pub(super) async fn remove_here(node: &LogConsensus, peer: PeerId) -> Result<(),
         return Err(WireError::new(ErrorClass::Unavailable, "leadership was handed over, ask the new leader"));
     }
     remove_node(node, member.node_id, member.voter).await?;
-    let told = node.client.ask(peer, &Call::Removed { node_id: member.node_id }, Duration::from_secs(1)).await;
-    if let Err(error) = told {
-        tracing::debug!(%peer, %error, "the removed peer could not be told");
-    }
+    bid_farewell(node, member).await;
     Ok(())
+}
+
+/// Tells a removed peer: through the log it may never hear of it. The connection is kept for that long.
+async fn bid_farewell(node: &LogConsensus, member: &crate::consensus::Member) {
+    for _ in 0..FAREWELLS {
+        node.transport.remember(member.peer, member.addresses.clone());
+        let call = Call::Removed { node_id: member.node_id };
+        match node.client.ask(member.peer, &call, Duration::from_secs(1)).await {
+            Ok(_) => break,
+            Err(error) => tracing::debug!(peer = %member.peer, %error, "the removed peer could not be told"),
+        }
+    }
+    node.transport.forget(member.peer);
 }
 
 async fn remove_node(node: &LogConsensus, node_id: NodeId, voter: bool) -> Result<(), WireError> {
     let ids = BTreeSet::from([node_id]);
     let change = if voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
-    let changed = node.raft.change_membership(change, false).await;
-    changed.map(drop).map_err(|error| WireError::new(ErrorClass::Unavailable, error.to_string()))
+    in_time(node.raft.change_membership(change, false)).await
 }
 
 async fn promote(node: &LogConsensus, ids: BTreeSet<NodeId>) -> Result<(), WireError> {
-    let changed = node.raft.change_membership(ChangeMembers::AddVoterIds(ids), true).await;
-    changed.map(drop).map_err(|error| WireError::new(ErrorClass::Unavailable, error.to_string()))
+    in_time(node.raft.change_membership(ChangeMembers::AddVoterIds(ids), true)).await
 }
 
 /// Gives leadership to the voter that has most of the log, and waits until it is gone.
@@ -164,7 +189,7 @@ pub(super) async fn hand_over(node: &LogConsensus) {
 /// Keeps the number of voters right for as long as this peer leads.
 pub(super) fn balance_voters(node: Arc<LogConsensus>, tasks: &TaskGroup) {
     let stop = tasks.stop_token();
-    tasks.spawn("voters", OnExit::Continue, async move {
+    tasks.spawn("voters", OnExit::StopPeer, async move {
         let mut tick = tokio::time::interval(BALANCE_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -181,29 +206,58 @@ async fn balance_once(node: &LogConsensus) {
         return;
     }
     let metrics = node.raft.metrics().borrow_watched().clone();
-    let Some(replication) = &metrics.replication else { return };
-    let last = metrics.last_log_index.unwrap_or(0);
-    let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().collect();
-    let learners = metrics.membership_config.membership().learner_ids();
-    let ready: Vec<NodeId> = learners
-        .filter(|id| {
-            let matched = replication.get(id).and_then(|matched| matched.as_ref()).map(|id| id.index());
-            matched.is_some_and(|matched| matched + CAUGHT_UP >= last)
-        })
-        .collect();
-    let changed = match next_voters(&voters, &ready, node.node_id, node.settings.max_voters) {
-        None => return,
-        Some(VoterChange::Add(ids)) => promote(node, ids).await,
-        Some(VoterChange::Demote(id)) => node
-            .raft
-            .change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true)
-            .await
-            .map(drop)
-            .map_err(|error| WireError::new(ErrorClass::Unavailable, error.to_string())),
+    let membership = metrics.membership_config.membership();
+    let changed = if membership.get_joint_config().len() > 1 {
+        // A former leader left a change half done; no leader finishes it by itself.
+        in_time(node.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), false)).await
+    } else {
+        match next_voters(&standing(&metrics), node.node_id, node.settings.max_voters) {
+            None => return,
+            Some(VoterChange::Add(ids)) => promote(node, ids).await,
+            Some(VoterChange::Demote(id)) => {
+                let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
+                in_time(node.raft.change_membership(change, true)).await
+            }
+        }
     };
     if let Err(error) = changed {
         tracing::debug!(%error, "the voters could not be changed now");
     }
+}
+
+/// What the leader knows of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Standing {
+    voters: BTreeSet<NodeId>,
+    /// Learners that are there and have caught up.
+    ready: Vec<NodeId>,
+    /// Whether a learner is there and catching up.
+    catching_up: bool,
+    /// Members that were not heard of lately.
+    absent: BTreeSet<NodeId>,
+}
+
+fn standing(metrics: &openraft::RaftMetrics<TypeConfig>) -> Standing {
+    let membership = metrics.membership_config.membership();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let heard = |id: &NodeId| {
+        let acknowledged = metrics.heartbeat.as_ref().and_then(|all| all.get(id)).and_then(Option::as_ref);
+        acknowledged.is_some_and(|instant| instant.elapsed() < ABSENT_AFTER)
+    };
+    let matched = |id: &NodeId| {
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(id)).and_then(Option::as_ref);
+        matched.is_some_and(|matched| matched.index() + CAUGHT_UP >= last)
+    };
+    let mut standing = Standing { voters: membership.voter_ids().collect(), ..Standing::default() };
+    for learner in membership.learner_ids().filter(|id| heard(id)) {
+        if matched(&learner) {
+            standing.ready.push(learner);
+        } else {
+            standing.catching_up = true;
+        }
+    }
+    standing.absent = standing.voters.iter().copied().filter(|id| !heard(id)).collect();
+    standing
 }
 
 /// A change of the voters.
@@ -214,15 +268,18 @@ enum VoterChange {
 }
 
 /// Whom to make a voter or a voter no longer, so that their number is odd and at most `max`.
-fn next_voters(voters: &BTreeSet<NodeId>, ready: &[NodeId], leader: NodeId, max: usize) -> Option<VoterChange> {
+fn next_voters(standing: &Standing, leader: NodeId, max: usize) -> Option<VoterChange> {
+    let Standing { voters, ready, catching_up, absent } = standing;
     let odd = |number: usize| if number.is_multiple_of(2) { number.saturating_sub(1) } else { number };
     let target = odd((voters.len() + ready.len()).min(max.max(1)));
     if target > voters.len() {
         let missing = target - voters.len();
         return Some(VoterChange::Add(ready.iter().copied().take(missing).collect()));
     }
-    if voters.len() > target {
-        return voters.iter().copied().filter(|id| *id != leader).max().map(VoterChange::Demote);
+    // Who is about to take a place leaves nobody less in the meantime.
+    if voters.len() > target && !catching_up {
+        let others = || voters.iter().copied().filter(|id| *id != leader);
+        return others().filter(|id| absent.contains(id)).max().or_else(|| others().max()).map(VoterChange::Demote);
     }
     None
 }
@@ -235,15 +292,28 @@ mod tests {
         list.iter().copied().collect()
     }
 
+    fn next(voters: &[NodeId], ready: &[NodeId], leader: NodeId, max: usize) -> Option<VoterChange> {
+        let standing = Standing { voters: ids(voters), ready: ready.to_vec(), ..Standing::default() };
+        next_voters(&standing, leader, max)
+    }
+
     #[test]
     fn the_number_of_voters_is_odd_and_bounded() {
-        assert_eq!(next_voters(&ids(&[1]), &[5], 1, 5), None);
-        assert_eq!(next_voters(&ids(&[1]), &[5, 9], 1, 5), Some(VoterChange::Add(ids(&[5, 9]))));
-        assert_eq!(next_voters(&ids(&[1, 5, 9]), &[12], 1, 5), None);
-        assert_eq!(next_voters(&ids(&[1, 5, 9]), &[12, 13, 14], 1, 5), Some(VoterChange::Add(ids(&[12, 13]))));
-        assert_eq!(next_voters(&ids(&[1, 5, 9]), &[12, 13, 14], 1, 3), None);
-        assert_eq!(next_voters(&ids(&[1, 5]), &[], 1, 5), Some(VoterChange::Demote(5)));
-        assert_eq!(next_voters(&ids(&[1, 5, 9, 12]), &[], 12, 5), Some(VoterChange::Demote(9)));
-        assert_eq!(next_voters(&ids(&[1, 5]), &[9], 5, 5), Some(VoterChange::Add(ids(&[9]))));
+        assert_eq!(next(&[1], &[5], 1, 5), None);
+        assert_eq!(next(&[1], &[5, 9], 1, 5), Some(VoterChange::Add(ids(&[5, 9]))));
+        assert_eq!(next(&[1, 5, 9], &[12], 1, 5), None);
+        assert_eq!(next(&[1, 5, 9], &[12, 13, 14], 1, 5), Some(VoterChange::Add(ids(&[12, 13]))));
+        assert_eq!(next(&[1, 5, 9], &[12, 13, 14], 1, 3), None);
+        assert_eq!(next(&[1, 5], &[], 1, 5), Some(VoterChange::Demote(5)));
+        assert_eq!(next(&[1, 5, 9, 12], &[], 12, 5), Some(VoterChange::Demote(9)));
+        assert_eq!(next(&[1, 5], &[9], 5, 5), Some(VoterChange::Add(ids(&[9]))));
+    }
+
+    #[test]
+    fn the_absent_are_demoted_first_and_nobody_while_a_successor_catches_up() {
+        let mut standing = Standing { voters: ids(&[1, 5, 9, 12]), absent: ids(&[5]), ..Standing::default() };
+        assert_eq!(next_voters(&standing, 1, 5), Some(VoterChange::Demote(5)));
+        standing.catching_up = true;
+        assert_eq!(next_voters(&standing, 1, 5), None);
     }
 }

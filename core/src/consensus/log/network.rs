@@ -75,17 +75,22 @@ impl Client {
     async fn call(&self, purpose: Purpose, message: RaftMessage, timeout: Duration) -> Rpc<RaftReply> {
         let body = rpc::encode_raft(&RaftCall { to: self.to, message }).map_err(|error| lost(&error))?;
         let answer = self.transport.call(self.peer, purpose, body, timeout).await;
-        let answer = answer.map_err(|error| match error {
-            TransportError::NotSent { .. } => RPCError::Unreachable(Unreachable::new(&error)),
-            _ => lost(&error),
+        let answer = answer.map_err(|error| {
+            let seen = !matches!(error, TransportError::NotSent { .. });
+            if seen { lost(&error) } else { RPCError::Unreachable(Unreachable::new(&error)) }
         })?;
-        match rpc::decode_raft_reply(&answer).map_err(|error| lost(&error))? {
-            RaftReply::Refused(reason) => Err(RPCError::Unreachable(Unreachable::new(&AnyError::error(reason)))),
-            reply => Ok(reply),
+        let reply = rpc::decode_raft_reply(&answer).map_err(|error| lost(&error))?;
+        if let RaftReply::Refused(reason) = reply {
+            return Err(RPCError::Unreachable(Unreachable::new(&AnyError::error(reason))));
         }
+        Ok(reply)
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let transfer = rand::random();
         self.call(Purpose::Bulk, RaftMessage::SnapshotBegin { transfer }, CHUNK_TIMEOUT).await?;
         let mut chunks = snapshot.snapshot.chunks();
@@ -98,10 +103,10 @@ impl Client {
         }
         let applied = snapshot.snapshot.applied();
         let end = RaftMessage::SnapshotEnd { transfer, vote, meta: snapshot.meta, applied };
-        match self.call(Purpose::Bulk, end, INSTALL_TIMEOUT).await? {
-            RaftReply::Snapshot(response) => Ok(response),
-            other => Err(StreamingError::from(unexpected(&other))),
-        }
+        let RaftReply::Snapshot(response) = self.call(Purpose::Bulk, end, INSTALL_TIMEOUT).await? else {
+            return Err(StreamingError::from(misfit()));
+        };
+        Ok(response)
     }
 }
 
@@ -113,24 +118,30 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
-        match self.call(self.append, RaftMessage::Append(request), self.append_timeout).await? {
-            RaftReply::Append(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let RaftReply::Append(response) =
+            self.call(self.append, RaftMessage::Append(request), self.append_timeout).await?
+        else {
+            return Err(misfit());
+        };
+        Ok(response)
     }
 
     async fn vote(&mut self, request: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        match self.call(Purpose::Control, RaftMessage::Vote(request), option.hard_ttl()).await? {
-            RaftReply::Vote(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let RaftReply::Vote(response) =
+            self.call(Purpose::Control, RaftMessage::Vote(request), option.hard_ttl()).await?
+        else {
+            return Err(misfit());
+        };
+        Ok(response)
     }
 
     async fn pre_vote(&mut self, request: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
-        match self.call(Purpose::Control, RaftMessage::PreVote(request), option.hard_ttl()).await? {
-            RaftReply::Vote(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let RaftReply::Vote(response) =
+            self.call(Purpose::Control, RaftMessage::PreVote(request), option.hard_ttl()).await?
+        else {
+            return Err(misfit());
+        };
+        Ok(response)
     }
 
     async fn full_snapshot(
@@ -151,10 +162,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
-        match self.call(Purpose::Control, RaftMessage::TransferLeader(request), option.hard_ttl()).await? {
-            RaftReply::TransferLeader(response) => Ok(response),
-            other => Err(unexpected(&other)),
-        }
+        let RaftReply::TransferLeader(response) =
+            self.call(Purpose::Control, RaftMessage::TransferLeader(request), option.hard_ttl()).await?
+        else {
+            return Err(misfit());
+        };
+        Ok(response)
     }
 }
 
@@ -162,6 +175,6 @@ fn lost(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::new(error))
 }
 
-fn unexpected(reply: &RaftReply) -> RPCError<TypeConfig> {
-    lost(&AnyError::error(format!("unexpected answer: {reply:?}")))
+fn misfit() -> RPCError<TypeConfig> {
+    lost(&AnyError::error("the answer is to another question"))
 }

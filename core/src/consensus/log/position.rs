@@ -26,16 +26,10 @@ pub(super) struct Sources {
 }
 
 /// Follows openraft's metrics for as long as the node runs, and stays connected to every member.
-pub(super) fn follow(
-    sources: Sources,
-    node_id: NodeId,
-    peer: PeerId,
-    tasks: &TaskGroup,
-) -> watch::Receiver<Position> {
+pub(super) fn follow(sources: Sources, node_id: NodeId, peer: PeerId, tasks: &TaskGroup) -> watch::Receiver<Position> {
     let Sources { raft, mut applied, mut removed, transport } = sources;
     let mut metrics = raft.metrics();
-    let first = translate(&metrics.borrow_watched().clone(), node_id, *applied.borrow(), false);
-    let (sender, receiver) = watch::channel(first);
+    let (sender, receiver) = watch::channel(Position::default());
     let stop = tasks.stop_token();
     tasks.spawn("position", OnExit::StopPeer, async move {
         loop {
@@ -67,12 +61,7 @@ pub(super) fn follow(
     receiver
 }
 
-fn translate(
-    metrics: &openraft::RaftMetrics<TypeConfig>,
-    node_id: NodeId,
-    applied: u64,
-    was_member: bool,
-) -> Position {
+fn translate(metrics: &openraft::RaftMetrics<TypeConfig>, node_id: NodeId, applied: u64, was_member: bool) -> Position {
     let membership = metrics.membership_config.membership();
     let voters = membership.voter_ids().collect::<std::collections::BTreeSet<_>>();
     let mut members: Vec<Member> = membership

@@ -66,9 +66,7 @@ impl RaftReceiver {
                 .map(RaftReply::TransferLeader)
                 .map_err(|error| error.to_string()),
             RaftMessage::SnapshotBegin { transfer } => self.begin(from, transfer).await,
-            RaftMessage::SnapshotChunk { transfer, sequence, data } => {
-                self.chunk(from, transfer, sequence, data).await
-            }
+            RaftMessage::SnapshotChunk { transfer, sequence, data } => self.chunk(from, transfer, sequence, data).await,
             RaftMessage::SnapshotEnd { transfer, vote, meta, applied } => {
                 self.end(from, transfer, vote, meta, applied).await
             }

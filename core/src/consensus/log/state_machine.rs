@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::consensus::apply::{Applied, apply};
+use crate::consensus::apply::{Applied, LogClock, apply};
 use crate::consensus::operation::Entry;
 use crate::ports::{Changes, LocalEffect, SnapshotHandle, StateError, StateStore};
 
@@ -36,14 +36,16 @@ pub struct AppliedPosition {
     pub membership: StoredMembership,
     /// The log's clock in nanoseconds since the Unix epoch.
     pub clock: i64,
+    /// The log's window; see [`LogClock`].
+    #[serde(default)]
+    pub window: u64,
 }
 
 impl AppliedPosition {
     /// Reads what the store kept; nothing, or nothing in it, before the first entry.
     pub fn decode(bytes: Option<&Bytes>) -> Result<Self, StateError> {
         let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return Ok(Self::default()) };
-        rmp_serde::from_slice(bytes)
-            .map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
+        rmp_serde::from_slice(bytes).map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
     }
 
     fn encode(&self) -> Result<Bytes, io::Error> {
@@ -126,9 +128,10 @@ impl StateMachine {
         let done = Arc::new(Mutex::new(None));
         let result = Arc::clone(&done);
         let update = move |view: &dyn crate::ports::StateView| -> Result<Changes, StateError> {
-            let clock = Timestamp::from_unix_nanos(i128::from(next.clock));
+            let time = Timestamp::from_unix_nanos(i128::from(next.clock));
+            let clock = LogClock { time, window: next.window };
             let Applied { mut changes, answers, clock } = apply(view, clock, &payloads, &effect)?;
-            next.clock = clock.unix_nanos();
+            (next.clock, next.window) = (clock.time.unix_nanos(), clock.window);
             changes.applied = Some(next.encode().map_err(|error| StateError::Damaged { what: error.to_string() })?);
             *result.lock() = Some((next, answers));
             Ok(changes)

@@ -28,7 +28,7 @@ where
     an_update_is_all_or_nothing(&*make().await.0).await;
     updates_happen_one_at_a_time_in_the_order_of_the_calls(&*make().await.0).await;
     a_view_shows_everything_written_before(&*make().await.0).await;
-    outcomes_are_forgotten_by_the_minute(&*make().await.0).await;
+    outcomes_are_forgotten_by_the_window(&*make().await.0).await;
     scans_go_in_order_and_resume_anywhere(&*make().await.0).await;
     a_scan_of_all_shows_records_whose_pin_is_gone(&*make().await.0).await;
     a_scan_shows_one_instant_and_holds_nobody_up(&*make().await.0).await;
@@ -84,7 +84,7 @@ async fn updates_happen_one_at_a_time_in_the_order_of_the_calls<S: StateStore>(s
 }
 
 async fn a_view_shows_everything_written_before<S: StateStore>(store: &S) {
-    let key = RequestKey { minute: 7, id: [1; 16] };
+    let key = RequestKey { window: 7, id: [1; 16] };
     let tracked = record(3, TrackerStatus::PinQueued, Some(10));
     put(store, vec![pin_on(1, &[1, 2])], "one").await;
     let outcomes = vec![(key, Bytes::from_static(b"done"))];
@@ -93,7 +93,7 @@ async fn a_view_shows_everything_written_before<S: StateStore>(store: &S) {
         assert_eq!(view.pin(&cid(1))?, Some(pin_on(1, &[1, 2])));
         assert_eq!(view.shard(crate::consensus::digest::shard_of(&cid(1)))?.pins, 1);
         assert_eq!(view.outcome(&key)?, Some(Bytes::from_static(b"done")));
-        assert_eq!(view.outcome(&RequestKey { minute: 8, ..key })?, None);
+        assert_eq!(view.outcome(&RequestKey { window: 8, ..key })?, None);
         assert_eq!(view.tracked(&cid(1))?, Some(tracked.clone()));
         assert_eq!(view.tracked(&cid(2))?, None);
         Ok(())
@@ -103,15 +103,15 @@ async fn a_view_shows_everything_written_before<S: StateStore>(store: &S) {
     store.read(Box::new(also)).await.expect("a view to read");
 }
 
-async fn outcomes_are_forgotten_by_the_minute<S: StateStore>(store: &S) {
-    let key = |minute| RequestKey { minute, id: [9; 16] };
-    let outcomes = (1..=4).map(|minute| (key(minute), Bytes::from_static(b"x"))).collect();
+async fn outcomes_are_forgotten_by_the_window<S: StateStore>(store: &S) {
+    let key = |window| RequestKey { window, id: [9; 16] };
+    let outcomes = (1..=4).map(|window| (key(window), Bytes::from_static(b"x"))).collect();
     update(store, Changes { outcomes, ..Changes::default() }).await;
     let fresh = vec![(key(5), Bytes::from_static(b"y"))];
-    update(store, Changes { forget_before_minute: Some(3), outcomes: fresh, ..Changes::default() }).await;
+    update(store, Changes { forget_before_window: Some(3), outcomes: fresh, ..Changes::default() }).await;
     let check = move |view: &dyn StateView| {
-        for minute in 1..=5 {
-            assert_eq!(view.outcome(&key(minute))?.is_some(), minute >= 3, "minute {minute}");
+        for window in 1..=5 {
+            assert_eq!(view.outcome(&key(window))?.is_some(), window >= 3, "window {window}");
         }
         Ok(())
     };
@@ -266,8 +266,8 @@ async fn transfer<S: StateStore>(snapshot: &Arc<dyn SnapshotHandle>, to: &S) -> 
 
 async fn installing_replaces_the_state<S: StateStore>(from: &S, to: &S) {
     let (same, gone, changed, fresh) = (pin_on(1, &[1]), pin_on(2, &[1]), pin_on(3, &[2]), pin_on(4, &[3]));
-    let key = |minute| RequestKey { minute, id: [4; 16] };
-    let outcome = |minute| Changes { outcomes: vec![(key(minute), Bytes::from_static(b"o"))], ..Changes::default() };
+    let key = |window| RequestKey { window, id: [4; 16] };
+    let outcome = |window| Changes { outcomes: vec![(key(window), Bytes::from_static(b"o"))], ..Changes::default() };
     put(from, vec![same.clone(), changed.clone(), fresh.clone()], "sender").await;
     update(from, outcome(1)).await;
     put(to, vec![same.clone(), gone.clone(), pin_on(3, &[1, 9])], "receiver").await;

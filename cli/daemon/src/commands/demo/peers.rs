@@ -114,11 +114,11 @@ impl Cluster {
             peer.ask_to_stop().await;
         }
         for peer in &mut self.peers {
-            if let Some(mut child) = peer.child.take() {
-                if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
-                    eprintln!("{} would not stop and was killed", peer.name);
-                    drop(child.kill().await);
-                }
+            if let Some(mut child) = peer.child.take()
+                && tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err()
+            {
+                eprintln!("{} would not stop and was killed", peer.name);
+                drop(child.kill().await);
             }
         }
     }

@@ -1,0 +1,50 @@
+//! `make bench`: how fast three peers agree on pins, and what a pin costs them, in one run.
+//!
+//! Speed is told as a ratio to a bare loop of append and fdatasync on the same disk, before and after, because disks
+//! differ more than programs do. Clients and peers share the machine. A figure that falls short is reported like any
+//! other; only a run that fails is an error. `TMPDIR` chooses the disk.
+//!
+//! - `CLUSTER_BENCH_SECONDS`: how long each speed is measured (10).
+//! - `CLUSTER_BENCH_PINS`, `CLUSTER_BENCH_LOAD_SECONDS`: how many pins are loaded to measure memory (1,000,000), and
+//!   how long that may take (240). If time is over first, the report says so.
+
+#![expect(clippy::print_stdout, reason = "the report is what this program is for")]
+
+mod counts;
+mod disk;
+mod load;
+mod memory;
+mod report;
+mod speed;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use cluster_tests::process::{NodeKind, ProcessCluster};
+
+/// Peers of every cluster measured.
+const PEERS: usize = 3;
+
+fn main() -> Result<()> {
+    // `cargo test --all-targets` starts benchmarks too, without this flag.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("nothing is measured; run `make bench`");
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        speed::measure().await?;
+        memory::measure().await
+    })
+}
+
+async fn start() -> Result<Arc<ProcessCluster>> {
+    Ok(Arc::new(ProcessCluster::start(&vec![NodeKind::Embedded; PEERS]).await?))
+}
+
+fn setting(name: &str, default: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().with_context(|| format!("{name}={text} is no number")),
+        Err(_) => Ok(default),
+    }
+}
