@@ -142,15 +142,18 @@ impl Monitor {
     /// never heard is suspect as well.
     pub fn follow_members(self: &Arc<Self>, mut position: watch::Receiver<Position>, tasks: &TaskGroup) {
         let (monitor, stop) = (Arc::clone(self), tasks.stop_token());
-        tasks.spawn("monitor members", OnExit::Continue, async move {
+        tasks.spawn("monitor members", OnExit::StopPeer, async move {
             loop {
                 let members = position.borrow_and_update().members.iter().map(|member| member.peer).collect();
                 monitor.window.lock().set_members(&members, Instant::now());
                 monitor.heard.send_modify(|times| *times = times.wrapping_add(1));
                 monitor.refresh_suspects();
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return Ok::<(), BoxError>(()),
-                    changed = next_membership(&mut position, &members) => if changed.is_err() { return Ok(()) },
+                    changed = next_membership(&mut position, &members) => {
+                        changed.map_err(|_gone| BoxError::from("the membership is told no more"))?;
+                    }
                 }
             }
         });
