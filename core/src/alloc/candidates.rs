@@ -21,7 +21,7 @@ pub(super) struct Candidates {
 /// How a peer stands in an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Holds the pin now and is well.
+    /// Holds the pin now and is well, or is kept whatever is known of it.
     Current,
     /// Could hold it, and the user prefers it.
     Preferred,
@@ -64,11 +64,15 @@ pub(super) fn standing(peer: &PeerId, request: &AllocationRequest, basis: Alloca
     if !basis.eligible.contains(peer) {
         return Standing::NotEligible;
     }
+    let holds = request.current.contains(peer);
+    if holds && request.keep_silent {
+        return Standing::Current;
+    }
     let names = names(basis.allocate_by);
     if let Some(missing) = names.iter().find(|name| basis.metrics.get(name, peer).is_none()) {
         return Standing::NoMetric((*missing).to_owned());
     }
-    if request.current.contains(peer) {
+    if holds {
         Standing::Current
     } else if request.preferred.contains(peer) {
         Standing::Preferred

@@ -30,6 +30,9 @@ pub struct AllocationRequest {
     pub preferred: Vec<PeerId>,
     /// Peers that must not hold it.
     pub excluded: BTreeSet<PeerId>,
+    /// Whether a holder counts as current whatever is known of it. For repair, which names the peers that are gone in
+    /// `excluded`: a holder that is only silent for a moment, or full, keeps its copy.
+    pub keep_silent: bool,
 }
 
 /// By what peers are chosen.
@@ -74,7 +77,8 @@ impl AllocationError {
 /// Decides who holds a pin; empty means every peer.
 ///
 /// Holders that are enough stay as they are, those that are down included, so that a short absence moves nothing; only
-/// excluded ones are dropped. When new ones are needed, those that are down are dropped as well.
+/// excluded ones are dropped. When new ones are needed, those that are down are dropped as well, unless the request
+/// says to keep them.
 pub fn allocate(request: &AllocationRequest, basis: AllocationBasis<'_>) -> Result<Vec<PeerId>, AllocationError> {
     let ReplicationFactor::Between { min, max } = request.replication else {
         return Ok(Vec::new());

@@ -46,6 +46,7 @@ fn request(min: u32, max: u32, current: &[u8]) -> AllocationRequest {
         current: current.iter().copied().map(peer).collect(),
         preferred: Vec::new(),
         excluded: BTreeSet::new(),
+        keep_silent: false,
     }
 }
 
@@ -120,6 +121,17 @@ fn enough_holders_stay_without_the_excluded_one() {
 fn below_the_minimum_the_dead_are_dropped_and_it_is_filled_to_the_maximum() {
     let metrics = free(&[(1, 5), (2, 1), (3, 9), (4, 7)]);
     assert_eq!(decide(&request(2, 3, &[9, 1]), &["freespace"], metrics), Ok(peers(&[1, 3, 4])));
+}
+
+#[test]
+fn a_repair_keeps_the_copies_of_peers_that_are_only_silent() {
+    let metrics = || free(&[(1, 5), (3, 9), (4, 7)]);
+    // 2 is gone, 9 was not heard lately, 11 is no member any more.
+    let mut request = request(3, 3, &[1, 9, 2, 11]);
+    request.excluded.insert(peer(2));
+    assert_eq!(decide(&request, &["freespace"], metrics()), Ok(peers(&[1, 3, 4])));
+    request.keep_silent = true;
+    assert_eq!(decide(&request, &["freespace"], metrics()), Ok(peers(&[1, 9, 3])));
 }
 
 #[test]

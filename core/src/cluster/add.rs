@@ -80,6 +80,7 @@ impl ClusterSink {
             current: &[],
             preferred: &options.user_allocations,
             excluded: &[],
+            keep_silent: false,
         };
         self.allocations = snapshot.allocate(&question)?;
         let own = self.cluster.peer;

@@ -55,6 +55,7 @@ impl AllocationSnapshot for Snapshot {
             current: question.current.to_vec(),
             preferred: question.preferred.to_vec(),
             excluded: question.excluded.iter().copied().collect(),
+            keep_silent: question.keep_silent,
         };
         let basis =
             AllocationBasis { allocate_by: &self.allocate_by, eligible: &self.eligible, metrics: &self.metrics };

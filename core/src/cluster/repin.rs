@@ -27,6 +27,9 @@ use crate::task::{OnExit, TaskGroup};
 /// Requests that wait for consensus at a time; they share log entries.
 const AT_A_TIME: usize = 32;
 
+/// The longest pause between two attempts, unless a longer one is configured: a round walks all pins of the dead.
+const LONGEST_RETRY: Duration = Duration::from_secs(30 * 60);
+
 /// When and how fast pins are given new peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepinConfig {
@@ -38,7 +41,7 @@ pub struct RepinConfig {
     pub page: usize,
     /// The most re-allocations per second.
     pub per_second: NonZeroU32,
-    /// When to try again what could not be done.
+    /// When to try again what could not be done; each time in vain doubles it, up to half an hour.
     pub retry: Duration,
 }
 
@@ -66,8 +69,8 @@ pub fn start(
         return;
     }
     let position = consensus.position();
-    let suspicion = Suspicion::default();
-    let repin = Repin { config, state, consensus, suspects, position, suspicion };
+    let (suspicion, attempts) = (Suspicion::default(), Attempts::new(config.retry));
+    let repin = Repin { config, state, consensus, suspects, position, suspicion, attempts };
     let stop = tasks.stop_token();
     tasks.spawn("repin", OnExit::StopPeer, async move {
         tokio::select! {
@@ -114,6 +117,31 @@ enum Round {
     Interrupted,
 }
 
+/// When to try again, and how long to wait after the next failure.
+#[derive(Debug)]
+struct Attempts {
+    first: Duration,
+    pause: Duration,
+    next: Instant,
+}
+
+impl Attempts {
+    fn new(first: Duration) -> Self {
+        Self { first, pause: first, next: Instant::now() }
+    }
+
+    /// The circumstances are others: worth trying at once.
+    fn start_over(&mut self) {
+        *self = Self::new(self.first);
+    }
+
+    /// It was in vain.
+    fn fail(&mut self) {
+        self.next = Instant::now() + self.pause;
+        self.pause = self.pause.saturating_mul(2).min(LONGEST_RETRY.max(self.first));
+    }
+}
+
 struct Repin {
     config: RepinConfig,
     state: Arc<dyn StateStore>,
@@ -121,6 +149,7 @@ struct Repin {
     suspects: watch::Receiver<BTreeSet<PeerId>>,
     position: watch::Receiver<Position>,
     suspicion: Suspicion,
+    attempts: Attempts,
 }
 
 impl fmt::Debug for Repin {
@@ -133,44 +162,53 @@ impl Repin {
     async fn run(mut self) -> Result<(), BoxError> {
         // The dead whose pins were looked after, while leading.
         let mut done_for: Option<BTreeSet<PeerId>> = None;
-        let mut retry_at = Instant::now();
+        let mut tried_for = BTreeSet::new();
         loop {
             let leads = self.leads();
+            let members = self.members();
             let dead = self.dead();
             if !leads {
                 done_for = None;
-                retry_at = Instant::now();
             }
-            let due = leads && !dead.is_empty() && done_for.as_ref() != Some(&dead) && Instant::now() >= retry_at;
-            if due {
+            if !leads || dead != tried_for {
+                self.attempts.start_over();
+                tried_for.clone_from(&dead);
+            }
+            let open = leads && !dead.is_empty() && done_for.as_ref() != Some(&dead);
+            if open && Instant::now() >= self.attempts.next {
                 tracing::info!(peers = dead.len(), "looking for pins that lost too many copies");
                 match self.round(&dead).await {
-                    Ok(Round::Done) => done_for = Some(dead.clone()),
+                    Ok(Round::Done) => {
+                        self.attempts.start_over();
+                        done_for = Some(dead.clone());
+                    }
                     Ok(Round::Interrupted) => continue,
-                    Ok(Round::Incomplete) => retry_at = Instant::now() + self.config.retry,
+                    Ok(Round::Incomplete) => self.attempts.fail(),
                     Err(error) if error.class() == ErrorClass::Fatal => return Err(error.into()),
                     Err(error) => {
                         tracing::warn!(error = %ErrorChain(&error), "cannot look for pins that lost copies");
-                        retry_at = Instant::now() + self.config.retry;
+                        self.attempts.fail();
                     }
                 }
             }
             let open = leads && !dead.is_empty() && done_for.as_ref() != Some(&dead);
-            if self.rest(leads, open.then_some(retry_at), &mut retry_at).await.is_err() {
+            if self.rest(leads, &members, open).await.is_err() {
                 return Ok(());
             }
         }
     }
 
-    /// Waits until there may be something to do: another leader, another suspect, the end of a grace period, or the
-    /// time to try again. A change of suspects makes trying again worthwhile at once.
+    /// Waits until there may be something to do: another leader, other members, another suspect, the end of a grace
+    /// period, or, if something is still `open`, the time to try again. A change of suspects or members makes trying
+    /// again worthwhile at once.
     async fn rest(
         &mut self,
         leads: bool,
-        retry: Option<Instant>,
-        retry_at: &mut Instant,
+        members: &BTreeSet<PeerId>,
+        open: bool,
     ) -> Result<(), watch::error::RecvError> {
         let now = Instant::now();
+        let retry = open.then_some(self.attempts.next);
         let wake_at = self.suspicion.next(now, self.config.grace).into_iter().chain(retry).min();
         let timer = async {
             match wake_at {
@@ -180,9 +218,14 @@ impl Repin {
         };
         tokio::select! {
             () = timer => Ok(()),
-            told = self.position.wait_for(|position| (position.role == Role::Leader) != leads) => told.map(drop),
+            told = self.position.wait_for(|position| {
+                (position.role == Role::Leader) != leads || differ(position, members)
+            }) => {
+                self.attempts.start_over();
+                told.map(drop)
+            }
             told = self.suspects.changed() => {
-                *retry_at = now;
+                self.attempts.start_over();
                 told
             }
         }
@@ -190,6 +233,10 @@ impl Repin {
 
     fn leads(&self) -> bool {
         self.position.borrow().role == Role::Leader
+    }
+
+    fn members(&self) -> BTreeSet<PeerId> {
+        self.position.borrow().members.iter().map(|member| member.peer).collect()
     }
 
     fn dead(&mut self) -> BTreeSet<PeerId> {
@@ -261,6 +308,11 @@ impl Repin {
         tokio::time::sleep_until(began + Duration::from_secs(1) * count / self.config.per_second.get()).await;
         helped
     }
+}
+
+/// Whether the members are others than `known`.
+fn differ(position: &Position, known: &BTreeSet<PeerId>) -> bool {
+    position.members.len() != known.len() || position.members.iter().any(|member| !known.contains(&member.peer))
 }
 
 /// The pins with fewer live copies than their minimum, those with the fewest first.

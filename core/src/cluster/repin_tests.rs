@@ -5,7 +5,7 @@ use cluster_types::{Multiaddr, StateReport, WireError};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::consensus::{ConsensusError, Receipt};
+use crate::consensus::{ConsensusError, Member, Receipt};
 use crate::tracker::fakes::{FakeStore, cid, pin_on, until};
 
 /// Carries out requests on a store at once.
@@ -25,6 +25,11 @@ impl FakeConsensus {
 
     pub(crate) fn set_role(&self, role: Role) {
         self.position.send_modify(|position| position.role = role);
+    }
+
+    fn join(&self, peer: PeerId) {
+        let member = Member { peer, node_id: 1, voter: true, addresses: Vec::new() };
+        self.position.send_modify(|position| position.members.push(member));
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -183,6 +188,28 @@ async fn what_was_refused_is_tried_again_later() {
     let asked = scene.consensus.requests().len();
     tokio::time::sleep(GRACE * 10).await;
     assert_eq!(scene.consensus.requests().len(), asked, "done is done");
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hopeless_repair_is_tried_ever_less_often_until_the_circumstances_change() {
+    let [dead, late] = [(); 2].map(|()| PeerId::random());
+    let scene = scene(vec![with_min(1, 1, &[dead])], None, config());
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    let day = Duration::from_secs(24 * 3600);
+    tokio::time::sleep(day).await;
+    let asked = scene.consensus.requests().len();
+    assert!((10..100).contains(&asked), "{asked} attempts in a day");
+    for change in ["a member joined", "another is suspect"] {
+        let before = scene.consensus.requests().len();
+        let began = Instant::now();
+        match change {
+            "a member joined" => scene.consensus.join(late),
+            _ => drop(scene.suspects.send_replace(BTreeSet::from([dead, late]))),
+        }
+        until(|| scene.consensus.requests().len() == before + 2).await;
+        assert!(began.elapsed() <= GRACE * 3, "{change}: at once, and soon again");
+    }
     assert!(scene.tasks.shut_down(GRACE).await.is_empty());
 }
 

@@ -194,25 +194,32 @@ impl Cluster {
     }
 }
 
-/// Statuses that only pins with a tracker record can have, and that are not shown for others.
+/// The cheapest scan that shows every row which can be doing as the filter says.
+///
+/// Everything this peer was given or still has to drop has a record, so most statuses are found by the index of
+/// records; only what others hold and meta pins have none. What is in neither the pinset nor the records is unpinned,
+/// and has no row at all.
 fn scan_for(filter: StatusFilter, after: Option<Cid>) -> Scan {
     use TrackerStatus as S;
-    let needs_all = [S::Undefined, S::Remote, S::Sharded, S::UnexpectedlyUnpinned, S::Unpinned];
-    if filter == StatusFilter::ALL || filter.matches_any(&needs_all[1..]) {
+    if filter == StatusFilter::ALL || filter.matches_any(&[S::Remote, S::Sharded]) {
         return Scan::All { after };
     }
-    // What is under way counts as queued or failed in the store.
     let mut stored = vec![];
     if filter.matches(S::Pinned) {
         stored.push(S::Pinned);
     }
+    if filter.matches(S::UnexpectedlyUnpinned) {
+        stored.push(S::UnexpectedlyUnpinned);
+    }
+    // What is under way stands in the store as what it was before.
     if filter.matches_any(&[S::PinQueued, S::Pinning, S::PinError]) {
-        stored.extend([S::PinQueued, S::Pinning, S::PinError]);
+        stored.extend([S::PinQueued, S::Pinning, S::PinError, S::UnexpectedlyUnpinned]);
     }
     if filter.matches_any(&[S::UnpinQueued, S::Unpinning, S::UnpinError]) {
         stored.extend([S::UnpinQueued, S::Unpinning, S::UnpinError]);
     }
     if stored.is_empty() {
+        // No record has this status.
         stored.push(S::ClusterError);
     }
     Scan::ByStatus { filter: StatusFilter::of(&stored), after }
@@ -257,5 +264,29 @@ impl Source {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_no_record_needs_the_whole_pinset() {
+        use TrackerStatus as S;
+        let through_index = |statuses: &[TrackerStatus]| match scan_for(StatusFilter::of(statuses), None) {
+            Scan::ByStatus { filter, .. } => Some(filter),
+            _ => None,
+        };
+        for whole in [S::Remote, S::Sharded] {
+            assert_eq!(through_index(&[S::Pinned, whole]), None, "{whole}");
+        }
+        assert_eq!(through_index(&[]), None, "no filter");
+        let lost = through_index(&[S::UnexpectedlyUnpinned]).unwrap();
+        assert_eq!(lost, StatusFilter::of(&[S::UnexpectedlyUnpinned]));
+        assert!(through_index(&[S::Pinning]).unwrap().matches(S::UnexpectedlyUnpinned), "it is pinned again");
+        for nowhere in [S::Unpinned, S::ClusterError] {
+            assert_eq!(through_index(&[nowhere]), Some(StatusFilter::of(&[S::ClusterError])), "{nowhere}");
+        }
     }
 }

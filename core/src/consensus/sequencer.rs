@@ -44,6 +44,8 @@ pub struct AllocationQuestion<'a> {
     pub preferred: &'a [PeerId],
     /// Peers that must not hold it.
     pub excluded: &'a [PeerId],
+    /// Whether holders that are members stay whatever is known of them: for repair, which excludes those that are gone.
+    pub keep_silent: bool,
 }
 
 /// Chooses who holds pins, by what is known of the peers now.
@@ -391,6 +393,7 @@ impl Context<'_> {
                 current: &current,
                 preferred,
                 excluded: &[],
+                keep_silent: false,
             })?;
         }
         Ok(pin)
@@ -414,7 +417,7 @@ impl Context<'_> {
             return Ok(Decision::Nothing);
         }
         let was = pin.allocations.clone();
-        let question = AllocationQuestion { replication, current: &was, preferred: &[], excluded };
+        let question = AllocationQuestion { replication, current: &was, preferred: &[], excluded, keep_silent: true };
         let allocations = self.allocation.allocate(&question)?;
         if allocations == was {
             return Ok(Decision::Nothing);
@@ -435,4 +438,54 @@ impl Context<'_> {
 
 fn invalid(message: impl Into<String>) -> WireError {
     WireError::new(ErrorClass::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cluster_types::PinOptions;
+
+    use super::*;
+    use crate::ports::{RequestKey, ShardSum, StateError, TrackerRecord};
+    use crate::tracker::fakes::cid;
+
+    struct OnePin(Pin);
+
+    impl StateView for OnePin {
+        fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
+            Ok((self.0.cid == *cid).then(|| self.0.clone()))
+        }
+        fn shard(&self, _shard: u16) -> Result<ShardSum, StateError> {
+            Err(StateError::Closed)
+        }
+        fn outcome(&self, _key: &RequestKey) -> Result<Option<Bytes>, StateError> {
+            Ok(None)
+        }
+        fn tracked(&self, _cid: &Cid) -> Result<Option<TrackerRecord>, StateError> {
+            Ok(None)
+        }
+    }
+
+    /// Remembers of each question whether silent holders shall stay.
+    #[derive(Default)]
+    struct Asked(Mutex<Vec<bool>>);
+
+    impl AllocationSnapshot for Asked {
+        fn allocate(&self, question: &AllocationQuestion<'_>) -> Result<Vec<PeerId>, WireError> {
+            self.0.lock().push(question.keep_silent);
+            Ok(question.current.to_vec())
+        }
+    }
+
+    #[test]
+    fn a_repair_keeps_silent_holders_and_a_pin_by_a_user_does_not() {
+        let options = PinOptions { replication_factor_min: 1, replication_factor_max: 1, ..PinOptions::default() };
+        let view = OnePin(Pin { allocations: vec![PeerId::random()], ..Pin::new(cid(1), options.clone()) });
+        let asked = Asked::default();
+        let in_flight = HashMap::new();
+        let context = Context { view: &view, in_flight: &in_flight, allocation: &asked, now: Timestamp::ZERO };
+        context.decide(&Request::Reallocate { cid: cid(1), exclude: vec![PeerId::random()] }).unwrap();
+        context.decide(&Request::Pin(Box::new(Pin::new(cid(1), options)))).unwrap();
+        assert_eq!(*asked.0.lock(), [true, false]);
+    }
 }

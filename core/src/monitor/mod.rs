@@ -29,7 +29,7 @@ use crate::consensus::Position;
 use crate::ports::{Clock, Gossip, GossipMessage, IpfsNode, Topic};
 use crate::task::{OnExit, TaskGroup};
 use ping::{OwnPing, PingInformer};
-use window::{News, Window};
+use window::{News, Now, Window};
 use wire::Rejected;
 
 pub use informer::{Informer, Reading};
@@ -142,15 +142,18 @@ impl Monitor {
     /// never heard is suspect as well.
     pub fn follow_members(self: &Arc<Self>, mut position: watch::Receiver<Position>, tasks: &TaskGroup) {
         let (monitor, stop) = (Arc::clone(self), tasks.stop_token());
-        tasks.spawn("monitor members", OnExit::Continue, async move {
+        tasks.spawn("monitor members", OnExit::StopPeer, async move {
             loop {
                 let members = position.borrow_and_update().members.iter().map(|member| member.peer).collect();
                 monitor.window.lock().set_members(&members, Instant::now());
                 monitor.heard.send_modify(|times| *times = times.wrapping_add(1));
                 monitor.refresh_suspects();
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return Ok::<(), BoxError>(()),
-                    changed = next_membership(&mut position, &members) => if changed.is_err() { return Ok(()) },
+                    changed = next_membership(&mut position, &members) => {
+                        changed.map_err(|_gone| BoxError::from("the membership is told no more"))?;
+                    }
                 }
             }
         });
@@ -164,7 +167,7 @@ impl Monitor {
 
     /// The usable metrics of a name: the newest of each peer, sorted by peer.
     pub fn metrics(&self, name: &str) -> Vec<Metric> {
-        self.window.lock().metrics(name, self.clock.now())
+        self.window.lock().metrics(name, self.now())
     }
 
     /// Every name that was heard, sorted.
@@ -183,7 +186,7 @@ impl Monitor {
         if !names.iter().any(|name| name == Metric::PING) {
             names.push(Metric::PING.to_owned());
         }
-        self.window.lock().snapshot(&names, self.clock.now())
+        self.window.lock().snapshot(&names, self.now())
     }
 
     /// The members whose ping expired, always up to date within a check interval.
@@ -221,8 +224,12 @@ impl Monitor {
         }
     }
 
+    fn now(&self) -> Now {
+        Now { wall: self.clock.now(), instant: Instant::now() }
+    }
+
     fn nodes(&self) -> BTreeMap<PeerId, PingValue> {
-        self.window.lock().nodes(self.clock.now())
+        self.window.lock().nodes(self.now())
     }
 
     /// Keeps readings as this peer's own and tells the others.
@@ -253,7 +260,7 @@ impl Monitor {
     /// Keeps one metric; says what was new about its peer.
     fn keep(&self, metric: Metric) -> News {
         let name_of_full = metric.name.clone();
-        let kept = self.window.lock().record(metric, self.clock.now());
+        let kept = self.window.lock().record(metric, self.now());
         kept.unwrap_or_else(|_full| {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(name = name_of_full, "no room for a metric");
@@ -295,7 +302,7 @@ impl Monitor {
     }
 
     fn check(&self) {
-        let alerts = self.window.lock().check(self.clock.now());
+        let alerts = self.window.lock().check(self.now());
         self.counts.alerts.fetch_add(u64::try_from(alerts.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         for alert in alerts {
             tracing::info!(peer = %alert.metric.peer, metric = alert.metric.name, "metric expired");
@@ -306,7 +313,7 @@ impl Monitor {
     fn refresh_suspects(&self) {
         let patience = self.config.ping_interval * 2;
         self.suspects.send_if_modified(|before| {
-            let suspects = self.window.lock().suspects(self.clock.now(), Instant::now(), patience);
+            let suspects = self.window.lock().suspects(self.now(), patience);
             let changed = *before != suspects;
             *before = suspects;
             changed

@@ -13,8 +13,13 @@ pub struct MetricsSnapshot {
 impl MetricsSnapshot {
     /// Keeps of `metrics` what is valid and unexpired at `now`; of several for a name and peer, the last.
     pub fn new(metrics: impl IntoIterator<Item = Metric>, now: Timestamp) -> Self {
+        Self::of_usable(metrics.into_iter().filter(|metric| metric.is_usable(now)))
+    }
+
+    /// Keeps all of `metrics`; of several for a name and peer, the last.
+    pub(super) fn of_usable(metrics: impl IntoIterator<Item = Metric>) -> Self {
         let mut by_name: BTreeMap<String, BTreeMap<PeerId, Metric>> = BTreeMap::new();
-        for metric in metrics.into_iter().filter(|metric| metric.is_usable(now)) {
+        for metric in metrics {
             by_name.entry(metric.name.clone()).or_default().insert(metric.peer, metric);
         }
         Self { by_name }

@@ -127,6 +127,18 @@ async fn a_newcomer_is_answered_at_once_and_the_nodes_are_connected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_monitor_that_cannot_follow_the_membership_stops_the_peer() {
+    let (air, clock) = world();
+    let a = peer(&air, &clock, "a");
+    let position = watch::Sender::new(Position::default());
+    a.monitor.follow_members(position.subscribe(), &a.tasks);
+    drop(position);
+    until(|| a.tasks.failed().is_some()).await;
+    assert_eq!(a.tasks.failed(), Some("monitor members"));
+    assert!(a.tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_member_is_suspect_until_it_returns() {
     let (air, clock) = world();
     let (a, b) = (peer(&air, &clock, "a"), peer(&air, &clock, "b"));

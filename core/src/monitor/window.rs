@@ -3,6 +3,8 @@
 //! **Invariant:** memory is bounded, whoever sends: at most [`MAX_PEERS`] peers besides the members, and of each at most
 //! [`MAX_NAMES`] names and [`MAX_PEER_BYTES`] bytes. What does not fit is refused; a silent stranger gives way first.
 //! **Invariant:** a metric that expires alerts once, and again only after a fresh one.
+//! **Invariant:** how long a metric counts is measured by elapsed time; its `expire` is for display. So a jump of the
+//! wall clock makes nobody suspect.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,6 +24,13 @@ pub(super) const MAX_PEER_BYTES: usize = 64 * 1024;
 pub(super) const MAX_ALERTS: usize = 1000;
 /// Addresses of one IPFS node that are believed.
 pub(super) const MAX_ADDRESSES: usize = 32;
+
+/// The present: for display, and to measure by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) wall: Timestamp,
+    pub(super) instant: Instant,
+}
 
 /// What a new metric tells beyond its value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +55,25 @@ struct Known {
 #[derive(Debug)]
 struct Kept {
     metric: Metric,
+    /// When it expires.
+    until: Instant,
     alerted: bool,
+}
+
+impl Kept {
+    fn new(metric: Metric, now: Now) -> Self {
+        let ttl = Timestamp::from_unix_nanos(i128::from(metric.expire)).since(now.wall);
+        let until = now.instant.checked_add(ttl).unwrap_or(now.instant);
+        Self { metric, until, alerted: false }
+    }
+
+    fn is_expired(&self, now: Now) -> bool {
+        self.until < now.instant
+    }
+
+    fn is_usable(&self, now: Now) -> bool {
+        self.metric.valid && !self.is_expired(now)
+    }
 }
 
 /// Everything that was heard.
@@ -73,7 +100,7 @@ impl Window {
     }
 
     /// Keeps a metric as the newest of its name and peer.
-    pub(super) fn record(&mut self, metric: Metric, now: Timestamp) -> Result<News, Full> {
+    pub(super) fn record(&mut self, metric: Metric, now: Now) -> Result<News, Full> {
         self.make_room_for(&metric.peer, now)?;
         let known = self.peers.entry(metric.peer).or_default();
         let size = |name: &str, value: &str| name.len() + value.len();
@@ -87,14 +114,14 @@ impl Window {
         if metric.name == Metric::PING {
             news = News { sign_of_life: !known.has_usable_ping(now), node_changed: known.learn(&metric.value) };
         }
-        known.newest.insert(metric.name.clone(), Kept { metric, alerted: false });
+        known.newest.insert(metric.name.clone(), Kept::new(metric, now));
         Ok(news)
     }
 
     /// The usable metrics of a name, sorted by peer.
-    pub(super) fn metrics(&self, name: &str, now: Timestamp) -> Vec<Metric> {
+    pub(super) fn metrics(&self, name: &str, now: Now) -> Vec<Metric> {
         let newest = self.peers.values().filter_map(|known| known.newest.get(name));
-        newest.map(|kept| &kept.metric).filter(|metric| metric.is_usable(now)).cloned().collect()
+        newest.filter(|kept| kept.is_usable(now)).map(|kept| kept.metric.clone()).collect()
     }
 
     /// Every name that was heard, sorted.
@@ -104,12 +131,9 @@ impl Window {
     }
 
     /// The usable metrics of some names.
-    pub(super) fn snapshot(&self, names: &[String], now: Timestamp) -> MetricsSnapshot {
-        let metrics = self
-            .peers
-            .values()
-            .flat_map(|known| names.iter().filter_map(|name| known.newest.get(name)).map(|kept| kept.metric.clone()));
-        MetricsSnapshot::new(metrics, now)
+    pub(super) fn snapshot(&self, names: &[String], now: Now) -> MetricsSnapshot {
+        let newest = self.peers.values().flat_map(|known| names.iter().filter_map(|name| known.newest.get(name)));
+        MetricsSnapshot::of_usable(newest.filter(|kept| kept.is_usable(now)).map(|kept| kept.metric.clone()))
     }
 
     /// What a peer last said of itself, also when it is silent by now.
@@ -118,7 +142,7 @@ impl Window {
     }
 
     /// The IPFS nodes of the other members that are alive; of all peers while the membership is unknown.
-    pub(super) fn nodes(&self, now: Timestamp) -> BTreeMap<PeerId, PingValue> {
+    pub(super) fn nodes(&self, now: Now) -> BTreeMap<PeerId, PingValue> {
         let others = self.peers.iter().filter(|(peer, _)| **peer != self.local && self.concerns_us(peer));
         others
             .filter(|(_, known)| known.has_usable_ping(now))
@@ -127,16 +151,16 @@ impl Window {
     }
 
     /// Notices what has expired; returns the new alerts.
-    pub(super) fn check(&mut self, now: Timestamp) -> Vec<Alert> {
+    pub(super) fn check(&mut self, now: Now) -> Vec<Alert> {
         let mut fresh = Vec::new();
         let (local, members) = (self.local, self.members.as_ref());
         for (peer, known) in &mut self.peers {
             if !concerns_us(local, members, peer) {
                 continue;
             }
-            for kept in known.newest.values_mut().filter(|kept| !kept.alerted && kept.metric.is_expired(now)) {
+            for kept in known.newest.values_mut().filter(|kept| !kept.alerted && kept.is_expired(now)) {
                 kept.alerted = true;
-                fresh.push(Alert { metric: kept.metric.clone(), triggered_at: now });
+                fresh.push(Alert { metric: kept.metric.clone(), triggered_at: now.wall });
             }
         }
         for alert in &fresh {
@@ -153,14 +177,14 @@ impl Window {
 
     /// The other members whose ping has expired, or that were not heard within `patience` of becoming known. While the
     /// membership is unknown, every peer that was once heard stands for it.
-    pub(super) fn suspects(&self, now: Timestamp, instant: Instant, patience: Duration) -> BTreeSet<PeerId> {
+    pub(super) fn suspects(&self, now: Now, patience: Duration) -> BTreeSet<PeerId> {
         let Some(members) = &self.members else {
             let others = self.peers.iter().filter(|(peer, _)| **peer != self.local);
             return others.filter(|(_, known)| known.has_expired_ping(now)).map(|(peer, _)| *peer).collect();
         };
         let silent = |(peer, since): &(&PeerId, &Instant)| match self.peers.get(*peer) {
             Some(known) if known.newest.contains_key(Metric::PING) => known.has_expired_ping(now),
-            _ => instant.duration_since(**since) >= patience,
+            _ => now.instant.duration_since(**since) >= patience,
         };
         members.iter().filter(silent).map(|(peer, _)| *peer).collect()
     }
@@ -173,7 +197,7 @@ impl Window {
         *peer == self.local || self.members.as_ref().is_some_and(|members| members.contains_key(peer))
     }
 
-    fn make_room_for(&mut self, peer: &PeerId, now: Timestamp) -> Result<(), Full> {
+    fn make_room_for(&mut self, peer: &PeerId, now: Now) -> Result<(), Full> {
         if self.peers.contains_key(peer) || self.peers.len() < MAX_PEERS {
             return Ok(());
         }
@@ -195,16 +219,16 @@ fn concerns_us(local: PeerId, members: Option<&BTreeMap<PeerId, Instant>>, peer:
 }
 
 impl Known {
-    fn is_alive(&self, now: Timestamp) -> bool {
-        self.newest.values().any(|kept| kept.metric.is_usable(now))
+    fn is_alive(&self, now: Now) -> bool {
+        self.newest.values().any(|kept| kept.is_usable(now))
     }
 
-    fn has_usable_ping(&self, now: Timestamp) -> bool {
-        self.newest.get(Metric::PING).is_some_and(|kept| kept.metric.is_usable(now))
+    fn has_usable_ping(&self, now: Now) -> bool {
+        self.newest.get(Metric::PING).is_some_and(|kept| kept.is_usable(now))
     }
 
-    fn has_expired_ping(&self, now: Timestamp) -> bool {
-        self.newest.get(Metric::PING).is_some_and(|kept| !kept.metric.is_usable(now))
+    fn has_expired_ping(&self, now: Now) -> bool {
+        self.newest.get(Metric::PING).is_some_and(|kept| !kept.is_usable(now))
     }
 
     /// Takes over what a ping says, and tells whether the node changed; a ping that cannot be read, or that has lost its

@@ -52,18 +52,27 @@ pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
     panic!("it never came to hold");
 }
 
-/// Wall time that goes with the (paused) time of the runtime.
-pub(crate) struct TestClock(Instant);
+/// Wall time that goes with the (paused) time of the runtime, and can be set back.
+pub(crate) struct TestClock {
+    began: Instant,
+    set_back: Mutex<Duration>,
+}
 
 impl TestClock {
     pub(crate) fn new() -> Self {
-        Self(Instant::now())
+        Self { began: Instant::now(), set_back: Mutex::new(Duration::ZERO) }
+    }
+
+    pub(crate) fn set_back(&self, by: Duration) {
+        *self.set_back.lock() += by;
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_unix_seconds(1_800_000_000).saturating_add(self.0.elapsed())
+        let nanos = i128::from(Timestamp::from_unix_seconds(1_800_000_000).unix_nanos());
+        let (elapsed, back) = (self.began.elapsed().as_nanos(), self.set_back.lock().as_nanos());
+        Timestamp::from_unix_nanos(nanos + i128::try_from(elapsed).unwrap() - i128::try_from(back).unwrap())
     }
 }
 
@@ -209,6 +218,8 @@ impl TrackerStore for FakeStore {
 pub(crate) enum Script {
     Refuse(String),
     Hang,
+    /// Takes as long as a hanging call and succeeds; an unpin is carried out then even if nobody listens any more.
+    Slow,
     Panic,
 }
 
@@ -229,6 +240,8 @@ pub(crate) struct FakeNode {
     pub(crate) doubled: AtomicBool,
     pub(crate) dialled: Mutex<BTreeSet<Vec<Multiaddr>>>,
     pub(crate) identity: Mutex<IpfsId>,
+    /// Unpins that will be carried out, and when.
+    unpins: Mutex<Vec<(Instant, Cid)>>,
 }
 
 /// Leaves the list of calls in flight when its call ends, however it ends.
@@ -252,7 +265,18 @@ impl FakeNode {
     }
 
     pub(crate) fn holds(&self, cid: &Cid) -> bool {
+        self.carry_out_unpins();
         self.held.lock().contains_key(cid)
+    }
+
+    fn carry_out_unpins(&self) {
+        let now = Instant::now();
+        self.unpins.lock().retain(|(at, cid)| {
+            if *at <= now {
+                self.held.lock().remove(cid);
+            }
+            *at > now
+        });
     }
 
     fn reachable(&self) -> Result<(), IpfsError> {
@@ -262,7 +286,7 @@ impl FakeNode {
         Ok(())
     }
 
-    async fn play(&self, cid: Cid) -> Result<(), IpfsError> {
+    async fn play(&self, cid: Cid, unpins: bool) -> Result<(), IpfsError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let _in_flight = {
             let mut in_flight = self.in_flight.lock();
@@ -283,6 +307,15 @@ impl FakeNode {
                 tokio::time::sleep(STALL_TIME).await;
                 Err(IpfsError::Stalled { seconds: STALL_TIME.as_secs(), blocks: 0 })
             }
+            Some(Script::Slow) => {
+                let end = Instant::now() + STALL_TIME;
+                if unpins {
+                    self.unpins.lock().push((end, cid));
+                }
+                tokio::time::sleep_until(end).await;
+                self.carry_out_unpins();
+                Ok(())
+            }
             Some(Script::Panic) => panic!("scripted"),
         }
     }
@@ -295,17 +328,18 @@ impl IpfsNode for FakeNode {
         Ok(self.identity.lock().clone())
     }
     async fn pin(&self, request: PinRequest, _progress: ProgressSink) -> Result<(), IpfsError> {
-        self.play(request.cid).await?;
+        self.play(request.cid, false).await?;
         self.held.lock().insert(request.cid, request.depth);
         Ok(())
     }
     async fn unpin(&self, cid: Cid) -> Result<(), IpfsError> {
-        self.play(cid).await?;
+        self.play(cid, true).await?;
         self.held.lock().remove(&cid);
         Ok(())
     }
     async fn pinned(&self, cid: Cid) -> Result<Option<PinDepth>, IpfsError> {
         self.reachable()?;
+        self.carry_out_unpins();
         Ok(self.held.lock().get(&cid).copied())
     }
     fn pins(&self) -> BoxStream<'static, Result<(Cid, PinDepth), IpfsError>> {

@@ -8,6 +8,10 @@
 //! **Invariant:** at most `concurrent_pins` pins and [`UNPINS`] unpins are under way, and never two jobs for one CID.
 //! **Invariant:** the loop never waits for the node; every call on it is a job.
 //! **Invariant:** the outcome of a job counts only while the record has the generation the job began with.
+//! **Invariant:** an unpin under way is never given up for a newer pin; the pin waits for its end.
+//!
+//! Deliberately not here: fairness between names. The queue is one, by priority and due time, so a burst of pins of
+//! one name goes before what is queued after it.
 
 mod audit;
 mod breaker;

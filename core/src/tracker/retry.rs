@@ -1,7 +1,8 @@
 //! What a record becomes after an attempt, and when the next one is. Pure: time and chance come in.
 //!
-//! Trying never ends: what fails goes to the back of the queue with a growing pause, up to the recover interval, and
-//! loses its priority; its error and its next time stay visible.
+//! Trying never ends: what fails waits for a growing pause, up to the recover interval, and then stands in the queue by
+//! that time; its error and its next time stay visible. It keeps its priority as long as the rule gives it one: for the
+//! configured number of failed attempts, and while the pin is young.
 
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ const MAX_ERROR: usize = 1024;
 pub(super) fn pause(first: Duration, attempts: u32, longest: Duration, chance: f64) -> Duration {
     let doubled = first.saturating_mul(1u32.checked_shl(attempts.saturating_sub(1).min(20)).unwrap_or(u32::MAX));
     doubled.min(longest).mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
+}
+
+/// The longest that [`pause`] can last: no record is due later than this from now, unless the clock was set back.
+pub(super) fn longest_pause(longest: Duration) -> Duration {
+    longest.max(FIRST_PAUSE).mul_f64(1.2)
 }
 
 /// The record of a finished job; nothing is left to know of what was unpinned.
@@ -103,7 +109,7 @@ mod tests {
         let pauses: Vec<u64> =
             (1..=9).map(|n| pause(FIRST_PAUSE, n, longest, 0.5).as_secs_f64().round() as u64).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 720]);
-        assert!(pause(FIRST_PAUSE, u32::MAX, longest, 1.0) <= longest.mul_f64(1.2));
+        assert!(pause(FIRST_PAUSE, u32::MAX, longest, 1.0) <= longest_pause(longest));
         assert!(pause(FIRST_PAUSE, 1, longest, 0.0) < pause(FIRST_PAUSE, 1, longest, 1.0));
     }
 
@@ -117,7 +123,7 @@ mod tests {
         assert_eq!(after.due, Some(Timestamp::from_unix_seconds(105)));
         assert!(after.priority && after.error.len() <= MAX_ERROR && !after.error.is_empty());
         let again = after_failure(JobKind::Pin, &after, "x", now, FIRST_PAUSE, 0.5, |attempts| attempts <= 1);
-        assert!(!again.priority && again.attempts == 2);
+        assert!(!again.priority && again.attempts == 2, "only the rule takes the priority away");
     }
 
     #[test]

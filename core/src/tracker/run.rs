@@ -24,6 +24,8 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 const SHORT_REST: Duration = Duration::from_secs(1);
 /// Due records that are read beyond the free places, because some may be of a kind that has none.
 const LOOK_AHEAD: usize = 64;
+/// Records that are read at a time in search of some that are due too far in the future.
+const STRANDED_PAGE: usize = 256;
 /// How long it rests after the store said no.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -50,12 +52,14 @@ pub(super) struct Runner {
     probing: bool,
     /// Outcomes the store has not taken yet.
     unsettled: Vec<Settled>,
+    /// When to look next for records that a clock set back has left in the future.
+    look_ahead_at: Instant,
 }
 
 impl Runner {
     pub(super) fn new(tracker: Arc<Tracker>, wake: watch::Receiver<u64>, chance: StdRng) -> Self {
         let (breaker, jobs, unsettled) = (Breaker::default(), JoinSet::new(), Vec::new());
-        Self { tracker, wake, chance, jobs, breaker, probing: false, unsettled }
+        Self { tracker, wake, chance, jobs, breaker, probing: false, unsettled, look_ahead_at: Instant::now() }
     }
 
     /// Works until the peer stops, or the store is broken.
@@ -106,6 +110,14 @@ impl Runner {
             return Ok(LONGEST_REST);
         }
         self.start_due().await?;
+        if Instant::now() >= self.look_ahead_at {
+            let stranded = self.start_stranded().await?;
+            let pause = if stranded { SHORT_REST } else { LONGEST_REST };
+            self.look_ahead_at = Instant::now() + pause;
+            if stranded {
+                return Ok(SHORT_REST);
+            }
+        }
         let Some(next) = self.tracker.store.next_due().await? else { return Ok(LONGEST_REST) };
         let until = next.since(self.tracker.clock.now());
         Ok(if until.is_zero() { SHORT_REST } else { until.min(LONGEST_REST) })
@@ -137,6 +149,32 @@ impl Runner {
             }
         }
         self.settle().await
+    }
+
+    /// Starts what is due later than any pause can last: the wall clock was set back since. Returns whether there is
+    /// such a record. It finds them among the first [`STRANDED_PAGE`] of the queue, so a longer row of failed pins that
+    /// wait for their next attempt hides them until those are fewer.
+    async fn start_stranded(&mut self) -> Result<bool, StateError> {
+        let now = self.tracker.clock.now();
+        let horizon = now.saturating_add(retry::longest_pause(self.tracker.config.pin_recover_interval));
+        let end_of_time = Timestamp::from_unix_nanos(i128::from(i64::MAX));
+        let mut tasks = self.tracker.store.due(end_of_time, STRANDED_PAGE).await?;
+        {
+            let running = self.tracker.running.lock();
+            tasks.retain(|task| task.record.due.is_some_and(|due| due > horizon) && !running.contains_key(&task.cid));
+        }
+        let (found, mut started) = (!tasks.is_empty(), 0usize);
+        for task in tasks {
+            if self.free(kind_of(&task.record)) > 0 {
+                self.start(task, now).await?;
+                started += 1;
+            }
+        }
+        if started > 0 {
+            tracing::warn!(pins = started, "the wall clock was set back; what was to wait for it is done now");
+        }
+        self.settle().await?;
+        Ok(found)
     }
 
     async fn start(&mut self, task: TrackedTask, now: Timestamp) -> Result<(), StateError> {
@@ -249,11 +287,15 @@ impl Runner {
         Ok(())
     }
 
-    /// Ends the jobs whose pin was changed meanwhile; the new record is found due at the next step.
+    /// Ends the fetches whose pin was changed meanwhile; the new record is found due at the next step.
+    ///
+    /// An unpin is never ended: the node may carry it out although nobody listens any more, and if the content were
+    /// pinned again before that, it would be lost. The new record waits until the unpin has ended.
     async fn cancel_outdated(&self) -> Result<(), StateError> {
         let jobs: Vec<(Cid, u64)> = {
             let running = self.tracker.running.lock();
-            running.iter().map(|(cid, job)| (*cid, job.record.generation)).collect()
+            let fetches = running.iter().filter(|(_, job)| job.under_way.kind == JobKind::Pin);
+            fetches.map(|(cid, job)| (*cid, job.record.generation)).collect()
         };
         for (cid, generation) in jobs {
             let now = self.tracker.store.tracked(cid).await?;

@@ -141,6 +141,45 @@ async fn a_running_pin_ends_when_the_pin_is_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_pinned_again_while_its_unpin_runs_is_held_in_the_end() {
+    let scene = scene(None);
+    scene.pin(cid(1));
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::Pinned)).await;
+    scene.node.script(cid(1), Some(Script::Slow));
+    scene.apply(cid(1), None);
+    until(|| scene.tracker.running().len() == 1 && scene.node.in_flight.lock().len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.node.script(cid(1), None);
+    scene.pin(cid(1));
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::Pinned)).await;
+    tokio::time::sleep(STALL_TIME * 2).await;
+    assert!(scene.node.holds(&cid(1)), "the old unpin must not come after the new pin");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_back_does_not_stop_the_work() {
+    let scene = scene(None);
+    for n in 0..20 {
+        scene.node.script(cid(n), Some(Script::Refuse("no".to_owned())));
+        scene.pin(cid(n));
+    }
+    until(|| (0..20).all(|n| scene.store.tracked_now(&cid(n)).is_some_and(|record| record.attempts >= 3))).await;
+    (1..20).for_each(|n| scene.node.script(cid(n), None));
+    scene.clock.set_back(Duration::from_secs(365 * 24 * 3600));
+    let began = tokio::time::Instant::now();
+    // One goes on failing, so that the queue always has something due soon.
+    scene.node.script(cid(30), Some(Script::Refuse("no".to_owned())));
+    scene.pin(cid(30));
+    until(|| (1..20).all(|n| scene.node.holds(&cid(n)))).await;
+    assert!(began.elapsed() < Duration::from_secs(10 * 60));
+    let failing = scene.store.tracked_now(&cid(0)).unwrap();
+    let longest = retry::longest_pause(TrackerConfig::default().pin_recover_interval);
+    assert!(failing.due.unwrap() <= scene.clock.now().saturating_add(longest), "it has a proper next time again");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn unpins_are_not_hidden_behind_a_long_queue_of_hanging_pins() {
     let scene = scene(None);
     scene.pin(cid(1));
@@ -258,7 +297,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u32..6).prop_map(Step::Pin),
         1 => (0u32..6).prop_map(Step::PinElsewhere),
         2 => (0u32..6).prop_map(Step::Unpin),
-        1 => (0u32..6, 0u8..3).prop_map(|(n, script)| Step::Node(n, script)),
+        1 => (0u32..6, 0u8..4).prop_map(|(n, script)| Step::Node(n, script)),
         1 => any::<bool>().prop_map(Step::NodeDown),
         4 => (0u64..20_000).prop_map(Step::Wait),
     ]
@@ -274,6 +313,7 @@ async fn play(steps: Vec<Step>) {
             Step::Unpin(n) => scene.apply(cid(n), None),
             Step::Node(n, 0) => scene.node.script(cid(n), Some(Script::Hang)),
             Step::Node(n, 1) => scene.node.script(cid(n), Some(Script::Refuse("no".to_owned()))),
+            Step::Node(n, 2) => scene.node.script(cid(n), Some(Script::Slow)),
             Step::Node(n, _) => scene.node.script(cid(n), None),
             Step::NodeDown(down) => scene.node.down.store(down, Ordering::SeqCst),
             Step::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,

@@ -221,14 +221,14 @@ async fn a_pin_that_does_not_grow_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_question_without_answer_is_given_up() {
+async fn a_question_without_answer_is_given_up_and_the_node_is_still_there() {
     let kubo = ScriptedKubo::start(|_| Reply::Hold(String::new())).await;
     let node = impatient(&kubo.address);
-    assert!(matches!(node.id().await, Err(IpfsError::Unreachable { .. })));
-    assert!(matches!(node.unpin(pinned_cid()).await, Err(IpfsError::Unreachable { .. })));
-    assert!(matches!(node.pinned(pinned_cid()).await, Err(IpfsError::Unreachable { .. })));
+    assert!(matches!(node.id().await, Err(IpfsError::BadAnswer { .. })));
+    assert!(matches!(node.unpin(pinned_cid()).await, Err(IpfsError::BadAnswer { .. })));
+    assert!(matches!(node.pinned(pinned_cid()).await, Err(IpfsError::BadAnswer { .. })));
     let kubo = ScriptedKubo::start(|_| Reply::Hold(format!("{CHUNKED}{}", chunk("{\"RepoSize\":")))).await;
-    assert!(matches!(impatient(&kubo.address).repo_stat().await, Err(IpfsError::Unreachable { .. })));
+    assert!(matches!(impatient(&kubo.address).repo_stat().await, Err(IpfsError::BadAnswer { .. })));
 }
 
 #[tokio::test]

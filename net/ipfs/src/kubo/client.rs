@@ -2,6 +2,9 @@
 //!
 //! Every call is a POST. An answer that is not 200 becomes the error text that users of ipfs-cluster know. Deadlines
 //! are the caller's ([`Client::within`]), because a pin has another one than a question; only connecting has its own.
+//!
+//! **Invariant:** only a failure to connect, or a connection that breaks before an answer begins, says that there is no
+//! node. A connected node that does not answer one call in time has failed at that call, and may do well at others.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -201,9 +204,11 @@ impl Client {
         }
     }
 
-    /// The error of a call that was not answered in time.
+    /// The error of a call that was not answered in time. Connecting fails by itself before a deadline longer than
+    /// [`CONNECT_TIMEOUT`], so the node was there.
     pub(super) fn silent(&self, operation: &'static str, deadline: Duration) -> IpfsError {
-        self.unreachable(format!("no answer to {operation} within {} s", deadline.as_secs_f64()))
+        let reason = format!("{} took longer than {} s", self.endpoint, deadline.as_secs_f64());
+        IpfsError::BadAnswer { operation, reason }
     }
 
     fn unreachable(&self, cause: impl Into<BoxError>) -> IpfsError {
