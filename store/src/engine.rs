@@ -12,11 +12,12 @@ use cluster_core::ports::StateError;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRawIteratorWithThreadMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    DBRawIteratorWithThreadMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
 };
 
 use crate::codec;
 use crate::error::{Failed, StoreError};
+use crate::flush_mark::FlushMark;
 use crate::keys::{self, Family};
 use crate::telemetry::StoreTelemetry;
 
@@ -55,6 +56,8 @@ pub(crate) type KeyValue = (Vec<u8>, Vec<u8>);
 /// A RocksDB instance.
 pub(crate) struct Engine {
     db: DB,
+    /// `None` for a checkpoint, which is not written.
+    mark: Option<FlushMark>,
     telemetry: Arc<StoreTelemetry>,
 }
 
@@ -79,7 +82,8 @@ impl Engine {
         let descriptors = descriptors(families, options);
         let db = DB::open_cf_descriptors(&general, folder, descriptors)
             .map_err(|error| StoreError::from_open(folder, error))?;
-        let engine = Self { db, telemetry };
+        let mark = FlushMark::open(folder, db.latest_sequence_number())?;
+        let engine = Self { db, mark: Some(mark), telemetry };
         engine.check_format(folder)?;
         Ok(engine)
     }
@@ -91,7 +95,7 @@ impl Engine {
         let descriptors = descriptors(&Family::STATE, &options);
         let db = DB::open_cf_descriptors_read_only(&general_options(&options), folder, descriptors, false)
             .failed_to("open a snapshot")?;
-        Ok(Self { db, telemetry: Arc::default() })
+        Ok(Self { db, mark: None, telemetry: Arc::default() })
     }
 
     fn check_format(&self, folder: &Path) -> Result<(), StoreError> {
@@ -144,17 +148,17 @@ impl Engine {
 
     /// Writes a batch that survives a power cut.
     pub(crate) fn write_durably(&self, batch: WriteBatch) -> Result<(), StateError> {
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db.write_opt(batch, &options).failed_to("write a batch")?;
-        self.telemetry.count_flush();
-        Ok(())
+        self.write(batch)?;
+        self.flush()
     }
 
     /// Makes everything written so far survive a power cut.
     pub(crate) fn flush(&self) -> Result<(), StateError> {
         self.telemetry.count_flush();
-        self.db.flush_wal(true).failed_to("flush the write-ahead log")
+        // Read before: what is written during the flush may miss it.
+        let written = self.db.latest_sequence_number();
+        self.db.flush_wal(true).failed_to("flush the write-ahead log")?;
+        self.mark.as_ref().map_or(Ok(()), |mark| mark.advance(written))
     }
 
     /// Makes a checkpoint: hard links, and a copy of the end of the write-ahead log.

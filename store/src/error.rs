@@ -18,8 +18,9 @@ pub enum StoreError {
     },
     /// The database is damaged.
     #[error(
-        "the database in {} is damaged. Stop the peer, move this folder out of the way and start the peer again: it \
-         fetches the state from the other members. Keep the moved folder until that is done",
+        "the database in {} is damaged. Stop the peer, move this folder out of the way, and with the folder `state` also \
+         `snapshots` beside it, and start the peer with --bootstrap and the address of a member: it joins anew and \
+         fetches the state from the others. Keep what was moved until that is done",
         folder.display()
     )]
     Damaged {

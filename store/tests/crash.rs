@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the child process tells its parent how far it is")]
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use cluster_core::ports::{
 use cluster_core::testing::suite::pinset::{self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track};
 use cluster_store::{RocksState, Store, StoreError, StoreOptions};
 use cluster_types::{StatusFilter, Timestamp, TrackerStatus};
+use openraft::Vote;
+use openraft::storage::{RaftLogReader, RaftLogStorage};
 use tempfile::TempDir;
 
 /// Tells the child where to write.
@@ -160,6 +162,55 @@ async fn a_damaged_database_is_not_opened_and_says_what_to_do() {
     let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is damaged") };
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains("move this folder out of the way"), "{error}");
+}
+
+/// The file of the write-ahead log that is written now.
+fn live_log(database: &Path) -> PathBuf {
+    let paths = std::fs::read_dir(database).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")).max().unwrap()
+}
+
+/// The database as a power cut leaves it: `flushed` bytes of the live log and nothing after.
+fn copy_cut_off(from: &Path, to: &Path, flushed: u64) {
+    std::fs::create_dir_all(to.join("state")).unwrap();
+    for entry in std::fs::read_dir(from.join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join("state").join(path.file_name().unwrap())).unwrap();
+    }
+    let log = std::fs::File::options().write(true).open(live_log(&to.join("state"))).unwrap();
+    assert!(flushed <= log.metadata().unwrap().len());
+    log.set_len(flushed).unwrap();
+}
+
+#[tokio::test]
+async fn damage_in_the_flushed_log_is_not_taken_for_its_end_but_a_cut_off_end_is() {
+    let (folder, copy, damaged) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..1_000).map(pin).collect(), "flushed").await;
+    store.raft_log().save_vote(&Vote::new(4, 2)).await.unwrap();
+    let live = live_log(&folder.path().join("state"));
+    let flushed = std::fs::metadata(&live).unwrap().len();
+    put(store.state().as_ref(), (1_000..1_100).map(pin).collect(), "not flushed").await;
+    assert!(std::fs::metadata(&live).unwrap().len() > flushed);
+
+    copy_cut_off(folder.path(), copy.path(), flushed);
+    let cut_off = open(copy.path());
+    assert_eq!(cut_off.state().applied().await.unwrap(), Some(Bytes::from_static(b"flushed")));
+    assert_eq!(cut_off.raft_log().read_vote().await.unwrap(), Some(Vote::new(4, 2)));
+
+    copy_cut_off(folder.path(), damaged.path(), flushed);
+    let log = live_log(&damaged.path().join("state"));
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    for start in 0..2 {
+        let end = Store::open(damaged.path(), StoreOptions::default());
+        let Err(error) = end else { panic!("start {start}: the vote is lost") };
+        let StoreError::Damaged { cause, .. } = &error else { panic!("{error:?}") };
+        assert!(cause.to_string().contains("must not vote"), "{cause}");
+        assert!(error.to_string().contains("--bootstrap"), "{error}");
+    }
 }
 
 #[tokio::test]
