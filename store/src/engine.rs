@@ -31,7 +31,8 @@ const OPEN_FILES: i32 = 256;
 const FILTER_BITS: f64 = 10.0;
 /// Smaller blocks are kept in the tables, larger ones in blob files.
 const MIN_BLOB: u64 = 4 << 10;
-/// Deletions in a row of table keys that make a table worth compacting: their blobs are freed by that only.
+/// Deletions in a row of table keys that make a table worth compacting: blobs are freed by that only, and scans of
+/// queues are slow until then.
 const DELETIONS_TO_COMPACT: usize = 256;
 
 /// How much memory a store may use.
@@ -161,7 +162,8 @@ impl Engine {
         self.mark.as_ref().map_or(Ok(()), |mark| mark.advance(written))
     }
 
-    /// Makes a checkpoint: hard links, and a copy of the end of the write-ahead log.
+    /// Makes a checkpoint: first writes out the buffers of all families, then hard-links the tables and copies what
+    /// the write-ahead log got meanwhile. So each one costs a table per family with changes.
     pub(crate) fn checkpoint(&self, folder: &Path) -> Result<(), StateError> {
         let checkpoint = Checkpoint::new(&self.db).failed_to("begin a snapshot")?;
         checkpoint.create_checkpoint(folder).failed_to("make a snapshot")
@@ -298,7 +300,44 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
         own.set_enable_blob_gc(true);
         own.set_blob_gc_age_cutoff(1.0);
         own.set_blob_gc_force_threshold(0.5);
+    }
+    // Queues: rows go where scans begin, and each scan walks over what is left of them.
+    let queue = matches!(family, Family::TrackerDue | Family::TrackerStatus | Family::ByExpiry);
+    if queue || family == Family::Blocks {
         own.add_compact_on_deletion_collector_factory(2 * DELETIONS_TO_COMPACT, DELETIONS_TO_COMPACT, 0.5);
     }
     own
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::WaitForCompactOptions;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn families_that_are_queues_are_rid_of_what_went_through_them() {
+        let folder = TempDir::new().unwrap();
+        let options = StoreOptions::default();
+        let engine = Engine::open(&folder.path().join("db"), &Family::STATE, &options, Arc::default()).unwrap();
+        for family in [Family::TrackerDue, Family::TrackerStatus, Family::ByExpiry] {
+            let rows = 0..8 * u32::try_from(DELETIONS_TO_COMPACT).unwrap();
+            for goes in [false, true] {
+                let mut batch = WriteBatch::default();
+                for row in rows.clone() {
+                    if goes {
+                        engine.delete(&mut batch, family, row.to_be_bytes());
+                    } else {
+                        engine.put(&mut batch, family, row.to_be_bytes(), []);
+                    }
+                }
+                engine.write(batch).unwrap();
+                engine.db.flush_cf(&engine.handle(family)).unwrap();
+            }
+            engine.db.wait_for_compact(&WaitForCompactOptions::default()).unwrap();
+            let left = engine.property(family, "rocksdb.live-sst-files-size").unwrap();
+            assert_eq!(left, 0, "{family:?} keeps tables of nothing but removals");
+        }
+    }
 }
