@@ -250,6 +250,25 @@ async fn a_frozen_state_outlives_the_process_and_older_ones_are_cleared_away() {
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
+#[tokio::test]
+async fn a_frozen_state_that_is_unreadable_is_dropped_and_made_again() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..10).map(pin).collect(), "some").await;
+    store.state().make_snapshot().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let snapshots = folder.path().join("snapshots");
+    let frozen = std::fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(frozen.join("db/CURRENT"), b"no manifest").unwrap();
+    let store = open(folder.path());
+    let state = store.state();
+    assert!(state.current_snapshot().await.unwrap().is_none());
+    assert_eq!(std::fs::read_dir(&snapshots).unwrap().count(), 0);
+    assert_eq!(state.make_snapshot().await.unwrap().applied(), Bytes::from_static(b"some"));
+    assert_eq!(state.pins(), 10);
+}
+
 /// Renames a file in whichever snapshot has it.
 fn rename_in(snapshots: &Path, from: &str, to: &str) {
     for entry in std::fs::read_dir(snapshots).unwrap() {
