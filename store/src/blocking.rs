@@ -15,8 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 const URGENT_JOBS: u32 = 64;
 /// Short reads and writes: more than the disk can serve at once, fewer than the pool has threads.
 const ORDINARY_JOBS: u32 = 64;
-/// Scans and snapshots under way; each keeps a thread while its reader is slow.
-const LONG_JOBS: u32 = 64;
+/// Scans and snapshots under way; each keeps a thread while its reader is slow, which has an end (see
+/// [`crate::stream`]).
+pub(crate) const LONG_JOBS: u32 = 64;
 
 /// How pressing and how long a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,12 +12,12 @@ use cluster_core::ports::StateError;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRawIteratorWithThreadMode, DBRecoveryMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
-    WriteOptions,
+    DBRawIteratorWithThreadMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
 };
 
 use crate::codec;
 use crate::error::{Failed, StoreError};
+use crate::flush_mark::FlushMark;
 use crate::keys::{self, Family};
 use crate::telemetry::StoreTelemetry;
 
@@ -31,7 +31,8 @@ const OPEN_FILES: i32 = 256;
 const FILTER_BITS: f64 = 10.0;
 /// Smaller blocks are kept in the tables, larger ones in blob files.
 const MIN_BLOB: u64 = 4 << 10;
-/// Deletions in a row of table keys that make a table worth compacting: their blobs are freed by that only.
+/// Deletions in a row of table keys that make a table worth compacting: blobs are freed by that only, and scans of
+/// queues are slow until then.
 const DELETIONS_TO_COMPACT: usize = 256;
 
 /// How much memory a store may use.
@@ -56,6 +57,8 @@ pub(crate) type KeyValue = (Vec<u8>, Vec<u8>);
 /// A RocksDB instance.
 pub(crate) struct Engine {
     db: DB,
+    /// `None` for a checkpoint, which is not written.
+    mark: Option<FlushMark>,
     telemetry: Arc<StoreTelemetry>,
 }
 
@@ -74,16 +77,14 @@ impl Engine {
         telemetry: Arc<StoreTelemetry>,
     ) -> Result<Self, StoreError> {
         refuse_remains(folder)?;
-        if families.contains(&Family::RaftLog) {
-            refuse_broken_log(folder, options)?;
-        }
         let mut general = general_options(options);
         general.create_if_missing(true);
         general.create_missing_column_families(true);
         let descriptors = descriptors(families, options);
         let db = DB::open_cf_descriptors(&general, folder, descriptors)
             .map_err(|error| StoreError::from_open(folder, error))?;
-        let engine = Self { db, telemetry };
+        let mark = FlushMark::open(folder, db.latest_sequence_number())?;
+        let engine = Self { db, mark: Some(mark), telemetry };
         engine.check_format(folder)?;
         Ok(engine)
     }
@@ -95,7 +96,7 @@ impl Engine {
         let descriptors = descriptors(&Family::STATE, &options);
         let db = DB::open_cf_descriptors_read_only(&general_options(&options), folder, descriptors, false)
             .failed_to("open a snapshot")?;
-        Ok(Self { db, telemetry: Arc::default() })
+        Ok(Self { db, mark: None, telemetry: Arc::default() })
     }
 
     fn check_format(&self, folder: &Path) -> Result<(), StoreError> {
@@ -148,20 +149,21 @@ impl Engine {
 
     /// Writes a batch that survives a power cut.
     pub(crate) fn write_durably(&self, batch: WriteBatch) -> Result<(), StateError> {
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db.write_opt(batch, &options).failed_to("write a batch")?;
-        self.telemetry.count_flush();
-        Ok(())
+        self.write(batch)?;
+        self.flush()
     }
 
     /// Makes everything written so far survive a power cut.
     pub(crate) fn flush(&self) -> Result<(), StateError> {
         self.telemetry.count_flush();
-        self.db.flush_wal(true).failed_to("flush the write-ahead log")
+        // Read before: what is written during the flush may miss it.
+        let written = self.db.latest_sequence_number();
+        self.db.flush_wal(true).failed_to("flush the write-ahead log")?;
+        self.mark.as_ref().map_or(Ok(()), |mark| mark.advance(written))
     }
 
-    /// Makes a checkpoint: hard links, and a copy of the end of the write-ahead log.
+    /// Makes a checkpoint: first writes out the buffers of all families, then hard-links the tables and copies what
+    /// the write-ahead log got meanwhile. So each one costs a table per family with changes.
     pub(crate) fn checkpoint(&self, folder: &Path) -> Result<(), StateError> {
         let checkpoint = Checkpoint::new(&self.db).failed_to("begin a snapshot")?;
         checkpoint.create_checkpoint(folder).failed_to("make a snapshot")
@@ -256,18 +258,6 @@ fn refuse_remains(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A write-ahead log with a bad record before its end. The engine would go on with what stands before that record, and
-/// this peer would take back votes and entries it has promised to keep. A cut end is what a crash leaves, and is fine.
-fn refuse_broken_log(folder: &Path, options: &StoreOptions) -> Result<(), StoreError> {
-    if !folder.join("CURRENT").exists() {
-        return Ok(());
-    }
-    let mut strict = general_options(options);
-    strict.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    let read = DB::open_for_read_only(&strict, folder, false);
-    read.map(drop).map_err(|error| StoreError::from_open(folder, error))
-}
-
 fn general_options(options: &StoreOptions) -> Options {
     let mut general = Options::default();
     general.set_db_write_buffer_size(options.write_buffers);
@@ -314,7 +304,44 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
         own.set_enable_blob_gc(true);
         own.set_blob_gc_age_cutoff(1.0);
         own.set_blob_gc_force_threshold(0.5);
+    }
+    // Queues: rows go where scans begin, and each scan walks over what is left of them.
+    let queue = matches!(family, Family::TrackerDue | Family::TrackerStatus | Family::ByExpiry);
+    if queue || family == Family::Blocks {
         own.add_compact_on_deletion_collector_factory(2 * DELETIONS_TO_COMPACT, DELETIONS_TO_COMPACT, 0.5);
     }
     own
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::WaitForCompactOptions;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn families_that_are_queues_are_rid_of_what_went_through_them() {
+        let folder = TempDir::new().unwrap();
+        let options = StoreOptions::default();
+        let engine = Engine::open(&folder.path().join("db"), &Family::STATE, &options, Arc::default()).unwrap();
+        for family in [Family::TrackerDue, Family::TrackerStatus, Family::ByExpiry] {
+            let rows = 0..8 * u32::try_from(DELETIONS_TO_COMPACT).unwrap();
+            for goes in [false, true] {
+                let mut batch = WriteBatch::default();
+                for row in rows.clone() {
+                    if goes {
+                        engine.delete(&mut batch, family, row.to_be_bytes());
+                    } else {
+                        engine.put(&mut batch, family, row.to_be_bytes(), []);
+                    }
+                }
+                engine.write(batch).unwrap();
+                engine.db.flush_cf(&engine.handle(family)).unwrap();
+            }
+            engine.db.wait_for_compact(&WaitForCompactOptions::default()).unwrap();
+            let left = engine.property(family, "rocksdb.live-sst-files-size").unwrap();
+            assert_eq!(left, 0, "{family:?} keeps tables of nothing but removals");
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod codec;
 mod db;
 mod engine;
 mod error;
+mod flush_mark;
 mod flusher;
 mod frames;
 mod index;

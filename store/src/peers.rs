@@ -1,7 +1,8 @@
 //! The dictionary of peer ids: records hold small numbers instead of ids.
 //!
 //! Numbers are local to the store and never reused. A number is assigned in the batch that first uses it, and shown
-//! to readers after that batch is written; a reader that sees a record before looks into the database itself.
+//! to readers after that batch is written; a reader that sees a record before, or does not find a peer, looks into the
+//! database itself.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -43,8 +44,23 @@ impl Dictionary {
         Ok(Self { names: RwLock::new(names) })
     }
 
+    /// The number of a peer in the records of `moment`, if it has one there: also one assigned in a batch that is
+    /// written but not shown yet. A peer without a number costs a walk over the dictionary.
+    pub(crate) fn number_in(&self, peer: &PeerId, moment: &Moment<'_>) -> Result<Option<u32>, StateError> {
+        if let Some(number) = self.number(peer) {
+            return Ok(Some(number));
+        }
+        let mut rows = moment.rows(Family::Peers, &[], None);
+        while let Some((key, value)) = rows.next()? {
+            if read_peer(&value)? == *peer {
+                return keys::peer_number(&key).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     /// The number of a peer, if it has one.
-    pub(crate) fn number(&self, peer: &PeerId) -> Option<u32> {
+    fn number(&self, peer: &PeerId) -> Option<u32> {
         self.names.read().numbers.get(peer).copied()
     }
 

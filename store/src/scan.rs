@@ -55,7 +55,8 @@ impl Scanner<'_> {
         match scan {
             Scan::All { after } => self.all(after.as_ref()),
             Scan::ByPeer { peer, after } => {
-                let Some(number) = self.database.present.dictionary.number(peer) else { return Ok(()) };
+                let number = self.database.present.dictionary.number_in(peer, self.moment)?;
+                let Some(number) = number else { return Ok(()) };
                 let from = keys::by_peer(number, &keys::resume_after(after.as_ref()));
                 let to = keys::prefix_end(&number.to_be_bytes());
                 self.index(Family::ByPeer, PEER_HEAD, &from, to.as_deref())
@@ -105,6 +106,7 @@ impl Scanner<'_> {
     }
 
     fn row(&mut self, order: &[u8], pin: Option<Vec<u8>>, record: Option<Vec<u8>>) -> Result<(), Stop> {
+        self.outlet.check_reader()?;
         let cid = keys::cid_of(order)?;
         self.bytes += order.len() + pin.as_ref().map_or(0, Vec::len) + record.as_ref().map_or(0, Vec::len);
         let pin = pin.map(|bytes| read_pin(self.database, cid, &bytes)).transpose()?;
@@ -192,4 +194,41 @@ impl<'a> StatusMerge<'a> {
 
 fn tail<'a>(source: &'a Head<'_>, head: usize) -> Option<&'a [u8]> {
     source.key().and_then(|key| key.get(head..))
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_core::consensus::digest::order_key;
+    use cluster_core::testing::suite::pinset;
+    use rocksdb::WriteBatch;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::blocking::Kind;
+    use crate::engine::StoreOptions;
+    use crate::peers::Assigner;
+    use crate::{Store, index};
+
+    /// Between the write of a batch and the showing of its numbers.
+    #[tokio::test]
+    async fn a_new_peers_pins_are_listed_as_soon_as_they_are_written() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+        let state = store.state();
+        let written = state.door.run(Kind::Urgent, |Database { engine, present, .. }| {
+            let (pin, mut peers) = (pinset::pin_on(7, &[3]), Assigner::new(&present.dictionary));
+            let order = order_key(&pin.cid);
+            let mut batch = WriteBatch::default();
+            for (family, key) in index::of_pin(&pin, &order, |peer| peers.number(peer)) {
+                engine.put(&mut batch, family, key, []);
+            }
+            engine.put(&mut batch, Family::Pins, &order, codec::encode_pin(&pin, |peer| peers.number(peer)));
+            peers.write(engine, &mut batch);
+            engine.write(batch)
+        });
+        written.await.unwrap();
+        let by_peer = |number| Scan::ByPeer { peer: pinset::peer(number), after: None };
+        assert_eq!(pinset::cids(state.as_ref(), by_peer(3)).await, [pinset::cid(7)]);
+        assert!(pinset::cids(state.as_ref(), by_peer(4)).await.is_empty());
+    }
 }

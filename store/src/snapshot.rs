@@ -4,10 +4,11 @@
 //! `…-received` is whole and checked, `…-frozen` is the last frozen state (an older one is rubbish). A folder gets its
 //! final name by one rename, when what is in it is on the disk.
 //!
-//! **Invariant:** one lock, held through making, receiving the end of, and installing a snapshot, guards the folders.
+//! **Invariant:** one lock, held through making and installing a snapshot and while a checked one gets its place, guards
+//! the folders.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::ports::{RequestKey, SnapshotHandle, SnapshotReceiver, StateError};
-use cluster_types::Pin;
+use cluster_types::{ErrorChain, Pin};
 use futures::stream::BoxStream;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, OwnedMutexGuard, RwLock};
@@ -88,7 +89,8 @@ fn read_name(name: &str) -> Option<(u64, Stage)> {
 }
 
 impl Snapshots {
-    /// Finds the last frozen state and clears away the rest. No install is cut off any more.
+    /// Finds the last frozen state and clears away the rest, and also that one when it cannot be read: it can be made
+    /// again. No install is cut off any more.
     pub(crate) fn open(folder: PathBuf) -> Result<Self, StateError> {
         fs::create_dir_all(&folder).failed_to("make the folder of snapshots")?;
         let mut frozen = Vec::new();
@@ -108,7 +110,7 @@ impl Snapshots {
         for (_number, old) in frozen {
             fs::remove_dir_all(old).failed_to("clear away a snapshot")?;
         }
-        let current = last.map(|(number, place)| Frozen::open(number, place)).transpose()?.map(Arc::new);
+        let current = last.and_then(|(number, place)| open_or_drop(number, place)).map(Arc::new);
         let registry = Registry { next, current, received: None };
         Ok(Self { folder, registry: Arc::new(Mutex::new(registry)) })
     }
@@ -173,6 +175,18 @@ impl Registry {
             old.doom();
         }
     }
+}
+
+fn open_or_drop(number: u64, place: PathBuf) -> Option<Frozen> {
+    let error = match Frozen::open(number, place.clone()) {
+        Ok(frozen) => return Some(frozen),
+        Err(error) => error,
+    };
+    tracing::warn!(folder = %place.display(), error = %ErrorChain(&error), "removing a frozen state that is unreadable");
+    if let Err(error) = fs::remove_dir_all(&place) {
+        tracing::warn!(folder = %place.display(), %error, "an unreadable frozen state stays behind");
+    }
+    None
 }
 
 async fn clear_incoming(folder: &Path) -> std::io::Result<()> {
@@ -350,32 +364,84 @@ impl SnapshotReceiver for Receiver {
     async fn finish(mut self: Box<Self>, applied: Bytes) -> Result<Arc<dyn SnapshotHandle>, StateError> {
         self.file.flush().await.failed_to("keep a snapshot")?;
         self.file.sync_all().await.failed_to("keep a snapshot")?;
-        let registry = Arc::clone(&self.registry).lock_owned().await;
-        let end = tokio::task::spawn_blocking(move || self.check(registry, &applied)).await;
-        end.unwrap_or_else(|error| Err(StateError::Io { operation: "check a snapshot", cause: error.into() }))
+        let Self { number, folder, incoming, file, registry } = *self;
+        let file = file.into_std().await;
+        let place = incoming.clone();
+        // Takes as long as the snapshot is large; others make and read snapshots meanwhile.
+        on_thread(move || check(file, &place)).await?;
+        let registry = registry.lock_owned().await;
+        on_thread(move || keep(number, &folder, &incoming, registry, &applied)).await
     }
 }
 
-impl Receiver {
-    fn check(
-        &self,
-        mut registry: OwnedMutexGuard<Registry>,
-        applied: &[u8],
-    ) -> Result<Arc<dyn SnapshotHandle>, StateError> {
-        let file = File::open(self.incoming.join(STREAM_FILE)).failed_to("read a snapshot")?;
-        if let Err(error) = verify::snapshot(BufReader::new(file)) {
-            fs::remove_dir_all(&self.incoming).failed_to("drop a bad snapshot")?;
-            return Err(error);
+async fn on_thread<R, F>(job: F) -> Result<R, StateError>
+where
+    R: Send + 'static,
+    F: FnOnce() -> Result<R, StateError> + Send + 'static,
+{
+    let end = tokio::task::spawn_blocking(job).await;
+    end.unwrap_or_else(|error| Err(StateError::Io { operation: "check a snapshot", cause: error.into() }))
+}
+
+/// Checks what came in; a bad one is cleared away.
+fn check(mut file: File, incoming: &Path) -> Result<(), StateError> {
+    file.rewind().failed_to("read a snapshot")?;
+    verify::snapshot(BufReader::new(file)).inspect_err(|_bad| {
+        if let Err(error) = fs::remove_dir_all(incoming) {
+            tracing::debug!(folder = %incoming.display(), %error, "a bad snapshot stays behind until the next comes");
         }
-        let applied_file = self.incoming.join(APPLIED_FILE);
-        fs::write(&applied_file, codec::encode_opaque(applied)).failed_to("keep a snapshot")?;
-        File::open(&applied_file).and_then(|file| file.sync_all()).failed_to("keep a snapshot")?;
-        let place = folder_of(&self.folder, self.number, Stage::Received);
-        rename_durably(&self.incoming, &place)?;
-        let frozen = Arc::new(Frozen::open(self.number, place)?);
-        if let Some(old) = registry.received.replace(Arc::clone(&frozen)) {
-            old.doom();
-        }
-        Ok(frozen)
+    })
+}
+
+/// Makes the checked snapshot the one received last.
+fn keep(
+    number: u64,
+    folder: &Path,
+    incoming: &Path,
+    mut registry: OwnedMutexGuard<Registry>,
+    applied: &[u8],
+) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+    if !incoming.exists() {
+        return Err(invalid("another one came in its place"));
+    }
+    let applied_file = incoming.join(APPLIED_FILE);
+    fs::write(&applied_file, codec::encode_opaque(applied)).failed_to("keep a snapshot")?;
+    File::open(&applied_file).and_then(|file| file.sync_all()).failed_to("keep a snapshot")?;
+    let place = folder_of(folder, number, Stage::Received);
+    rename_durably(incoming, &place)?;
+    let frozen = Arc::new(Frozen::open(number, place)?);
+    if let Some(old) = registry.received.replace(Arc::clone(&frozen)) {
+        old.doom();
+    }
+    Ok(frozen)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_in_is_checked_while_others_use_the_snapshots() {
+        let folder = TempDir::new().unwrap();
+        let snapshots = Snapshots::open(folder.path().to_owned()).unwrap();
+        let mut receiver = snapshots.receive().await.unwrap();
+        receiver.chunk(Bytes::from_static(b"no snapshot")).await.unwrap();
+        let _others = snapshots.registry.lock().await;
+        let end = tokio::time::timeout(Duration::from_secs(60), receiver.finish(Bytes::new())).await;
+        assert!(matches!(end.unwrap(), Err(StateError::InvalidSnapshot { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_in_whose_place_another_came_is_refused() {
+        let folder = TempDir::new().unwrap();
+        let snapshots = Snapshots::open(folder.path().to_owned()).unwrap();
+        let mut receiver = snapshots.receive().await.unwrap();
+        receiver.chunk(Encoder::new().finish()).await.unwrap();
+        let _next = snapshots.receive().await.unwrap();
+        assert!(matches!(receiver.finish(Bytes::new()).await, Err(StateError::InvalidSnapshot { .. })));
     }
 }

@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the child process tells its parent how far it is")]
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use cluster_core::ports::{
 use cluster_core::testing::suite::pinset::{self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track};
 use cluster_store::{RocksState, Store, StoreError, StoreOptions};
 use cluster_types::{StatusFilter, Timestamp, TrackerStatus};
+use openraft::Vote;
+use openraft::storage::{RaftLogReader, RaftLogStorage};
 use tempfile::TempDir;
 
 /// Tells the child where to write.
@@ -220,6 +222,55 @@ async fn a_new_database_does_not_take_the_snapshots_of_a_former_one() {
     assert_eq!(open(folder.path()).state().pins(), 0);
 }
 
+/// The file of the write-ahead log that is written now.
+fn live_log(database: &Path) -> PathBuf {
+    let paths = std::fs::read_dir(database).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")).max().unwrap()
+}
+
+/// The database as a power cut leaves it: `flushed` bytes of the live log and nothing after.
+fn copy_cut_off(from: &Path, to: &Path, flushed: u64) {
+    std::fs::create_dir_all(to.join("state")).unwrap();
+    for entry in std::fs::read_dir(from.join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join("state").join(path.file_name().unwrap())).unwrap();
+    }
+    let log = std::fs::File::options().write(true).open(live_log(&to.join("state"))).unwrap();
+    assert!(flushed <= log.metadata().unwrap().len());
+    log.set_len(flushed).unwrap();
+}
+
+#[tokio::test]
+async fn damage_in_the_flushed_log_is_not_taken_for_its_end_but_a_cut_off_end_is() {
+    let (folder, copy, damaged) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..1_000).map(pin).collect(), "flushed").await;
+    store.raft_log().save_vote(&Vote::new(4, 2)).await.unwrap();
+    let live = live_log(&folder.path().join("state"));
+    let flushed = std::fs::metadata(&live).unwrap().len();
+    put(store.state().as_ref(), (1_000..1_100).map(pin).collect(), "not flushed").await;
+    assert!(std::fs::metadata(&live).unwrap().len() > flushed);
+
+    copy_cut_off(folder.path(), copy.path(), flushed);
+    let cut_off = open(copy.path());
+    assert_eq!(cut_off.state().applied().await.unwrap(), Some(Bytes::from_static(b"flushed")));
+    assert_eq!(cut_off.raft_log().read_vote().await.unwrap(), Some(Vote::new(4, 2)));
+
+    copy_cut_off(folder.path(), damaged.path(), flushed);
+    let log = live_log(&damaged.path().join("state"));
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    for start in 0..2 {
+        let end = Store::open(damaged.path(), StoreOptions::default());
+        let Err(error) = end else { panic!("start {start}: the vote is lost") };
+        let StoreError::Damaged { cause, .. } = &error else { panic!("{error:?}") };
+        assert!(cause.to_string().contains("must not vote"), "{cause}");
+        assert!(error.to_string().contains("--bootstrap"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn tables_without_their_list_are_not_overwritten() {
     let folder = TempDir::new().unwrap();
@@ -255,6 +306,25 @@ async fn a_frozen_state_outlives_the_process_and_older_ones_are_cleared_away() {
     assert_eq!(current.applied(), Bytes::from_static(b"second"));
     let left: Vec<_> = std::fs::read_dir(folder.path().join("snapshots")).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[tokio::test]
+async fn a_frozen_state_that_is_unreadable_is_dropped_and_made_again() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    put(store.state().as_ref(), (0..10).map(pin).collect(), "some").await;
+    store.state().make_snapshot().await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let snapshots = folder.path().join("snapshots");
+    let frozen = std::fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(frozen.join("db/CURRENT"), b"no manifest").unwrap();
+    let store = open(folder.path());
+    let state = store.state();
+    assert!(state.current_snapshot().await.unwrap().is_none());
+    assert_eq!(std::fs::read_dir(&snapshots).unwrap().count(), 0);
+    assert_eq!(state.make_snapshot().await.unwrap().applied(), Bytes::from_static(b"some"));
+    assert_eq!(state.pins(), 10);
 }
 
 /// Renames a file in whichever snapshot has it.

@@ -483,7 +483,8 @@ mod tests {
         let view = OnePin(Pin { allocations: vec![PeerId::random()], ..Pin::new(cid(1), options.clone()) });
         let asked = Asked::default();
         let in_flight = HashMap::new();
-        let context = Context { view: &view, in_flight: &in_flight, allocation: &asked, now: Timestamp::ZERO };
+        let members = &[];
+        let context = Context { view: &view, in_flight: &in_flight, allocation: &asked, members, now: Timestamp::ZERO };
         context.decide(&Request::Reallocate { cid: cid(1), exclude: vec![PeerId::random()] }).unwrap();
         context.decide(&Request::Pin(Box::new(Pin::new(cid(1), options)))).unwrap();
         assert_eq!(*asked.0.lock(), [true, false]);

@@ -78,7 +78,7 @@ pub trait Blockstore: Send + Sync + 'static {
     /// Makes everything written so far survive a power cut.
     async fn flush(&self) -> Result<(), BlockError>;
 
-    /// Protects a DAG; durable when it returns.
+    /// Protects a DAG; durable when it returns, and everything put before it is, too.
     async fn put_root(&self, root: Root) -> Result<(), BlockError>;
     /// No longer protects a DAG; says whether it was protected. Durable when it returns.
     async fn delete_root(&self, cid: &Cid) -> Result<bool, BlockError>;

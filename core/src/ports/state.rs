@@ -47,6 +47,9 @@ pub enum StateError {
         /// What is wrong with it.
         what: String,
     },
+    /// The reader of a scan took nothing for so long that the scan was ended; it may begin again after its last row.
+    #[error("the scan was ended: its reader took nothing for too long")]
+    SlowReader,
     /// The store is being closed.
     #[error("the store is closing")]
     Closed,
@@ -58,7 +61,7 @@ impl StateError {
         match self {
             Self::Io { .. } | Self::Damaged { .. } => ErrorClass::Fatal,
             Self::InvalidSnapshot { .. } => ErrorClass::Invalid,
-            Self::Closed => ErrorClass::Unavailable,
+            Self::SlowReader | Self::Closed => ErrorClass::Unavailable,
         }
     }
 }

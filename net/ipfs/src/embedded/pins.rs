@@ -21,7 +21,7 @@ pub(super) async fn pin(fetcher: &Fetcher, root: Root, progress: &ProgressSink) 
     let kept = &fetcher.bitswap.kept;
     let _active = kept.activate(root);
     fetcher.fetch_dag(root, progress).await?;
-    kept.store().flush().await.map_err(store_failed)?;
+    // Durable with everything put before it, so that a protected root is never without its blocks.
     kept.store().put_root(root).await.map_err(store_failed)
 }
 
