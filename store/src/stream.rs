@@ -179,7 +179,11 @@ mod tests {
             assert!(stream.next().await.unwrap().is_ok());
             readers.push(stream);
         }
-        drop(tokio::time::timeout(Duration::from_secs(60), door.enter(Kind::Long)).await.unwrap().unwrap());
+        // All places are free only when all those scans have ended.
+        let mut places = Vec::new();
+        for _place in 0..LONG_JOBS {
+            places.push(tokio::time::timeout(Duration::from_secs(60), door.enter(Kind::Long)).await.unwrap().unwrap());
+        }
         for reader in readers {
             let rest: Vec<_> = reader.collect().await;
             assert!(matches!(rest.last(), Some(Err(StateError::SlowReader))));
