@@ -276,7 +276,7 @@ mod tests {
         use TrackerStatus as S;
         let through_index = |statuses: &[TrackerStatus]| match scan_for(StatusFilter::of(statuses), None) {
             Scan::ByStatus { filter, .. } => Some(filter),
-            _ => None,
+            Scan::All { .. } | Scan::ByPeer { .. } | Scan::Expiring { .. } => None,
         };
         for whole in [S::Remote, S::Sharded] {
             assert_eq!(through_index(&[S::Pinned, whole]), None, "{whole}");

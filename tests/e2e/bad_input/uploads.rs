@@ -77,7 +77,7 @@ pub(super) async fn broken_multipart(cluster: &ProcessCluster) {
         ("no parts", body(&[]), "no parts"),
         ("nothing", Vec::new(), "ended before its last boundary"),
         ("no last boundary", file.clone(), "ended before its last boundary"),
-        ("a way out", body(&[dots.clone()]), "leads out of the upload"),
+        ("a way out", body(std::slice::from_ref(&dots)), "leads out of the upload"),
         ("a way out after a file", body(&[file.clone(), dots]), "leads out of the upload"),
         ("a NUL", body(&[nul]), "leads out of the upload"),
         ("a long name", body(&[part(&"n".repeat(5_000), b"x")]), "too long"),

@@ -101,7 +101,7 @@ fn plan(arguments: &AddArguments, here: &Path, now: Timestamp) -> Result<AddRequ
 fn source(argument: &str, here: &Path) -> Result<Source, Failure> {
     if argument.starts_with("http://") || argument.starts_with("https://") {
         let url = Url::parse(argument).map_err(|error| Failure::local("parsing the URL", &error))?;
-        let last = url.path_segments().and_then(|parts| parts.filter(|part| !part.is_empty()).next_back());
+        let last = url.path_segments().and_then(|mut parts| parts.rfind(|part| !part.is_empty()));
         let name = last.or(url.host_str()).unwrap_or(argument).to_owned();
         return Ok(Source::Url { url, name });
     }

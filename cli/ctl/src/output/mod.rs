@@ -85,8 +85,10 @@ fn render<T: Show + ?Sized>(item: &T, encoding: Encoding, now: Timestamp) -> Res
 
 fn write(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        kind => Failure::Local { doing: "writing the output", text: kind.to_string() },
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Failure::OutputClosed;
+        }
+        Failure::Local { doing: "writing the output", text: error.kind().to_string() }
     })
 }
