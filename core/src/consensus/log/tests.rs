@@ -39,16 +39,14 @@ struct Answers(Arc<LogConsensus>);
 #[async_trait]
 impl PeerService for Answers {
     async fn answer(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
-        match call {
-            Call::Join { node_id, addresses } => {
-                join_here(&self.0, from, node_id, addresses).await.map(|()| Reply::Done)
-            }
-            Call::Removed { node_id } => {
-                self.0.told_removed(from, node_id);
-                Ok(Reply::Done)
-            }
-            call => self.0.lead(&call).await,
+        if let Call::Join { node_id, addresses } = call {
+            return join_here(&self.0, from, node_id, addresses).await.map(|()| Reply::Done);
         }
+        if let Call::Removed { node_id } = call {
+            self.0.told_removed(from, node_id);
+            return Ok(Reply::Done);
+        }
+        self.0.lead(&call).await
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {

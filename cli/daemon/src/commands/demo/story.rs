@@ -135,7 +135,7 @@ impl Story<'_> {
         ensure!(output.status.success(), "ipfs-cluster-ctl add ended with {}: {}", output.status, text.trim());
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let added: Vec<Cid> = lines.map(str::parse).collect::<Result<_, _>>().context("the tool printed no CID")?;
-        let root = added.last().context("the tool printed nothing")?.clone();
+        let root = *added.last().context("the tool printed nothing")?;
         let mut known = BTreeSet::from([root.to_string()]);
         let inside = added.into_iter().filter(|cid| known.insert(cid.to_string())).collect();
         let speed = megabytes(tree.bytes()) / took.max(0.001);
