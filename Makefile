@@ -20,7 +20,6 @@ DEBUG := $(TARGET)/debug
 # make demo PEERS=5 KEEP=1 CONTENT=/some/folder
 PEERS ?= 3
 DEMO_FLAGS := --peers $(PEERS) $(if $(KEEP),--keep) $(if $(CONTENT),--content "$(CONTENT)")
-SEED ?=
 # make bench PROFILE=dev
 PROFILE ?= release
 
@@ -56,9 +55,9 @@ bench: libclang tools ## speed as a ratio to bare append+fdatasync, flushes, mem
 	cargo build --profile $(PROFILE) --package cluster-daemon
 	cargo bench --profile $(PROFILE) --package cluster-tests --bench bench
 
-sim: libclang tools ## the simulator; SEED=n replays one run
+sim: libclang tools ## whole raft nodes in memory and virtual time: cuts, power cuts, elections
 	$(WITH_TOOLS)
-	$(if $(SEED),CLUSTER_SIM_SEED=$(SEED)) cargo test --package cluster-tests --test sim -- --nocapture
+	cargo test --package cluster-core --lib -- consensus:: tracker:: --nocapture
 
 e2e: binaries kubo ## real processes: kills, restarts, Kubo
 	$(WITH_TOOLS)
