@@ -80,6 +80,13 @@ impl Engine {
         let mut general = general_options(options);
         general.create_if_missing(true);
         general.create_missing_column_families(true);
+        if folder.join("CURRENT").exists() {
+            // Opening for good would drop what it cannot replay; a look changes nothing, so that what is left of a
+            // damaged database stays as it is for whoever looks into it.
+            let look = DB::open_for_read_only(&general_options(options), folder, false)
+                .map_err(|error| StoreError::from_open(folder, error))?;
+            drop(FlushMark::open(folder, look.latest_sequence_number())?);
+        }
         let descriptors = descriptors(families, options);
         let db = DB::open_cf_descriptors(&general, folder, descriptors)
             .map_err(|error| StoreError::from_open(folder, error))?;
