@@ -75,7 +75,9 @@ fn translate(metrics: &openraft::RaftMetrics<TypeConfig>, node_id: NodeId, appli
         .collect();
     members.sort_by_key(|member| member.peer);
     let leader = metrics.current_leader.and_then(|leader| membership.get_node(&leader)).map(|node| node.peer);
-    let here = members.iter().any(|member| member.node_id == node_id);
+    // A removal that is not on a quorum yet may still be taken back by another leader.
+    let committed = metrics.committed_membership_config.membership();
+    let here = members.iter().any(|member| member.node_id == node_id) || committed.get_node(&node_id).is_some();
     Position {
         applied,
         committed: metrics.local_committed.as_ref().map_or(0, |id| id.index()),
