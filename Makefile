@@ -52,8 +52,8 @@ fix: libclang tools ## format, and let clippy repair what it can
 
 bench: libclang tools ## speed as a ratio to bare append+fdatasync, flushes, memory per million pins (PROFILE=dev: no new build)
 	$(WITH_TOOLS)
-	cargo build --profile $(PROFILE) --package cluster-daemon
-	cargo bench --profile $(PROFILE) --package cluster-tests --bench bench
+	cargo build --profile $(PROFILE) --workspace --bins --benches
+	cargo bench --profile $(PROFILE) --workspace --bench bench
 
 sim: libclang tools ## whole raft nodes in memory and virtual time: cuts, power cuts, elections
 	$(WITH_TOOLS)

@@ -123,10 +123,11 @@ mod tests {
 
     use super::*;
     use crate::cluster::repin::tests::FakeConsensus;
-    use crate::tracker::fakes::{FakeStore, TestClock, cid, pin_on, until};
+    use crate::testing::MemState;
+    use crate::tracker::fakes::{TestClock, cid, pin_on, until};
 
-    fn store_with_expiry(clock: &TestClock, pins: u32) -> Arc<FakeStore> {
-        let store = Arc::new(FakeStore::default());
+    fn store_with_expiry(clock: &TestClock, pins: u32) -> Arc<MemState> {
+        let store = Arc::new(MemState::default());
         for n in 0..pins {
             let mut pin = pin_on(cid(n), &[]);
             pin.options.expire_at = clock.now().saturating_add(Duration::from_secs(10));
