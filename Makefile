@@ -42,7 +42,7 @@ verify: binaries kubo ## what must hold before a change goes in; writes nothing 
 	cargo clippy --workspace --all-targets -- -D warnings
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; else cargo test --workspace --all-targets; fi
 	cargo test --workspace --doc
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; else echo "cargo-deny is missing: owners and licences are not checked"; fi
 
 fix: libclang tools ## format, and let clippy repair what it can

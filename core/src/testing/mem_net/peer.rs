@@ -33,7 +33,7 @@ pub(super) struct KnownPeer {
     pub(super) remembered: bool,
 }
 
-/// One peer's place in a [`MemNet`].
+/// One peer's place in a [`MemNet`](super::MemNet).
 pub struct MemPeer {
     local: PeerId,
     world: Weak<World>,
