@@ -13,7 +13,7 @@ use cluster_types::PinDepth;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use cluster_core::watch;
 
 async fn state() -> (Arc<RocksState>, (TempDir, Store)) {
     let folder = TempDir::new().unwrap();

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 pub(crate) use cluster_tests::content::inline_cid;
-use cluster_tests::linear::Told;
+use cluster_core::testing::linear::Told;
 use cluster_tests::process::ProcessCluster;
 use cluster_types::{Cid, Pin};
 use reqwest::{Method, StatusCode};

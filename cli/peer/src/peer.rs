@@ -243,6 +243,7 @@ impl Rooms<'_> {
             server: Arc::clone(server),
             allocator: Arc::clone(allocator),
             clock: Arc::clone(self.clock),
+            chance: rand::make_rng(),
             bootstrap,
             settings: wire::consensus(self.config),
         }

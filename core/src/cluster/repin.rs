@@ -17,7 +17,7 @@ use std::time::Duration;
 use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, PeerId, Pin, Role};
 use futures::TryStreamExt;
 use futures::future::join_all;
-use tokio::sync::watch;
+use crate::watch;
 use tokio::time::Instant;
 
 use crate::consensus::{Consensus, Outcome, Position, Request};
@@ -74,6 +74,7 @@ pub fn start(
     let stop = tasks.stop_token();
     tasks.spawn("repin", OnExit::StopPeer, async move {
         tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             end = repin.run() => end,
         }
@@ -206,7 +207,7 @@ impl Repin {
         leads: bool,
         members: &BTreeSet<PeerId>,
         open: bool,
-    ) -> Result<(), watch::error::RecvError> {
+    ) -> Result<(), watch::Gone> {
         let now = Instant::now();
         let retry = open.then_some(self.attempts.next);
         let wake_at = self.suspicion.next(now, self.config.grace).into_iter().chain(retry).min();
@@ -217,7 +218,7 @@ impl Repin {
             }
         };
         tokio::select! {
-            () = timer => Ok(()),
+            biased;
             told = self.position.wait_for(|position| {
                 (position.role == Role::Leader) != leads || differ(position, members)
             }) => {
@@ -228,6 +229,7 @@ impl Repin {
                 self.attempts.start_over();
                 told
             }
+            () = timer => Ok(()),
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster_types::{Cid, ErrorClass, Multiaddr, PeerId, Pin, Role, StateReport, WireError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use crate::watch;
 
 /// A wish to change the shared state. The leader decides what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

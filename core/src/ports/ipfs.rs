@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{BoxError, Cid, ErrorClass, GcKey, IpfsId, Multiaddr, PinDepth, RepoStat};
 use futures::stream::BoxStream;
-use tokio::sync::watch;
+use crate::watch;
 
 use super::blockstore::Block;
 

@@ -31,7 +31,8 @@ use cluster_types::{BoxError, Cid, PeerId, Pin, PinInfoShort, StatusFilter, Time
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use crate::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{

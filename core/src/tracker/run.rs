@@ -8,7 +8,7 @@ use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, StatusFilter, Timesta
 use futures::FutureExt;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::watch;
+use crate::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +77,7 @@ impl Runner {
             };
             changed = false;
             tokio::select! {
+                biased;
                 // Dropping the jobs ends the calls on the node.
                 () = stop.cancelled() => return Ok(()),
                 told = self.wake.changed() => match told {
@@ -343,6 +344,7 @@ async fn work(
         }
     };
     let result = tokio::select! {
+        biased;
         () = cancel.cancelled() => return End::Job { cid, outcome: Outcome::Cancelled },
         result = AssertUnwindSafe(call).catch_unwind() => result,
     };

@@ -14,7 +14,7 @@ use cluster_ipfs::kubo::{Kubo, KuboConfig};
 use cluster_types::{Cid, Multiaddr, PinDepth};
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use cluster_core::watch;
 
 #[expect(dead_code, unreachable_pub, reason = "the harness is shared with package cluster-tests")]
 #[path = "../../../tests/src/kubo.rs"]

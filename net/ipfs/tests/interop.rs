@@ -19,7 +19,7 @@ use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
 use cluster_types::{BoxError, Cid, PinDepth};
 use futures::TryStreamExt;
-use tokio::sync::watch;
+use cluster_core::watch;
 
 #[path = "../../../tests/src/kubo.rs"]
 #[expect(dead_code, unreachable_pub, reason = "shared with other test binaries, which need more of it")]

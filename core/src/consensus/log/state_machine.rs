@@ -14,7 +14,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use crate::watch;
 
 use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::consensus::apply::{Applied, LogClock, apply};

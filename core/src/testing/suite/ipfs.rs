@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{Cid, PinDepth};
 use futures::{StreamExt, TryStreamExt};
-use tokio::sync::watch;
+use crate::watch;
 
 use crate::ports::{Block, IpfsError, IpfsNode, PinProgress, PinRequest};
 use crate::testing::dag;

@@ -14,7 +14,7 @@ use cluster_core::unixfs::CidBuilder;
 use cluster_core::unixfs::file::FileBuilder;
 use cluster_types::{Cid, Codec, PinDepth};
 use futures::TryStreamExt;
-use tokio::sync::watch;
+use cluster_core::watch;
 
 use super::wire::{self, Message, Presence, Wantlist};
 use super::{EmbeddedConfig, EmbeddedNode};
