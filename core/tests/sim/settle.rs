@@ -58,7 +58,7 @@ pub(crate) async fn settle(world: &World, history: &History, rules: &mut Rules) 
         }
     };
     let held = timeout(NODES_LIMIT, nodes).await;
-    held.map_err(|_| format!("the node of host {:?} never holds what it should", node_that_differs(world)))?;
+    held.map_err(|_| format!("a node never holds what it should: {}", describe(world)))?;
     rules.check(world)
 }
 
@@ -75,6 +75,17 @@ async fn converged(world: &World) {
         // One that has ended is found by the rules.
         let _ended = applied.wait_for(|applied| *applied >= index).await;
     }
+}
+
+/// What is wrong with the first host whose node differs.
+fn describe(world: &World) -> String {
+    let Some(number) = node_that_differs(world) else { return "it just came to".to_owned() };
+    let host = &world.hosts[number];
+    let contents = host.disks().state.contents(false);
+    let given = contents.pins.iter().filter(|pin| pin.is_allocated_to(&host.peer)).map(|pin| pin.cid.to_string());
+    let (given, held) = (given.collect::<Vec<_>>(), host.ipfs.true_pins());
+    let tracked: Vec<String> = contents.tracked.iter().map(|task| format!("{} {:?}", task.cid, task.record)).collect();
+    format!("host {number}, given {given:#?}, holds {held:#?}, tracks {tracked:#?}")
 }
 
 /// A host whose node holds something else than the host was given.
