@@ -222,10 +222,8 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
 }
 
 /// What no run of the simulator could repeat, and what to use instead.
-const UNREPEATABLE: [(&str, &str); 2] = [
-    ("tokio::sync::watch", "crate::watch, which wakes in order"),
-    ("rand::random", "a generator that is handed in"),
-];
+const UNREPEATABLE: [(&str, &str); 2] =
+    [("tokio::sync::watch", "crate::watch, which wakes in order"), ("rand::random", "a generator that is handed in")];
 
 #[test]
 fn nothing_in_core_is_left_to_chance() {

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, Role};
 use futures::TryStreamExt;
 use futures::future::join_all;
-use crate::watch;
 
 use crate::consensus::{Consensus, Outcome, Position, Request};
 use crate::ports::{Clock, Scan, StateError, StateStore};

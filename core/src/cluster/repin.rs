@@ -14,10 +14,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, PeerId, Pin, Role};
 use futures::TryStreamExt;
 use futures::future::join_all;
-use crate::watch;
 use tokio::time::Instant;
 
 use crate::consensus::{Consensus, Outcome, Position, Request};
@@ -202,12 +202,7 @@ impl Repin {
     /// Waits until there may be something to do: another leader, other members, another suspect, the end of a grace
     /// period, or, if something is still `open`, the time to try again. A change of suspects or members makes trying
     /// again worthwhile at once.
-    async fn rest(
-        &mut self,
-        leads: bool,
-        members: &BTreeSet<PeerId>,
-        open: bool,
-    ) -> Result<(), watch::Gone> {
+    async fn rest(&mut self, leads: bool, members: &BTreeSet<PeerId>, open: bool) -> Result<(), watch::Gone> {
         let now = Instant::now();
         let retry = open.then_some(self.attempts.next);
         let wake_at = self.suspicion.next(now, self.config.grace).into_iter().chain(retry).min();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::watch;
 use async_trait::async_trait;
 use cluster_types::BoxError;
-use crate::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{Alert, BoxError, IpfsId, Metric, PeerId, PingValue};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
-use crate::watch;
 use tokio::time::Instant;
 
 use crate::consensus::Position;

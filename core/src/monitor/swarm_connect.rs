@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{ErrorChain, Multiaddr, PeerId, PingValue, Protocol};
 use futures::StreamExt;
-use crate::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

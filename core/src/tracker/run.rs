@@ -4,11 +4,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, StatusFilter, Timestamp, TrackerStatus};
 use futures::FutureExt;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use crate::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

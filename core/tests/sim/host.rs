@@ -136,7 +136,12 @@ impl Host {
         disks.log.observe(self.observer(dead.clone()));
         let network = self.net.peer(self.peer);
         let server = Arc::new(CallServer::default());
-        network.serve(Arc::new(Tap { server: Arc::clone(&server), host: self.number, numbers: Arc::clone(&self.numbers), trace: Arc::clone(&self.trace) }));
+        network.serve(Arc::new(Tap {
+            server: Arc::clone(&server),
+            host: self.number,
+            numbers: Arc::clone(&self.numbers),
+            trace: Arc::clone(&self.trace),
+        }));
         // The peerstore outlives a restart.
         for peer in self.numbers.keys().filter(|peer| **peer != self.peer) {
             network.remember(*peer, vec![self.net.address_of(*peer)]);
@@ -159,11 +164,16 @@ impl Host {
             clock: Arc::clone(&self.clock) as _,
             chance: StdRng::from_rng(&mut chance),
             bootstrap: bootstrap.to_vec(),
-            settings: LogSettings { write_timeout: WRITE_TIMEOUT, snapshot_every: SNAPSHOT_EVERY, ..LogSettings::default() },
+            settings: LogSettings {
+                write_timeout: WRITE_TIMEOUT,
+                snapshot_every: SNAPSHOT_EVERY,
+                ..LogSettings::default()
+            },
         };
         let consensus = LogConsensus::start(parts, &tasks).await?;
         server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
-        let config = TrackerConfig { pin_recover_interval: Duration::from_secs(2), audit: None, ..TrackerConfig::default() };
+        let config =
+            TrackerConfig { pin_recover_interval: Duration::from_secs(2), audit: None, ..TrackerConfig::default() };
         let state = Arc::new(disks.state.clone());
         drop(Tracker::start(
             config,

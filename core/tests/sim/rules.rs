@@ -131,8 +131,7 @@ fn check_commitment(world: &World, position: &AppliedPosition) -> Result<(), Str
 /// There is a record for what this peer was given, and for what it still has to drop (INV16, INV17).
 fn check_tracker(peer: &PeerId, contents: &Contents) -> Result<(), String> {
     use TrackerStatus as S;
-    let wanted: BTreeSet<_> =
-        contents.pins.iter().filter(|pin| pin.is_allocated_to(peer)).map(|pin| pin.cid).collect();
+    let wanted: BTreeSet<_> = contents.pins.iter().filter(|pin| pin.is_allocated_to(peer)).map(|pin| pin.cid).collect();
     let mut found = BTreeSet::new();
     for task in &contents.tracked {
         let dropping = matches!(task.record.status, S::UnpinQueued | S::Unpinning | S::UnpinError);
@@ -164,4 +163,3 @@ fn check_allocations(pin: &Pin) -> Result<(), String> {
 pub(crate) fn position(contents: &Contents) -> Result<AppliedPosition, String> {
     AppliedPosition::decode(contents.applied.as_ref()).map_err(|error| error.to_string())
 }
-

@@ -8,13 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use async_trait::async_trait;
 use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
 use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
 use rand::rngs::StdRng;
-use crate::watch;
 use tokio::time::Instant;
 
 use super::chance::Chance;

@@ -48,7 +48,14 @@ impl Network {
     }
 
     fn client(&self, to: NodeId, node: &Node, append: Purpose, append_timeout: Duration) -> Client {
-        Client { to, peer: node.peer, append, append_timeout, transport: Arc::clone(&self.transport), chance: self.chance.clone() }
+        Client {
+            to,
+            peer: node.peer,
+            append,
+            append_timeout,
+            transport: Arc::clone(&self.transport),
+            chance: self.chance.clone(),
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::watch;
 use cluster_types::{BoxError, PeerId, Role};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use crate::watch;
 
 use super::receiver::Raft;
 use super::types::{NodeId, TypeConfig};
