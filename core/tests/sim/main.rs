@@ -162,7 +162,7 @@ fn the_same_seed_gives_the_same_trace() {
         Ok(summary) => summary,
         Err(finding) => panic!("{finding}"),
     };
-    for seed in 1..4 {
+    for seed in 1..3 {
         let (first, second) = (runs(seed), runs(seed));
         assert_eq!(first, second, "seed {seed}");
         assert_ne!(first.hash, runs(seed + 100).hash);
