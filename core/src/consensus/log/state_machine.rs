@@ -1,4 +1,4 @@
-//! Feeds committed entries to [`apply`](crate::consensus::apply::apply) and writes what comes out.
+//! Feeds committed entries to [`apply`] and writes what comes out.
 //!
 //! **Invariant:** records, digests and the applied position of a group of entries are one batch of the store.
 //! **Invariant:** an answer goes out after that batch is written, and every entry gets one.
