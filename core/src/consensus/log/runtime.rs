@@ -2,7 +2,7 @@
 //!
 //! openraft draws its pauses before elections from the runtime. A simulation seeds them for its thread; anywhere else
 //! they come from the thread's own generator. And whoever waits for a change wakes in the order of coming (see
-//! [`watch`](crate::watch)).
+//! [`watch`]).
 
 use std::cell::RefCell;
 use std::future::Future;
