@@ -3,6 +3,8 @@
 //! Names, short forms and defaults are those of the original, so that scripts keep working. How flags may be written
 //! is the business of [`crate::spelling`].
 
+use std::fmt;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_types::{Cid, GoDuration};
 
@@ -30,7 +32,7 @@ pub(crate) struct Arguments {
     pub(crate) host: Vec<String>,
     /// Cluster secret in hex, for libp2p endpoints only
     #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
-    pub(crate) secret: String,
+    pub(crate) secret: Hidden,
     /// Speak HTTPS
     #[arg(short = 's', long)]
     pub(crate) https: bool,
@@ -48,7 +50,7 @@ pub(crate) struct Arguments {
     pub(crate) debug: bool,
     /// user[:password]; implies --https unless --force-http is given
     #[arg(long, value_name = "CREDENTIALS", env = "CLUSTER_CREDENTIALS", hide_env_values = true)]
-    pub(crate) basic_auth: Option<String>,
+    pub(crate) basic_auth: Option<Hidden>,
     /// Send --basic-auth over plain HTTP
     #[arg(short, long)]
     pub(crate) force_http: bool,
@@ -58,6 +60,22 @@ pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// A text that is not printed.
+#[derive(Clone)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// How answers are printed.
