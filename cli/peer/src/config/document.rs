@@ -207,11 +207,14 @@ fn default_of(field: &Field) -> Value {
 
 /// A value with one spelling for what may be written in several ways: durations, and lists of one.
 fn comparable(value: &Value) -> Value {
-    match value {
-        Value::Array(items) if items.len() == 1 => comparable(&items[0]),
-        Value::Array(items) if items.is_empty() => Value::from(""),
-        _ => parse_duration(value).map_or_else(|| value.clone(), |duration| Value::from(duration.as_secs_f64())),
+    if let Value::Array(items) = value {
+        match items.as_slice() {
+            [] => return Value::from(""),
+            [only] => return comparable(only),
+            [_, _, ..] => {}
+        }
     }
+    parse_duration(value).map_or_else(|| value.clone(), |duration| Value::from(duration.as_secs_f64()))
 }
 
 /// Whether a value stands for none: null, or an empty text where a duration should be.
