@@ -90,10 +90,8 @@ async fn a_stale_read_planted_on_purpose_is_found() {
     others.iter().for_each(|process| signal("-STOP", process));
     shared.cluster.spawn_peer(behind).unwrap();
     let told = wait::until("an answer of the peer that is behind", START_LIMIT, || async {
-        match read(&shared.cluster, behind, &cid, true).await {
-            Told::Unknown => Err("no answer yet"),
-            told => Ok(told),
-        }
+        let told = read(&shared.cluster, behind, &cid, true).await;
+        if told == Told::Unknown { Err("no answer yet") } else { Ok(told) }
     });
     let told = told.await;
     let (called, returned) = (tick(&shared), tick(&shared));

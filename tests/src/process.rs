@@ -171,6 +171,11 @@ impl ProcessCluster {
         Ok(command)
     }
 
+    /// From now on a peer is started with this variable.
+    pub fn set_variable(&mut self, number: usize, name: &str, value: &str) {
+        self.peers[number].environment.insert(name.to_owned(), value.to_owned());
+    }
+
     /// From now on a peer's file says what this variable said.
     pub fn forget_variable(&mut self, number: usize, name: &str) {
         self.peers[number].environment.remove(name);
