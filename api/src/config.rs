@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,16 @@ pub struct RestConfig {
     pub idle_timeout: Duration,
     /// Size of a request's head; [`RestConfig::HEADER_SLACK`] is added. Above it: 431.
     pub max_header_bytes: usize,
+    /// Certificate and key; with them every listener speaks TLS and nothing else.
+    pub tls: Option<TlsFiles>,
+    /// Who may ask; everyone when there is nobody.
+    pub credentials: Option<Credentials>,
+    /// Names, besides `localhost`, by which a loopback listener may be called; a page could take over any other name.
+    pub allowed_hosts: Vec<String>,
+    /// Whose pages may ask: origins with at most one `*` each; none: all.
+    pub allowed_origins: Vec<String>,
+    /// With which methods; none: only to read.
+    pub allowed_methods: Vec<String>,
     /// Headers added to every answer.
     pub headers: BTreeMap<String, Vec<String>>,
     /// Connections at once, over all listeners; more wait in the listen queue.
@@ -35,6 +46,25 @@ impl RestConfig {
     pub const HEADER_SLACK: usize = 4096;
 }
 
+/// Where the certificate is, with those that vouch for it, and its key; both PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Users and their passwords.
+#[derive(Clone)]
+pub struct Credentials(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Credentials").field(&self.0.len()).finish()
+    }
+}
+
 impl Default for RestConfig {
     fn default() -> Self {
         let mut listen = Multiaddr::empty();
@@ -45,6 +75,11 @@ impl Default for RestConfig {
             read_header_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(120),
             max_header_bytes: 4096,
+            tls: None,
+            credentials: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: vec!["*".to_owned()],
+            allowed_methods: vec!["GET".to_owned()],
             headers: BTreeMap::new(),
             max_connections: 1024,
             max_writes: 1024,
@@ -60,35 +95,5 @@ impl fmt::Debug for RestConfig {
             .field("listen", &self.listen)
             .field("headers", &self.headers.keys())
             .finish_non_exhaustive()
-    }
-}
-
-/// A text is not an address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not an address to listen on: {reason}")]
-pub struct ListenAddressError {
-    text: String,
-    reason: String,
-}
-
-/// Reads an address to listen on. Unlike the parser of multiaddresses it takes `/unix/<path>` with slashes in the path.
-pub fn parse_listen_address(text: &str) -> Result<Multiaddr, ListenAddressError> {
-    if let Some(path) = text.strip_prefix("/unix/") {
-        let path = format!("/{}", path.trim_start_matches('/'));
-        return Ok(Multiaddr::from(Protocol::Unix(path.into())));
-    }
-    text.parse::<Multiaddr>().map_err(|error| ListenAddressError { text: text.to_owned(), reason: error.to_string() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_unix_path_may_have_several_parts() {
-        let address = parse_listen_address("/unix/run/cluster/api.sock").unwrap();
-        assert_eq!(address.iter().next(), Some(Protocol::Unix("/run/cluster/api.sock".into())));
-        assert_eq!(parse_listen_address("/ip4/127.0.0.1/tcp/0").unwrap().to_string(), "/ip4/127.0.0.1/tcp/0");
-        assert!(parse_listen_address("localhost:9094").is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! Why the server could not start, and how errors become HTTP answers.
 
+use std::path::PathBuf;
+
 use cluster_core::cluster::NOT_PINNED;
-use cluster_types::{ErrorClass, Multiaddr, WireError};
+use cluster_types::{BoxError, ErrorClass, Multiaddr, WireError};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -27,6 +29,15 @@ pub enum ApiError {
         #[source]
         cause: std::io::Error,
     },
+    /// The certificate or its key cannot be used.
+    #[error("cannot serve TLS with {path}", path = path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        cause: BoxError,
+    },
     /// A header of the configuration cannot be sent.
     #[error("{name:?} in headers is not a valid header")]
     InvalidHeader {
@@ -39,7 +50,9 @@ impl ApiError {
     /// What the caller may do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoListener | Self::UnsupportedAddress { .. } | Self::InvalidHeader { .. } => ErrorClass::Invalid,
+            Self::NoListener | Self::UnsupportedAddress { .. } | Self::Tls { .. } | Self::InvalidHeader { .. } => {
+                ErrorClass::Invalid
+            }
             Self::Bind { .. } => ErrorClass::Unavailable,
         }
     }

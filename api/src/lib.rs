@@ -18,7 +18,9 @@ mod reply;
 mod rest;
 mod server;
 mod stream;
+mod tls;
 
-pub use config::{ListenAddressError, RestConfig, parse_listen_address};
+pub use config::{Credentials, RestConfig, TlsFiles};
 pub use error::ApiError;
-pub use server::ApiServer;
+pub use rest::ACCESS_LOG;
+pub use server::{ApiServer, BoundApi};

@@ -62,6 +62,14 @@ impl Listener {
         }
     }
 
+    /// Whether only this machine reaches it by a name: a page can be made to speak to it, a socket file never.
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().is_ok_and(|socket| socket.ip().is_loopback()),
+            Self::Unix { .. } => false,
+        }
+    }
+
     /// The next connection.
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
         match self {

@@ -99,16 +99,15 @@ where
         let mut head = PartHead::default();
         let mut left = MAX_HEAD;
         loop {
-            let line = self.line().await?;
-            left =
-                left.checked_sub(line.len() + 2).ok_or(MultipartError::Malformed("the head of a part is too long"))?;
-            if line.is_empty() {
+            let length = self.line_length().await?;
+            left = left.checked_sub(length + 2).ok_or(MultipartError::Malformed("the head of a part is too long"))?;
+            if length == 0 {
+                // Stays: data that is empty ends with the delimiter at once, whose line feed is the end of the head.
                 break;
             }
+            let line = self.line().await?;
             head.take_line(&line)?;
         }
-        // Data that is empty ends with the delimiter at once, whose line feed was the end of the head.
-        self.put_back_line_feed();
         self.place = Place::Data;
         self.skip_line_feed().await?;
         Ok(Some(head))
@@ -140,22 +139,34 @@ where
         }
     }
 
-    /// One line without its end; `\r\n` inside of [`MAX_HEAD`] bytes, or the body is malformed.
+    /// One line without its end.
     async fn line(&mut self) -> Result<Bytes, MultipartError> {
+        let length = self.line_length().await?;
+        let line = self.buffer.split_to(length).freeze();
+        // `--` after the last boundary needs no line feed.
+        if self.buffer.starts_with(b"\r\n") {
+            self.buffer.advance(2);
+        }
+        Ok(line)
+    }
+
+    /// How long the line is that comes next; `\r\n` inside of [`MAX_HEAD`] bytes, or the body is malformed. The line is
+    /// then in the buffer.
+    async fn line_length(&mut self) -> Result<usize, MultipartError> {
+        let mut searched = 0;
         loop {
-            let searched = &self.buffer[..self.buffer.len().min(MAX_HEAD)];
-            if let Some(end) = searched.windows(2).position(|pair| pair == b"\r\n") {
-                let line = self.buffer.split_to(end).freeze();
-                self.buffer.advance(2);
-                return Ok(line);
+            let end = self.buffer.len().min(MAX_HEAD);
+            if let Some(place) = self.buffer[searched.min(end)..end].windows(2).position(|pair| pair == b"\r\n") {
+                return Ok(searched + place);
             }
-            // `--` after the last boundary needs no line feed.
             if self.buffer.starts_with(b"--") {
-                return Ok(self.buffer.split_to(2).freeze());
+                return Ok(2);
             }
             if self.buffer.len() >= MAX_HEAD {
                 return Err(MultipartError::Malformed("the head of a part is too long"));
             }
+            // Its first half may be the last byte that is here.
+            searched = end.saturating_sub(1);
             self.fill().await?;
         }
     }
@@ -172,14 +183,7 @@ where
         Ok(())
     }
 
-    fn put_back_line_feed(&mut self) {
-        let mut buffer = BytesMut::with_capacity(self.buffer.len() + 2);
-        buffer.extend_from_slice(b"\r\n");
-        buffer.extend_from_slice(&self.buffer);
-        self.buffer = buffer;
-    }
-
-    /// Drops the line feed that was put back unless it belongs to a delimiter.
+    /// Drops the line feed at the end of the head unless it belongs to a delimiter.
     async fn skip_line_feed(&mut self) -> Result<(), MultipartError> {
         while self.buffer.len() < self.delimiter.len() && self.delimiter.starts_with(&self.buffer) {
             self.fill().await?;

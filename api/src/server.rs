@@ -10,10 +10,15 @@ use std::time::Duration;
 use cluster_core::cluster::ClusterService;
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_types::Multiaddr;
+use http::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +26,8 @@ use crate::config::RestConfig;
 use crate::connection::{Exchange, GuardedSocket, OutgoingBody, Patience};
 use crate::error::ApiError;
 use crate::listener::{Listener, Socket};
-use crate::rest::Rest;
+use crate::rest::{self, Rest};
+use crate::tls;
 
 /// What a connection reads ahead, and may have unwritten.
 const CONNECTION_BUFFER: usize = 64 * 1024;
@@ -39,6 +45,7 @@ pub struct ApiServer {
 #[derive(Debug)]
 struct Shared {
     rest: Arc<Rest>,
+    tls: Option<Arc<ServerConfig>>,
     tasks: TaskGroup,
     open: TaskTracker,
     slots: Arc<Semaphore>,
@@ -50,26 +57,23 @@ struct Shared {
     cutting: CancellationToken,
 }
 
-impl ApiServer {
-    /// Listens on every address of `config` and serves `service`; nothing is served if one of them fails.
-    pub async fn start(
-        config: RestConfig,
-        service: Arc<dyn ClusterService>,
-        tasks: &TaskGroup,
-    ) -> Result<Self, ApiError> {
-        if config.listen.is_empty() {
-            return Err(ApiError::NoListener);
-        }
-        let rest = Arc::new(Rest::new(&config, service, tasks)?);
-        let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
-        for address in &config.listen {
-            let (listener, taken) = Listener::bind(address).await?;
-            listeners.push(listener);
-            addresses.push(taken);
-        }
+/// The REST API with its addresses taken. Nobody is served yet: connections wait in the listen queue.
+#[derive(Debug)]
+pub struct BoundApi {
+    config: RestConfig,
+    headers: HeaderMap,
+    tls: Option<Arc<ServerConfig>>,
+    listeners: Vec<Listener>,
+    addresses: Vec<Multiaddr>,
+}
+
+impl BoundApi {
+    /// Serves `service` from now on.
+    pub fn serve(self, service: Arc<dyn ClusterService>, tasks: &TaskGroup) -> ApiServer {
+        let config = self.config;
         let shared = Arc::new(Shared {
-            rest,
+            rest: Arc::new(Rest::new(&config, self.headers, service, tasks)),
+            tls: self.tls,
             tasks: tasks.clone(),
             open: TaskTracker::new(),
             slots: Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
@@ -78,13 +82,32 @@ impl ApiServer {
             draining: tasks.stop_token().child_token(),
             cutting: CancellationToken::new(),
         });
-        for listener in listeners {
+        for listener in self.listeners {
             let shared_by_loop = Arc::clone(&shared);
             let accepting = shared.open.track_future(accept(listener, shared_by_loop));
             shared.tasks.spawn("rest listener", OnExit::Continue, accepting);
         }
-        tracing::info!(addresses = ?addresses, "rest api listens");
-        Ok(Self { addresses, shared })
+        tracing::info!(addresses = ?self.addresses, "rest api listens");
+        ApiServer { addresses: self.addresses, shared }
+    }
+}
+
+impl ApiServer {
+    /// Checks `config` and takes every address of it; none is kept if one of them fails.
+    pub async fn bind(config: RestConfig) -> Result<BoundApi, ApiError> {
+        if config.listen.is_empty() {
+            return Err(ApiError::NoListener);
+        }
+        let headers = rest::checked_headers(&config.headers)?;
+        let tls = config.tls.as_ref().map(tls::config).transpose()?;
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for address in &config.listen {
+            let (listener, taken) = Listener::bind(address).await?;
+            listeners.push(listener);
+            addresses.push(taken);
+        }
+        Ok(BoundApi { config, headers, tls, listeners, addresses })
     }
 
     /// Where it listens, in the order of the configuration, with the ports that the system chose.
@@ -114,6 +137,7 @@ impl ApiServer {
 
 async fn accept(listener: Listener, shared: Arc<Shared>) -> Result<(), Infallible> {
     let stop = shared.draining.clone();
+    let on_loopback = listener.is_loopback();
     loop {
         let slot = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -127,7 +151,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) -> Result<(), Infallibl
         };
         match accepted {
             Ok(socket) => {
-                let serving = shared.open.track_future(serve(socket, Arc::clone(&shared)));
+                let serving = shared.open.track_future(serve(socket, on_loopback, Arc::clone(&shared)));
                 shared.tasks.spawn("rest connection", OnExit::Continue, async move {
                     serving.await;
                     drop(slot);
@@ -142,7 +166,24 @@ async fn accept(listener: Listener, shared: Arc<Shared>) -> Result<(), Infallibl
     }
 }
 
-async fn serve(socket: Socket, shared: Arc<Shared>) {
+/// Agrees on TLS, where it is spoken; nothing if the client cannot, is too slow, or the server stops.
+async fn secured(socket: Socket, shared: &Shared) -> Option<Either<Box<TlsStream<Socket>>, Socket>> {
+    let Some(tls) = &shared.tls else { return Some(Either::Right(socket)) };
+    tokio::select! {
+        agreed = tokio::time::timeout(shared.patience.head, TlsAcceptor::from(Arc::clone(tls)).accept(socket)) => match agreed {
+            Ok(Ok(stream)) => Some(Either::Left(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection did not agree on TLS");
+                None
+            }
+            Err(_) => None,
+        },
+        () = shared.draining.cancelled() => None,
+    }
+}
+
+async fn serve(socket: Socket, on_loopback: bool, shared: Arc<Shared>) {
+    let Some(socket) = secured(socket, &shared).await else { return };
     let exchange = Arc::new(Exchange::default());
     let guarded = GuardedSocket::new(socket, Arc::clone(&exchange), shared.patience);
     let answering = Arc::clone(&exchange);
@@ -152,7 +193,7 @@ async fn serve(socket: Socket, shared: Arc<Shared>) {
         let exchange = Arc::clone(&answering);
         async move {
             exchange.begin();
-            let response = rest.answer(request).await;
+            let response = rest.answer(request, on_loopback).await;
             Ok::<_, Infallible>(response.map(|body| OutgoingBody::new(body, exchange)))
         }
     });

@@ -1,17 +1,19 @@
 //! Listings as newline-delimited JSON, with their errors in a trailer.
 //!
 //! **Invariant:** one item is held at a time: the client's reading sets the pace.
-//! **Invariant:** a listing never ends short in silence: what went wrong stands in the trailer `X-Stream-Error`.
+//! **Invariant:** a listing never ends short in silence: what went wrong stands in the trailer `X-Stream-Error`. (Clients
+//! of HTTP/1.0 get none: that version has neither trailers nor another way to tell an end from a break.)
 
 use bytes::Bytes;
 use cluster_core::cluster::ServiceResult;
-use cluster_types::WireError;
+use cluster_types::{ErrorClass, WireError};
 use futures::{Stream, StreamExt};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Failure;
 use crate::json;
@@ -68,6 +70,22 @@ where
     Ok(announced(StreamBody::new(lines).boxed_unsync()))
 }
 
+/// The items of a task that says at its `end` that it has sent all of them. Without that word they are not whole: a task
+/// that panics drops both.
+pub(crate) fn whole<T>(
+    mut items: mpsc::Receiver<ServiceResult<T>>,
+    end: oneshot::Receiver<()>,
+) -> impl Stream<Item = ServiceResult<T>> {
+    async_stream::stream! {
+        while let Some(item) = items.recv().await {
+            yield item;
+        }
+        if end.await.is_err() {
+            yield Err(WireError::new(ErrorClass::Unknown, "it ended without an answer; the log says why"));
+        }
+    }
+}
+
 fn announced(body: Body) -> Response<Body> {
     let mut response = reply::with_body(StatusCode::OK, body);
     response.headers_mut().insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
@@ -75,7 +93,7 @@ fn announced(body: Body) -> Response<Body> {
 }
 
 fn line<T: Serialize>(item: &T) -> Result<Bytes, WireError> {
-    json::line(item).map_err(|error| WireError::new(cluster_types::ErrorClass::Fatal, error.to_string()))
+    json::line(item).map_err(|error| WireError::new(ErrorClass::Fatal, error.to_string()))
 }
 
 /// The errors of a listing, bounded.
@@ -137,7 +155,7 @@ mod tests {
     fn errors_beyond_the_bound_are_counted() {
         let mut errors = Errors::default();
         for _ in 0..MAX_ERRORS + 3 {
-            errors.add(&WireError::new(cluster_types::ErrorClass::Fatal, "no"));
+            errors.add(&WireError::new(ErrorClass::Fatal, "no"));
         }
         let trailers = errors.trailers(Shape::LISTING).unwrap();
         let values: Vec<_> = trailers.get_all(STREAM_ERROR).iter().collect();

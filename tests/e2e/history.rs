@@ -1,14 +1,15 @@
 //! Linearizability of pin, unpin and read on 20 CIDs while leaders are killed.
 //!
-//! `CLUSTER_HISTORY_SECONDS` says how long (default 20). The reads go through a read barrier; the last test plants
-//! stale reads, which must be found.
+//! `CLUSTER_HISTORY_SECONDS` says how long (default 20). The reads go through a read barrier; the last test makes
+//! a read stale, which must be found.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster_core::testing::linear::{Action, Operation, Told, check};
-use cluster_tests::process::{NodeKind, ProcessCluster};
+use cluster_tests::process::{NodeKind, ProcessCluster, START_LIMIT};
+use cluster_tests::wait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -78,22 +79,33 @@ async fn a_stale_read_planted_on_purpose_is_found() {
     let mut history = Vec::new();
     record(&shared, &mut history, Action::Pin(1), pin(&shared.cluster, leader, &cid, "1")).await;
     shared.cluster.wait_equal().await;
-    // A peer that is stopped in time, and answers from what it knows when it goes on.
-    let process = shared.cluster.pid(behind).unwrap().to_string();
-    signal("-STOP", &process);
+    // A peer that comes back while nobody can tell it what it missed.
+    shared.cluster.kill(behind).unwrap();
     record(&shared, &mut history, Action::Pin(2), pin(&shared.cluster, leader, &cid, "2")).await;
-    let reading = read(&shared.cluster, behind, &cid, true);
-    let woken = async {
-        signal("-CONT", &process);
-    };
-    let mut told = tokio::join!(reading, woken).0;
-    if told == Told::Found(2) {
-        // It caught up before it answered: then the lie is told here, for it is the checker that is judged.
-        told = Told::Found(1);
-    }
+    assert_eq!(history[1].told, Told::Pinned);
+    let others: Vec<String> = (0..3)
+        .filter_map(|peer| shared.cluster.pid(peer).filter(|_| peer != behind))
+        .map(|pid| pid.to_string())
+        .collect();
+    others.iter().for_each(|process| signal("-STOP", process));
+    shared.cluster.spawn_peer(behind).unwrap();
+    let told = wait::until("an answer of the peer that is behind", START_LIMIT, || async {
+        let told = read(&shared.cluster, behind, &cid, true).await;
+        if told == Told::Unknown { Err("no answer yet") } else { Ok(told) }
+    });
+    let told = told.await;
     let (called, returned) = (tick(&shared), tick(&shared));
     history.push(Operation { key: 1, called, returned, action: Action::Read, told });
-    assert!(check(&history).is_err(), "{history:?}");
+    assert_eq!(told, Told::Found(1), "it cannot know better");
+    assert_eq!(check(&history).unwrap_err().culprit, history[2]);
+    // Asked for what is current it says nothing rather than that.
+    assert_eq!(read(&shared.cluster, behind, &cid, false).await, Told::Unknown);
+    others.iter().for_each(|process| signal("-CONT", process));
+    wait::until("the peer to catch up", START_LIMIT, || async {
+        let told = read(&shared.cluster, behind, &cid, false).await;
+        if told == Told::Found(2) { Ok(()) } else { Err(told) }
+    })
+    .await;
 }
 
 fn signal(name: &str, process: &str) {

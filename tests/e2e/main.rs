@@ -6,6 +6,7 @@
 mod bad_input;
 mod client;
 mod crash;
+mod guarded;
 mod history;
 mod kubo;
 mod together;

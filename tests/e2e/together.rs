@@ -86,8 +86,14 @@ async fn a_leader_that_is_asked_to_stop_hands_over_and_leaves_with_code_0() {
     let cluster = ProcessCluster::start(&EMBEDDED).await.unwrap();
     let leader = cluster.leader().await.unwrap();
     assert_eq!(cluster.stop(leader).await.unwrap(), Some(0));
-    let other = (leader + 1) % 3;
-    let told = crate::client::pin(&cluster, other, &crate::client::inline_cid(1), "1").await;
+    // It left only when another had taken over: nobody has to find out that it is gone, which takes a second.
+    let heir = cluster.leader().await;
+    assert!(heir.is_some_and(|heir| heir != leader), "{heir:?}");
+    let log = cluster.log(leader);
+    for trouble in ["could not be handed over", "took over leadership in time", "did not stop in time"] {
+        assert!(!log.contains(trouble), "{log}");
+    }
+    let told = crate::client::pin(&cluster, (leader + 1) % 3, &crate::client::inline_cid(1), "1").await;
     assert_eq!(told, cluster_core::testing::linear::Told::Pinned);
     cluster.start_peer(leader).await.unwrap();
     cluster.wait_equal().await;

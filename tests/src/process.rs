@@ -118,7 +118,7 @@ impl ProcessCluster {
                 "kubo"
             }
         };
-        let init = Command::new(binary("ipfs-cluster-service")?)
+        let init = service()?
             .args(["init", "--ipfs", kind, "--force", "--consensus", "raft"])
             .env("IPFS_CLUSTER_PATH", &folder)
             .envs(&environment)
@@ -141,6 +141,11 @@ impl ProcessCluster {
     }
 
     async fn start_daemon(&self, number: usize, join: bool) -> Result<()> {
+        self.spawn_daemon(number, join)?;
+        self.wait_ready(number).await
+    }
+
+    fn spawn_daemon(&self, number: usize, join: bool) -> Result<()> {
         let peer = &self.peers[number];
         ensure!(!self.is_running(number), "peer {number} is running already");
         let log = File::options().create(true).append(true).open(peer.folder.join("log"))?;
@@ -150,7 +155,7 @@ impl ProcessCluster {
         }
         command.stdout(log.try_clone()?).stderr(log);
         *peer.child.lock() = Some(command.spawn()?);
-        self.wait_ready(number).await
+        Ok(())
     }
 
     /// The swarm address of a member other than `number`.
@@ -161,9 +166,14 @@ impl ProcessCluster {
 
     fn daemon(&self, number: usize) -> Result<Command> {
         let peer = &self.peers[number];
-        let mut command = Command::new(binary("ipfs-cluster-service")?);
+        let mut command = service()?;
         command.arg("daemon").env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment).stdin(Stdio::null());
         Ok(command)
+    }
+
+    /// From now on a peer is started with this variable.
+    pub fn set_variable(&mut self, number: usize, name: &str, value: &str) {
+        self.peers[number].environment.insert(name.to_owned(), value.to_owned());
     }
 
     /// From now on a peer's file says what this variable said.
@@ -363,9 +373,19 @@ impl ProcessCluster {
         states[0].clone()
     }
 
+    /// Starts a peer that is down, and does not wait for it.
+    pub fn spawn_peer(&self, number: usize) -> Result<()> {
+        self.spawn_daemon(number, false)
+    }
+
+    /// What a peer has logged.
+    pub fn log(&self, number: usize) -> String {
+        fs::read_to_string(self.peers[number].folder.join("log")).unwrap_or_default()
+    }
+
     /// The end of a peer's log.
     pub fn log_tail(&self, number: usize) -> String {
-        let text = fs::read_to_string(self.peers[number].folder.join("log")).unwrap_or_default();
+        let text = self.log(number);
         let lines: Vec<&str> = text.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -392,6 +412,18 @@ impl Drop for ProcessCluster {
             println!("the peers' folders and logs are kept in {}", kept.display());
         }
     }
+}
+
+/// The program, without what the caller's environment would tell it.
+fn service() -> Result<Command> {
+    let mut command = Command::new(binary("ipfs-cluster-service")?);
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CLUSTER_") || name.starts_with("IPFS_CLUSTER_") {
+            command.env_remove(name.as_ref());
+        }
+    }
+    Ok(command)
 }
 
 fn environment(number: usize, secret: &str, api_port: u16, swarm_port: u16) -> BTreeMap<String, String> {

@@ -1,4 +1,4 @@
-//! The typed client of the REST API: the only way ctl and the demo talk to a peer.
+//! The typed client of the REST API: the only way ctl talks to a peer.
 //!
 //! Several endpoints may be given: requests go to the first, on a connection failure to the next, each tried once.
 //! What an API answered is never retried.
@@ -8,6 +8,7 @@ mod methods;
 mod stream;
 mod upload;
 
+use std::fmt;
 use std::time::Duration;
 
 use cluster_types::{Multiaddr, Protocol};
@@ -21,7 +22,7 @@ pub use upload::{AddRequest, Source};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where and how to reach a peer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientConfig {
     /// REST endpoints as multiaddresses, tried in this order.
     pub endpoints: Vec<Multiaddr>,
@@ -42,8 +43,15 @@ impl ClientConfig {
     }
 }
 
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Credentials are not for logs.
+        f.debug_struct("ClientConfig").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
 /// Speaks to a peer over its REST API.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     http: Vec<Endpoint>,
     basic_auth: Option<(String, String)>,
@@ -53,6 +61,12 @@ pub struct Client {
 struct Endpoint {
     base: String,
     http: reqwest::Client,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("http", &self.http).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -71,13 +85,19 @@ impl Client {
     }
 }
 
+/// How long a connection may take: every endpoint gets its turn before a request's own limit ends it.
+fn connect_timeout(config: &ClientConfig) -> Duration {
+    let turns = u32::try_from(config.endpoints.len()).unwrap_or(u32::MAX).saturating_add(1);
+    config.timeout.map_or(CONNECT_TIMEOUT, |timeout| CONNECT_TIMEOUT.min(timeout / turns))
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "no other part of an address leads to an HTTP server")]
 fn endpoint(address: &Multiaddr, config: &ClientConfig) -> Result<Endpoint, ClientError> {
     let unusable =
         |reason: &str| ClientError::Local { reason: format!("cannot use the API address {address}: {reason}") };
     let mut builder = reqwest::Client::builder()
         .danger_accept_invalid_certs(config.insecure)
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(connect_timeout(config))
         .no_proxy();
     if let Some(timeout) = config.timeout {
         builder = builder.timeout(timeout);
@@ -107,4 +127,28 @@ fn endpoint(address: &Multiaddr, config: &ClientConfig) -> Result<Endpoint, Clie
     let http = builder.build().map_err(|error| unusable(&cluster_types::ErrorChain(&error).to_string()))?;
     let scheme = if https { "https" } else { "http" };
     Ok(Endpoint { base: format!("{scheme}://{host}:{port}"), http })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_gets_its_turn_within_the_limit() {
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let mut config = ClientConfig { endpoints: vec![address.clone(); 3], ..ClientConfig::new(address) };
+        assert_eq!(connect_timeout(&config), CONNECT_TIMEOUT);
+        config.timeout = Some(Duration::from_secs(8));
+        assert_eq!(connect_timeout(&config), Duration::from_secs(2));
+        config.timeout = Some(Duration::from_secs(1_000));
+        assert_eq!(connect_timeout(&config), CONNECT_TIMEOUT);
+    }
+
+    #[test]
+    fn credentials_are_not_printed() {
+        let basic_auth = Some(("ann".to_owned(), "swordfish".to_owned()));
+        let config = ClientConfig { basic_auth, ..ClientConfig::new("/ip4/127.0.0.1/tcp/1".parse().unwrap()) };
+        let printed = format!("{config:?}{:?}", Client::new(config.clone()).unwrap());
+        assert!(!printed.contains("swordfish"), "{printed}");
+    }
 }

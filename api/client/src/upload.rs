@@ -14,10 +14,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Body, Method};
 use tokio_util::io::ReaderStream;
 
-use crate::Client;
 use crate::error::ClientError;
 use crate::methods::query;
 use crate::stream::{Items, items};
+use crate::{CONNECT_TIMEOUT, Client};
 
 /// Bytes read from a file at a time.
 const PIECE: usize = 256 * 1024;
@@ -115,7 +115,7 @@ fn parts(request: AddRequest, boundary: String) -> Pieces {
     Box::pin(try_stream! {
         for source in &request.sources {
             let mut entries = match source {
-                Source::Url { url, name } => fetched(url.clone(), name.clone(), boundary.clone()),
+                Source::Url { url, name } => fetched(url.clone(), name.clone(), request.nocopy, boundary.clone()),
                 Source::Path { path, name } => {
                     walked(path.clone(), name.clone(), request.hidden, boundary.clone())
                 }
@@ -129,12 +129,16 @@ fn parts(request: AddRequest, boundary: String) -> Pieces {
 }
 
 /// The part of what a URL leads to.
-fn fetched(url: url::Url, name: String, boundary: String) -> Pieces {
+fn fetched(url: url::Url, name: String, nocopy: bool, boundary: String) -> Pieces {
     Box::pin(try_stream! {
-        let failed = |error: reqwest::Error| local(format!("fetching {url}: {}", ErrorChain(&error)));
-        let response = reqwest::get(url.clone()).await.and_then(reqwest::Response::error_for_status);
+        let shown = without_user(&url);
+        let failed =
+            |error: reqwest::Error| local(format!("fetching {shown}: {}", ErrorChain(&error.without_url())));
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(CONNECT_TIMEOUT).build();
+        let response = http.map_err(failed)?.get(url).send().await.and_then(reqwest::Response::error_for_status);
         let mut pieces = response.map_err(failed)?.bytes_stream();
-        yield head(&boundary, &name, "application/octet-stream", Some(&url));
+        // Only a node that is to fetch the bytes again needs to know from where.
+        yield head(&boundary, &name, "application/octet-stream", nocopy.then_some(&shown));
         while let Some(piece) = pieces.next().await {
             yield piece.map_err(failed)?;
         }
@@ -234,10 +238,30 @@ fn fresh() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// A URL without the name and password in it: those are for whoever it leads to.
+fn without_user(url: &url::Url) -> url::Url {
+    let mut shown = url.clone();
+    // A URL that cannot have a user has none.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown
+}
+
 fn local(reason: String) -> ClientError {
     ClientError::Local { reason }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> ClientError {
     local(format!("reading {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fetches_a_url_is_not_told_to_the_peer() {
+        let url: url::Url = "https://ann:swordfish@example.org/x?y".parse().unwrap();
+        assert_eq!(without_user(&url).as_str(), "https://example.org/x?y");
+    }
 }

@@ -8,6 +8,7 @@
 //! **Invariant:** no more of the upload is in memory than the event queue holds.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,15 +17,14 @@ use cluster_core::cluster::{ADD_QUEUE, AddEvent, ServiceResult};
 use cluster_core::task::OnExit;
 use cluster_types::{AddedOutput, ErrorClass, WireError};
 use futures::{Stream, StreamExt};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{LISTING_QUEUE, Rest};
+use super::{LISTING_QUEUE, Rest, Unread};
 use crate::error::Failure;
 use crate::json;
 use crate::multipart::{self, Multipart, MultipartError, PartHead};
@@ -55,27 +55,20 @@ struct Progress {
 
 impl Rest {
     /// `POST /add`.
-    pub(super) async fn add(&self, query: &Query, request: Request<Incoming>) -> Reply {
-        let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let checked = options::add_params(query, self.clock.now()).and_then(|params| {
-            let boundary = multipart::boundary(content_type.unwrap_or_default()).map_err(|error| bad(&error))?;
-            Ok((params, boundary, self.write_permit()?))
-        });
-        let (params, boundary, permit) = match checked {
-            Ok(checked) => checked,
-            Err(failure) => {
-                drain(request.into_body()).await;
-                return Err(failure);
-            }
-        };
+    pub(super) async fn add(&self, query: &Query, headers: &HeaderMap, body: &mut Unread) -> Reply {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let params = options::add_params(query, self.clock.now())?;
+        let boundary = multipart::boundary(content_type.unwrap_or_default()).map_err(|error| bad(&error))?;
+        let permit = self.write_permit()?;
         let streamed = params.stream_channels;
 
         let (events, received) = mpsc::channel(ADD_QUEUE + 1);
-        let spare = events.clone().try_reserve_owned().map_err(|_| Failure::bad_request("no room for an upload"))?;
+        let spare = events.clone().try_reserve_owned().expect("a new channel has room");
         let (outputs, listing) = mpsc::channel(LISTING_QUEUE);
+        let (end, ended) = oneshot::channel();
         let progress = Arc::new(Progress::default());
         let mut upload = Upload {
-            parts: Multipart::new(Box::pin(patient(request.into_body(), self.idle_timeout)), &boundary),
+            parts: Multipart::new(Box::pin(patient(body.take(), self.idle_timeout)), &boundary),
             events,
             spare: Some(spare),
         };
@@ -93,6 +86,8 @@ impl Rest {
                     Err(error) => drop(outputs.send(Err(error)).await),
                 }
                 drop(outputs);
+                // Nobody may be listening any more.
+                let _ = end.send(());
                 shared.imported.cancel();
             };
             tokio::join!(import, upload.run(&shared));
@@ -100,11 +95,11 @@ impl Rest {
             Ok::<(), Infallible>(())
         });
 
-        let listing = ReceiverStream::new(listing);
+        let listing = stream::whole(listing, ended);
         let answered = if streamed {
             stream::answer(listing, Shape::ADDED).await.map(with_stream_headers)
         } else {
-            collect(listing).await
+            collect(pin!(listing)).await
         };
         // An import that failed because the upload is malformed: the client is told that, and as its own error.
         answered.map_err(|failure| progress.wrong.get().cloned().unwrap_or(failure))
@@ -246,7 +241,7 @@ fn patient(mut body: Incoming, patience: Duration) -> impl Stream<Item = Result<
 }
 
 /// Reads and drops a body: a client that is cut off while it sends may never see the answer.
-async fn drain(body: Incoming) {
+pub(super) async fn drain(body: Incoming) {
     let mut unread = Multipart::new(Box::pin(patient(body, DRAIN_TIME)), "");
     let _ = tokio::time::timeout(DRAIN_TIME, unread.drain(MAX_DRAINED)).await;
 }
@@ -276,7 +271,7 @@ fn with_stream_headers(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// The outputs as one array, whose first error is the whole answer.
-async fn collect(mut listing: ReceiverStream<ServiceResult<AddedOutput>>) -> Reply {
+async fn collect(mut listing: impl Stream<Item = ServiceResult<AddedOutput>> + Unpin) -> Reply {
     let mut array = vec![b'['];
     while let Some(output) = listing.next().await {
         if array.len() > 1 {

@@ -1,12 +1,13 @@
 //! The REST API: what happens to every request, and which handler answers it.
 //!
-//! Order, outermost first: access log, configured headers, (authentication), (CORS), redirects, router. The two in
-//! parentheses have their place marked in [`Rest::admit`].
+//! Order, outermost first: access log, configured headers, screen (pages that have no business here), authentication,
+//! redirects, router.
 //!
 //! **Invariant:** a request that changes state runs in its own task; a client that goes away does not stop it.
 
 mod add;
 mod allocations;
+mod auth;
 mod health;
 mod monitor;
 pub(crate) mod path;
@@ -15,7 +16,9 @@ mod pins;
 mod recover;
 mod repo;
 mod router;
+mod screen;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -28,17 +31,23 @@ use cluster_core::task::{OnExit, TaskGroup};
 use cluster_types::{Cid, ErrorClass, WireError};
 use futures::StreamExt;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use http::{Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::config::RestConfig;
 use crate::error::{ApiError, Failure};
 use crate::query::Query;
 use crate::reply::{self, Body, Reply};
+use crate::stream;
+use auth::Users;
 use router::{Miss, Route};
+use screen::Screen;
 
+/// Where requests are logged: a log target of its own.
+pub const ACCESS_LOG: &str = "cluster_api::access";
 /// How fresh a read is: the last log entry that was applied here before it.
 const APPLIED: HeaderName = HeaderName::from_static("x-cluster-applied");
 /// Where a write stands in the log.
@@ -54,7 +63,18 @@ pub(crate) struct Rest {
     writes: Arc<Semaphore>,
     max_writes: u32,
     headers: HeaderMap,
+    screen: Screen,
+    users: Option<Users>,
     idle_timeout: Duration,
+}
+
+/// The body of a request until somebody reads it.
+struct Unread(Option<Incoming>);
+
+impl Unread {
+    fn take(&mut self) -> Incoming {
+        self.0.take().expect("a request has one handler, which takes its body once")
+    }
 }
 
 impl fmt::Debug for Rest {
@@ -64,30 +84,25 @@ impl fmt::Debug for Rest {
 }
 
 impl Rest {
-    /// Answers with what `service` says.
+    /// Answers with what `service` says, `headers` added to each answer.
     pub(crate) fn new(
         config: &RestConfig,
+        headers: HeaderMap,
         service: Arc<dyn ClusterService>,
         tasks: &TaskGroup,
-    ) -> Result<Self, ApiError> {
-        let mut headers = HeaderMap::new();
-        for (name, values) in &config.headers {
-            let invalid = || ApiError::InvalidHeader { name: name.clone() };
-            let parsed: HeaderName = name.parse().map_err(|_| invalid())?;
-            for value in values {
-                headers.append(parsed.clone(), HeaderValue::from_str(value).map_err(|_| invalid())?);
-            }
-        }
+    ) -> Self {
         let max_writes = u32::try_from(config.max_writes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        Ok(Self {
+        Self {
             service,
             clock: Arc::clone(&config.clock),
             tasks: tasks.clone(),
             writes: Arc::new(Semaphore::new(max_writes as usize)),
             max_writes,
             headers,
+            screen: Screen::new(config),
+            users: config.credentials.as_ref().map(Users::new),
             idle_timeout: config.idle_timeout,
-        })
+        }
     }
 
     /// Returns when no request that changes state is under way.
@@ -96,21 +111,37 @@ impl Rest {
         let _ = self.writes.acquire_many(self.max_writes).await;
     }
 
-    /// Answers one request.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut response = self.admit(request).await.unwrap_or_else(|failure| reply::failure(&failure));
+    /// Answers one request. `on_loopback`: whether it came to an address that only this machine reaches.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, on_loopback: bool) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let mut body = Unread(Some(body));
+        let reply = self.admit(&head, &mut body, on_loopback).await;
+        let mut response = reply.unwrap_or_else(|failure| reply::failure(&failure));
+        if let Some(unread) = body.0
+            && !unread.is_end_stream()
+            && !response.status().is_success()
+        {
+            add::drain(unread).await;
+        }
         for (name, value) in &self.headers {
             response.headers_mut().append(name.clone(), value.clone());
         }
-        tracing::info!(target: "restapilog", %method, path, status = response.status().as_u16(), "request");
+        let (method, path, status) = (&head.method, head.uri.path(), response.status().as_u16());
+        tracing::info!(target: ACCESS_LOG, %method, path, status, "request");
         response
     }
 
-    /// The place of authentication and CORS: before anything of the request but its head is looked at.
-    async fn admit(&self, request: Request<Incoming>) -> Reply {
-        let path = path::decode(request.uri().path())?;
-        if let Some((status, location)) = path::redirect(&path, request.uri().query()) {
+    /// What comes before the handler: nothing but the head of the request is looked at.
+    async fn admit(&self, head: &Parts, body: &mut Unread, on_loopback: bool) -> Reply {
+        self.screen.check(&head.method, &head.headers, on_loopback)?;
+        if let Some(users) = &self.users
+            && !is_open(head)
+            && let Err(denied) = users.check(&head.headers)
+        {
+            return Ok(denied.answer());
+        }
+        let path = path::decode(head.uri.path())?;
+        if let Some((status, location)) = path::redirect(&path, head.uri.query()) {
             let location =
                 HeaderValue::from_str(&location).map_err(|_| Failure::bad_request("the URL cannot be redirected"))?;
             let mut response = reply::empty(status);
@@ -118,35 +149,35 @@ impl Rest {
             response.headers_mut().insert(LOCATION, location);
             return Ok(response);
         }
-        let route = match router::find(request.method(), &path) {
+        let route = match router::find(&head.method, &path) {
             Ok(route) => route,
             Err(Miss::Path) => return Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
             Err(Miss::Method) => return Ok(wrong_method(&path)),
         };
-        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let query = Query::parse(head.uri.query().unwrap_or_default())?;
         if !route.is_read() {
-            return self.dispatch(route, &query, request).await;
+            return self.dispatch(route, &query, &head.headers, body).await;
         }
         if wants_barrier(&query)? {
             self.service.read_barrier().await?;
         }
         let applied = self.service.applied_index();
         let mut response =
-            self.dispatch(route, &query, request).await.unwrap_or_else(|failure| reply::failure(&failure));
+            self.dispatch(route, &query, &head.headers, body).await.unwrap_or_else(|failure| reply::failure(&failure));
         response.headers_mut().insert(APPLIED, HeaderValue::from(applied));
         Ok(response)
     }
 
-    async fn dispatch(&self, route: Route<'_>, query: &Query, request: Request<Incoming>) -> Reply {
+    async fn dispatch(&self, route: Route<'_>, query: &Query, headers: &HeaderMap, body: &mut Unread) -> Reply {
         match route {
             Route::Id => self.id().await,
             Route::Version => health::version(),
             Route::Health => Ok(health::alive()),
             Route::State => self.state().await,
             Route::Peers => self.peers().await,
-            Route::AddPeer => self.add_peer(request).await,
+            Route::AddPeer => self.add_peer(body).await,
             Route::RemovePeer { peer } => self.remove_peer(peer).await,
-            Route::Add => self.add(query, request).await,
+            Route::Add => self.add(query, headers, body).await,
             Route::Allocations => self.allocations(query).await,
             Route::Allocation { cid } => self.allocation(cid).await,
             Route::Statuses => self.statuses(query).await,
@@ -196,24 +227,43 @@ impl Rest {
     fn detached_listing<T: Send + 'static>(
         &self,
         start: impl FnOnce(&dyn ClusterService) -> Listing<T>,
-    ) -> Result<ReceiverStream<ServiceResult<T>>, Failure> {
+    ) -> Result<Listing<T>, Failure> {
         let permit = self.write_permit()?;
         let mut listing = start(self.service.as_ref());
         let (items, received) = mpsc::channel(LISTING_QUEUE);
+        let (end, ended) = oneshot::channel();
         self.tasks.spawn("rest write", OnExit::Continue, async move {
             while let Some(item) = listing.next().await {
                 let _ = items.send(item).await;
             }
+            let _ = end.send(());
             drop(permit);
             Ok::<(), Infallible>(())
         });
-        Ok(ReceiverStream::new(received))
+        Ok(stream::whole(received, ended).boxed())
     }
+}
+
+/// Headers of the configuration as they can be sent.
+pub(crate) fn checked_headers(configured: &BTreeMap<String, Vec<String>>) -> Result<HeaderMap, ApiError> {
+    let mut headers = HeaderMap::new();
+    for (name, values) in configured {
+        let invalid = || ApiError::InvalidHeader { name: name.clone() };
+        let parsed: HeaderName = name.parse().map_err(|_| invalid())?;
+        for value in values {
+            headers.append(parsed.clone(), HeaderValue::from_str(value).map_err(|_| invalid())?);
+        }
+    }
+    Ok(headers)
+}
+
+/// Whether a request needs no password.
+fn is_open(head: &Parts) -> bool {
+    head.method == Method::OPTIONS || (head.method == Method::GET && head.uri.path() == "/health")
 }
 
 /// 405; the body stays empty, as in the original.
 fn wrong_method(path: &str) -> Response<Body> {
-    use http::Method;
     let allowed: Vec<&str> = [Method::GET, Method::POST, Method::DELETE]
         .iter()
         .filter(|method| router::find(method, path).is_ok())
@@ -252,6 +302,6 @@ fn parse_cid(text: &str) -> Result<Cid, Failure> {
 fn committed<T: serde::Serialize>(written: &Committed<T>) -> Reply {
     let mut response = reply::json(&written.value)?;
     let receipt = HeaderValue::from_str(&format!("{}-{}", written.term, written.index));
-    response.headers_mut().insert(COMMIT, receipt.map_err(|_| Failure::bad_request("impossible receipt"))?);
+    response.headers_mut().insert(COMMIT, receipt.expect("two numbers and a hyphen are a header's value"));
     Ok(response)
 }

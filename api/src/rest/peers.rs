@@ -2,12 +2,12 @@
 
 use cluster_types::parse_peer_id;
 use futures::stream;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 
-use super::Rest;
+use super::{Rest, Unread};
 use crate::error::Failure;
 use crate::reply::{self, Reply};
 use crate::stream::{Shape, answer};
@@ -35,8 +35,8 @@ impl Rest {
     }
 
     /// `POST /peers`.
-    pub(super) async fn add_peer(&self, request: Request<Incoming>) -> Reply {
-        let body = self.small_body(request).await?;
+    pub(super) async fn add_peer(&self, body: &mut Unread) -> Reply {
+        let body = self.small_body(body.take()).await?;
         // By way of an object: a structure would also be read from a list.
         let object = serde_json::from_slice(&body).map(serde_json::Value::Object);
         let body: AddPeerBody =
@@ -53,8 +53,8 @@ impl Rest {
         Ok(reply::empty(StatusCode::NO_CONTENT))
     }
 
-    async fn small_body(&self, request: Request<Incoming>) -> Result<bytes::Bytes, Failure> {
-        let reading = Limited::new(request.into_body(), MAX_BODY).collect();
+    async fn small_body(&self, body: Incoming) -> Result<bytes::Bytes, Failure> {
+        let reading = Limited::new(body, MAX_BODY).collect();
         match tokio::time::timeout(self.idle_timeout, reading).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {

@@ -31,6 +31,8 @@ pub(crate) enum Script {
     FailsLate,
     /// Writes wait for [`FakeCluster::go_on`].
     Waits,
+    /// Listings panic after an item, everything else at once.
+    Panics,
 }
 
 impl Script {
@@ -90,6 +92,7 @@ impl FakeCluster {
     fn log(&self, call: impl Into<String>) -> ServiceResult<()> {
         self.calls.lock().unwrap().push(call.into());
         self.called.notify_waiters();
+        assert_ne!(self.script, Script::Panics, "as the script wants it");
         if let Script::Fails(error) = &self.script { Err(error.clone()) } else { Ok(()) }
     }
 
@@ -104,6 +107,10 @@ impl FakeCluster {
 
     fn list<T: Send + 'static>(&self, call: String, items: Vec<T>) -> Listing<T> {
         let mut results: Vec<ServiceResult<T>> = items.into_iter().map(Ok).collect();
+        if self.script == Script::Panics {
+            let broken = futures::stream::poll_fn(|_| panic!("as the script wants it"));
+            return futures::stream::iter(results).chain(broken).boxed();
+        }
         match (self.log(call), &self.script) {
             (Err(error), _) => results = vec![Err(error)],
             (Ok(()), Script::Empty) => results.clear(),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_api::{ApiServer, RestConfig, parse_listen_address};
+use cluster_api::{ApiServer, RestConfig};
 use cluster_core::ports::Clock;
 use cluster_core::task::TaskGroup;
-use cluster_types::{Protocol, Timestamp};
+use cluster_types::{Protocol, Timestamp, parse_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -35,7 +35,7 @@ pub(crate) struct World {
 
 pub(crate) fn config() -> RestConfig {
     RestConfig {
-        listen: vec![parse_listen_address("/ip4/127.0.0.1/tcp/0").unwrap()],
+        listen: vec![parse_address("/ip4/127.0.0.1/tcp/0").unwrap()],
         headers: BTreeMap::from([("X-Extra".to_owned(), vec!["one".to_owned(), "two".to_owned()])]),
         clock: Arc::new(StoppedClock),
         ..RestConfig::default()
@@ -49,7 +49,7 @@ impl World {
 
     pub(crate) async fn with(config: RestConfig, script: Script) -> Self {
         let (cluster, tasks) = (FakeCluster::new(script), TaskGroup::new());
-        let server = ApiServer::start(config, Arc::clone(&cluster) as _, &tasks).await.unwrap();
+        let server = ApiServer::bind(config).await.unwrap().serve(Arc::clone(&cluster) as _, &tasks);
         let mut parts = server.local_addresses().iter().flat_map(|address| address.iter());
         let port = parts.find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None });
         Self { server, cluster, tasks, port: port.unwrap_or_default() }
@@ -76,7 +76,7 @@ impl World {
 /// A request that asks for the connection to be closed.
 pub(crate) fn request(method: &str, target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    let head = format!("{method} {target} HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n{length}{headers}\r\n");
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{length}{headers}\r\n");
     [head.as_bytes(), body].concat()
 }
 

@@ -54,9 +54,9 @@ async fn what_is_not_http_gets_no_further_than_the_engine() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET\r\n\r\n",
         b"GET /id HTTP/9.9\r\n\r\n",
-        b"POST /peers HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
-        b"POST /peers HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}",
-        b"POST /peers HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+        b"POST /peers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+        b"POST /peers HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n{}",
+        b"POST /peers HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
     ];
     for input in inputs {
         let answer = world.raw(input).await;
@@ -82,7 +82,7 @@ async fn json_bodies_above_the_limit_are_refused_unread() {
     let world = World::new(Script::Works).await;
     let body = vec![b' '; 70_000];
     assert_eq!(status(&world.raw(&request("POST", "/peers", "", &body)).await), 413);
-    let endless = b"POST /peers HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{";
+    let endless = b"POST /peers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{";
     let mut socket = world.connect().await;
     socket.write_all(endless).await.unwrap();
     for _ in 0..10_000 {
@@ -107,7 +107,7 @@ async fn a_request_that_never_ends_is_given_up() {
     let mut silent = world.connect().await;
     assert_eq!(read_all(&mut silent).await, "");
     let mut body = world.connect().await;
-    body.write_all(b"POST /peers HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{").await.unwrap();
+    body.write_all(b"POST /peers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{").await.unwrap();
     assert_eq!(status(&read_all(&mut body).await), 408);
     assert_eq!(world.cluster.calls(), Vec::<String>::new());
 }
@@ -116,14 +116,14 @@ async fn a_request_that_never_ends_is_given_up() {
 async fn pipelined_requests_are_answered_in_order_with_their_trailers() {
     let world = World::new(Script::Works).await;
     let mut socket = world.connect().await;
-    let both = "GET /allocations HTTP/1.1\r\nHost: x\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\n";
+    let both = "GET /allocations HTTP/1.1\r\nHost: localhost\r\n\r\nGET /version HTTP/1.1\r\nHost: localhost\r\n\r\n";
     socket.write_all(both.as_bytes()).await.unwrap();
     let seen = read_until(&mut socket, "\"version\"").await;
     let (first, second) = seen.split_at(seen.rfind("HTTP/1.1 200").unwrap());
     assert!(first.ends_with("\r\n0\r\nx-stream-error: \r\n\r\n"), "{first}");
     assert_eq!(status(second), 200);
     // The connection is kept.
-    socket.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    socket.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     assert_eq!(status(&read_until(&mut socket, "\r\n\r\n").await), 204);
 }
 

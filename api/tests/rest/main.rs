@@ -3,6 +3,7 @@
 
 mod fake;
 mod golden;
+mod guarded;
 mod harness;
 mod hostile;
 mod lifecycle;

@@ -5,7 +5,7 @@ use tokio::io::AsyncWriteExt;
 use crate::fake::Script;
 use crate::harness::{World, read_all, request, status};
 
-const HEAD: &str = "POST /add HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+const HEAD: &str = "POST /add HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
     Content-Type: multipart/form-data; boundary=B\r\n\r\n";
 const PART: &str = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"big\"\r\n\r\n";
 

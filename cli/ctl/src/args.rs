@@ -9,6 +9,8 @@
     reason = "these comments are the help on a terminal"
 )]
 
+use std::fmt;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_types::{Cid, GoDuration};
 
@@ -36,7 +38,7 @@ pub(crate) struct Arguments {
     pub(crate) host: Vec<String>,
     /// Cluster secret in hex, for libp2p endpoints only
     #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
-    pub(crate) secret: String,
+    pub(crate) secret: Hidden,
     /// Speak HTTPS
     #[arg(short = 's', long)]
     pub(crate) https: bool,
@@ -54,7 +56,7 @@ pub(crate) struct Arguments {
     pub(crate) debug: bool,
     /// user[:password]; implies --https unless --force-http is given
     #[arg(long, value_name = "CREDENTIALS", env = "CLUSTER_CREDENTIALS", hide_env_values = true)]
-    pub(crate) basic_auth: Option<String>,
+    pub(crate) basic_auth: Option<Hidden>,
     /// Send --basic-auth over plain HTTP
     #[arg(short, long)]
     pub(crate) force_http: bool,
@@ -64,6 +66,22 @@ pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// A text that is not printed.
+#[derive(Clone)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// How answers are printed.

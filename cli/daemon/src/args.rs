@@ -117,10 +117,10 @@ pub(crate) struct DaemonArguments {
     /// Leave the cluster for good at shutdown
     #[arg(short = 'x', long, hide = true)]
     pub(crate) leave: bool,
-    /// Serve metrics for Prometheus
+    /// Serve metrics for Prometheus (accepted, but not served yet)
     #[arg(long)]
     pub(crate) stats: bool,
-    /// Send traces
+    /// Send traces (accepted, but not sent yet)
     #[arg(long)]
     pub(crate) tracing: bool,
     /// Do not add the peers of --bootstrap to the trusted ones

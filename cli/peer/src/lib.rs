@@ -6,6 +6,7 @@
 
 pub mod cat;
 pub mod config;
+mod founding;
 pub mod logging;
 mod peer;
 mod wire;

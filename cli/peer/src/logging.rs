@@ -28,7 +28,7 @@ const OWN_TARGETS: [&str; 9] = [
 const COMPONENTS: [(&str, &[&str]); 30] = [
     ("cluster", &["cluster_core", "cluster_peer"]),
     ("restapi", &["cluster_api"]),
-    ("restapilog", &["cluster_api::access"]),
+    ("restapilog", &[cluster_api::ACCESS_LOG]),
     ("pinsvcapi", &["cluster_api::pinsvc"]),
     ("pinsvcapilog", &["cluster_api::pinsvc::access"]),
     ("ipfsproxy", &["cluster_api::proxy"]),
@@ -148,6 +148,15 @@ mod tests {
         assert!(!levels.would_enable("cluster_api", &Level::DEBUG));
         assert!(!levels.would_enable("libp2p_swarm", &Level::INFO));
         assert!(levels.would_enable("libp2p_swarm", &Level::WARN));
+    }
+
+    #[test]
+    fn requests_are_logged_unless_somebody_asks_for_less() {
+        assert!(parse_levels("").unwrap().would_enable(cluster_api::ACCESS_LOG, &Level::INFO));
+        assert!(debug_levels().would_enable(cluster_api::ACCESS_LOG, &Level::INFO));
+        let quiet = parse_levels("info,restapilog:error").unwrap();
+        assert!(!quiet.would_enable(cluster_api::ACCESS_LOG, &Level::INFO));
+        assert!(quiet.would_enable("cluster_api", &Level::INFO));
     }
 
     #[test]

@@ -17,12 +17,16 @@ use cluster_core::tracker::{Tracker, local_effect};
 use cluster_net::Network;
 use cluster_store::{BlockStore, RaftLog, Store, StoreOptions};
 use cluster_types::{BoxError, Multiaddr, PeerId, Role};
+use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::founding;
 use crate::wire;
 
-/// How long stopping may take in all before what is late is named and left behind.
+/// How long stopping may take in all before what is late is named and left behind. Supervisors that kill wait longer.
 const GRACE: Duration = Duration::from_secs(20);
+/// The part of it that nothing before the databases may use up: they close last.
+const FOR_CLOSING: Duration = Duration::from_secs(5);
 /// Pause between two looks whether the IPFS node answers.
 const NODE_PAUSE: Duration = Duration::from_secs(1);
 /// Every so many failed looks a warning is logged.
@@ -50,6 +54,16 @@ pub enum PeerError {
         /// What the last one said.
         #[source]
         cause: BoxError,
+    },
+    /// It would found a cluster of its own beside that of peers which the configuration names.
+    #[error(
+        "this peer has no state yet, and {places} names other peers: in raft mode it does not found a cluster of its own \
+         beside theirs. To join theirs, start it with --bootstrap <swarm address of a peer that runs>. To found the \
+         cluster with this peer, empty {places} here, start it, and then the others with --bootstrap"
+    )]
+    OthersNamed {
+        /// Where they are named.
+        places: String,
     },
     /// A part ended that the peer cannot live without.
     #[error("{part} has ended; the log says why")]
@@ -92,6 +106,15 @@ impl Peer {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
         let network = wire::network(&config).map_err(start("the swarm"))?;
+        let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
+        if !is_member && bootstrap.is_empty() {
+            founding::check(&config, network.identity.peer())?;
+        }
+        // Every address is taken before this peer joins a cluster: a member that cannot serve is one voter less.
+        let api = match &config.rest_api {
+            Some(rest) => Some(ApiServer::bind(wire::rest(rest)).await.map_err(start("the REST API"))?),
+            None => None,
+        };
         let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
         let server = Arc::new(CallServer::default());
         network.serve(Arc::clone(&server) as _);
@@ -100,7 +123,6 @@ impl Peer {
         let monitor = rooms.monitor(&services);
         let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
         let allocator: Arc<dyn Allocator> = Arc::new(allocator);
-        let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
         let members = match dial(network.as_ref(), bootstrap, &config).await {
             // Who has joined before needs nobody to go on.
             Err(_) if is_member => Vec::new(),
@@ -111,13 +133,7 @@ impl Peer {
         monitor.follow_members(consensus.position(), &services);
         let cluster = rooms.cluster(&consensus, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);
-        let api = match &config.rest_api {
-            Some(rest) => {
-                let started = ApiServer::start(wire::rest(rest), cluster, &services).await;
-                Some(started.map_err(start("the REST API"))?)
-            }
-            None => None,
-        };
+        let api = api.map(|bound| bound.serve(cluster, &services));
         Ok(Self { config, store, blocks, network, ipfs, consensus, api, services, ordering, node, swarm })
     }
 
@@ -162,45 +178,95 @@ impl Peer {
         self.api.as_ref().map(|api| api.local_addresses().to_vec()).unwrap_or_default()
     }
 
-    /// Stops: APIs, running requests, services, consensus (leadership is handed over first), node, swarm, store.
+    /// Stops: APIs, running requests, services, consensus (leadership is handed over first), node, swarm, store. Takes
+    /// [`GRACE`] at most.
     pub async fn stop(self) {
-        let mut late = Vec::new();
+        let mut grace = Grace::new(GRACE);
         if let Some(api) = self.api
-            && !api.stop(GRACE / 4).await
+            && !api.stop(grace.share(GRACE / 4)).await
         {
-            late.push("REST requests");
+            grace.late("REST requests");
         }
         if self.config.cluster.leave_on_shutdown {
             let left = self.consensus.remove_peer(self.network.local_peer());
-            match tokio::time::timeout(GRACE, left).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "this peer could not leave the cluster"),
-                Err(_) => tracing::warn!("this peer found no quorum to leave the cluster"),
+            if let Some(Err(error)) = grace.wait("leaving the cluster", GRACE / 4, left).await {
+                tracing::warn!(%error, "this peer could not leave the cluster");
             }
         }
-        late.extend(self.services.shut_down(GRACE / 4).await);
+        grace.shut_down(&self.services, GRACE / 4).await;
         if self.consensus.position().borrow().role == Role::Leader {
-            self.consensus.hand_over().await;
+            grace.wait("handing over", GRACE / 4, self.consensus.hand_over()).await;
         }
-        late.extend(self.ordering.shut_down(GRACE / 8).await);
-        self.consensus.stop().await;
-        late.extend(self.node.shut_down(GRACE / 8).await);
-        self.network.stop().await;
-        late.extend(self.swarm.shut_down(GRACE / 8).await);
+        grace.shut_down(&self.ordering, GRACE / 8).await;
+        grace.wait("consensus", GRACE / 8, self.consensus.stop()).await;
+        grace.shut_down(&self.node, GRACE / 8).await;
+        grace.wait("the swarm", GRACE / 8, self.network.stop()).await;
+        grace.shut_down(&self.swarm, GRACE / 8).await;
         if let Some(blocks) = self.blocks
-            && let Err(error) = blocks.close().await
+            && let Some(Err(error)) = grace.wait_last("the block store", blocks.close()).await
         {
             tracing::warn!(%error, "the block store did not close cleanly");
         }
         let applied_index = *self.consensus.applied().borrow();
-        if let Err(error) = self.store.close().await {
-            tracing::warn!(%error, "the store did not close cleanly");
+        match grace.wait_last("the store", self.store.close()).await {
+            // What `make bench` compares: a peer that ran from its first entry on flushes about once per entry.
+            Some(Ok(())) => {
+                tracing::info!(flushes = self.store.telemetry().flushes(), applied_index, "the store is closed");
+            }
+            Some(Err(error)) => tracing::warn!(%error, "the store did not close cleanly"),
+            None => {}
         }
-        // What `make bench` compares: a peer that ran from its first entry on flushes about once per entry.
-        tracing::info!(flushes = self.store.telemetry().flushes(), applied_index, "the store is closed");
+        let late = grace.late;
         if !late.is_empty() {
             tracing::warn!(?late, "these did not stop in time");
         }
+    }
+}
+
+/// The time that stopping may take, and who took too long.
+struct Grace {
+    ends: Instant,
+    late: Vec<&'static str>,
+}
+
+impl Grace {
+    fn new(length: Duration) -> Self {
+        Self { ends: Instant::now() + length, late: Vec::new() }
+    }
+
+    /// At most `share` of what is left for all but the databases.
+    fn share(&self, share: Duration) -> Duration {
+        self.left().saturating_sub(FOR_CLOSING).min(share)
+    }
+
+    fn left(&self) -> Duration {
+        self.ends.saturating_duration_since(Instant::now())
+    }
+
+    fn late(&mut self, name: &'static str) {
+        self.late.push(name);
+    }
+
+    async fn shut_down(&mut self, group: &TaskGroup, share: Duration) {
+        self.late.extend(group.shut_down(self.share(share)).await);
+    }
+
+    async fn wait<T>(&mut self, name: &'static str, share: Duration, step: impl Future<Output = T>) -> Option<T> {
+        let limit = self.share(share);
+        self.wait_for(name, limit, step).await
+    }
+
+    async fn wait_last<T>(&mut self, name: &'static str, step: impl Future<Output = T>) -> Option<T> {
+        let limit = self.left();
+        self.wait_for(name, limit, step).await
+    }
+
+    async fn wait_for<T>(&mut self, name: &'static str, limit: Duration, step: impl Future<Output = T>) -> Option<T> {
+        let ended = tokio::time::timeout(limit, step).await.ok();
+        if ended.is_none() {
+            self.late(name);
+        }
+        ended
     }
 }
 
@@ -333,5 +399,24 @@ fn raise_file_limit() {
     const WANTED: u64 = 65_536;
     if let Err(error) = rlimit::increase_nofile_limit(WANTED) {
         tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn steps_that_hang_leave_the_databases_their_time() {
+        let started = Instant::now();
+        let mut grace = Grace::new(GRACE);
+        for _ in 0..20 {
+            assert_eq!(grace.wait("a step", GRACE / 4, std::future::pending::<()>()).await, None);
+        }
+        assert_eq!(started.elapsed().as_secs(), (GRACE - FOR_CLOSING).as_secs());
+        assert_eq!(grace.wait_last("a database", std::future::ready(1)).await, Some(1));
+        assert_eq!(grace.wait_last("another", std::future::pending::<()>()).await, None);
+        assert_eq!(started.elapsed().as_secs(), GRACE.as_secs());
+        assert_eq!(grace.late.len(), 21);
     }
 }

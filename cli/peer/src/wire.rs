@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use cluster_api::RestConfig;
+use cluster_api::{Credentials, RestConfig, TlsFiles};
 use cluster_core::consensus::log::LogSettings;
 use cluster_core::monitor::{DiskInformer, DiskMetric, Informer, MonitorConfig, QueueInformer, TagsInformer};
 use cluster_core::ports::{IpfsNode, TrackerStore};
@@ -139,6 +139,13 @@ pub(crate) fn rest(config: &config::HttpApiConfig) -> RestConfig {
         read_header_timeout: config.timeouts.read_header.unwrap_or(default.read_header_timeout),
         idle_timeout: config.timeouts.idle.unwrap_or(default.idle_timeout),
         max_header_bytes: config.max_header_bytes,
+        tls: config.tls.clone().map(|(certificate, key)| TlsFiles { certificate, key }),
+        credentials: config.basic_auth.as_ref().map(|users| {
+            Credentials(users.iter().map(|(user, word)| (user.clone(), word.reveal().to_owned())).collect())
+        }),
+        allowed_hosts: config.allowed_hosts.clone(),
+        allowed_origins: config.cors.allowed_origins.clone(),
+        allowed_methods: config.cors.allowed_methods.clone(),
         headers: config.headers.clone(),
         ..default
     }

@@ -4,6 +4,7 @@
 //! ipfs-cluster v1.1.6, so a change here is a change for users' programs.
 
 mod add;
+mod address;
 mod cid;
 mod error;
 mod identity;
@@ -18,6 +19,7 @@ mod status;
 mod time;
 
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput};
+pub use address::{AddressError, parse_address};
 pub use cid::{Cid, CidError, Codec};
 pub use error::{BoxError, ErrorChain, ErrorClass, WireError};
 pub use identity::{ConnectGraph, Id, IpfsId};

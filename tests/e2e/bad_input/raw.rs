@@ -28,7 +28,7 @@ impl Answer {
 /// A whole request, after whose answer the connection ends.
 pub(super) fn request(method: &str, target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

@@ -68,6 +68,7 @@ async fn wrong_flags_and_variables(cluster: &ProcessCluster) {
         ("CLUSTER_REPLICATIONFACTORMIN", "abc", "write a whole number"),
         ("CLUSTER_REPLICATIONFACTORMIN", "5", "replication_factor_min"),
         ("CLUSTER_FOLLOWERMODE", "perhaps", "write true or false"),
+        ("CLUSTER_FOLLOWERMODE", "true", "this version cannot do that yet"),
         ("CLUSTER_DIALPEERTIMEOUT", "soon", "a duration"),
         ("CLUSTER_LISTENMULTIADDRESS", "127.0.0.1:9096", "multiaddress"),
         ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "junk", "multiaddress"),
@@ -87,6 +88,44 @@ async fn taken_ports(cluster: &ProcessCluster) {
         refused(cluster, "a taken port", &[], &[], &["cannot listen on", &address, "is another program"]).await;
         drop(taken);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_cannot_serve_joins_nobody_and_one_that_knows_others_founds_nothing() {
+    let mut cluster = ProcessCluster::empty().unwrap();
+    cluster.add_peer(&NodeKind::Embedded).await.unwrap();
+    let joining = cluster.make_peer(&NodeKind::Embedded).unwrap();
+    let member = cluster.member_address(joining).unwrap();
+    let stays = || async {
+        let answer = cluster.http.get(cluster.url(0, "/peers")).send().await.unwrap().text().await.unwrap();
+        assert_eq!(answer.lines().count(), 1, "{answer}");
+    };
+    // Alone it would found a cluster of its own, and what is written to it would be lost for the other one.
+    for (name, value, key) in [
+        ("CLUSTER_PEERADDRESSES", member.as_str(), "cluster.peer_addresses"),
+        ("CLUSTER_RAFT_INITPEERSET", cluster.peers[0].id(), "consensus.raft.init_peerset"),
+    ] {
+        let said = cluster.refused_start(joining, &[], &[(name, value)]).await.unwrap();
+        assert!(said.contains(key) && said.contains("--bootstrap <swarm address"), "{said}");
+    }
+    let peerstore = cluster.peers[joining].folder.join("peerstore");
+    fs::write(&peerstore, format!("{member}\n")).unwrap();
+    let said = cluster.refused_start(joining, &[], &[]).await.unwrap();
+    assert!(said.contains(&peerstore.display().to_string()), "{said}");
+
+    let taken = TcpListener::bind(("127.0.0.1", cluster.api_port(joining))).unwrap();
+    let said = cluster.refused_start(joining, &["--bootstrap", &member], &[]).await.unwrap();
+    assert!(said.contains("cannot listen on"), "{said}");
+    drop(taken);
+    stays().await;
+    let variables = [("CLUSTER_RESTAPI_HEADERS", "bad name:x")];
+    let said = cluster.refused_start(joining, &["--bootstrap", &member], &variables).await.unwrap();
+    assert!(said.contains("is not a valid header"), "{said}");
+    stays().await;
+    cluster.start_peer(joining).await.unwrap();
+    assert_eq!(pin(&cluster, joining, &inline_cid(1), "1").await, Told::Pinned);
+    cluster.wait_equal().await;
+    assert!(cluster.pins(0).await.unwrap().contains_key(&inline_cid(1).to_string()), "it is one cluster");
 }
 
 async fn wrong_identity(cluster: &ProcessCluster) {

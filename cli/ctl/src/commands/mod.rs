@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use cluster_client::{Client, ClientConfig, Items};
-use cluster_types::Multiaddr;
+use cluster_types::{Multiaddr, parse_address};
 use futures::StreamExt;
 
 use crate::args::{Arguments, Command};
@@ -76,13 +76,13 @@ fn collect_paths(command: &clap::Command, above: &str, paths: &mut Vec<String>) 
 fn client_config(arguments: &Arguments) -> Result<ClientConfig, Failure> {
     let mut endpoints: Vec<Multiaddr> = Vec::new();
     for host in &arguments.host {
-        match host.trim().parse() {
+        match parse_address(host.trim()) {
             Ok(address) => endpoints.push(address),
             Err(error) => return Err(Failure::local("parsing the API multiaddress", &error)),
         }
     }
-    let basic_auth = arguments.basic_auth.as_deref().filter(|credentials| !credentials.is_empty());
-    let basic_auth = basic_auth.map(|credentials| {
+    let basic_auth = arguments.basic_auth.as_ref().map(|hidden| hidden.0.as_str());
+    let basic_auth = basic_auth.filter(|credentials| !credentials.is_empty()).map(|credentials| {
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
         (user.to_owned(), password.to_owned())
     });
@@ -121,6 +121,9 @@ mod tests {
         let hosts = config("ctl -l /ip4/127.0.0.1/tcp/1,/dns4/a/tcp/2 -t 3 id").unwrap();
         assert_eq!(hosts.endpoints.len(), 2);
         assert_eq!(hosts.timeout, Some(Duration::from_secs(3)));
+        let socket = config("ctl --host /unix/run/cluster/api.sock id").unwrap();
+        assert_eq!(socket.endpoints[0].to_string().matches("run").count(), 1);
+        assert!(Client::new(socket).is_ok());
         assert_eq!(config("ctl --host nonsense id").unwrap_err().exit_code(), 1);
     }
 

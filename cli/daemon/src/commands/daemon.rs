@@ -29,6 +29,11 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
         tracing::warn!(remark, "configuration");
     }
     apply_flags(&mut loaded.config, daemon);
+    for (flag, given) in [("--stats", daemon.stats), ("--tracing", daemon.tracing)] {
+        if given {
+            tracing::warn!(flag, "this flag has no effect in this version yet");
+        }
+    }
     tracing::info!(version = VERSION, folder = %folder.path().display(), "starting");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let outcome = runtime.block_on(async {
@@ -50,7 +55,7 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
 async fn run_peer(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationToken) -> anyhow::Result<()> {
     let peer = tokio::select! {
         started = Peer::start(config, &bootstrap) => started?,
-        // Nothing runs yet that would have to be stopped in order.
+        // As if it had been killed: what was begun (joining, too) goes on at the next start.
         () = stop.cancelled() => return Ok(()),
     };
     let outcome = tokio::select! {

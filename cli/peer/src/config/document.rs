@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cluster_types::{GoDuration, Multiaddr};
+use cluster_types::{GoDuration, Multiaddr, parse_address};
 use serde_json::{Map, Value};
 
-use super::environment::{Environment, parse_variable, variable_name};
+use super::environment::{Environment, NotText, not_text, parse_variable, variable_name};
 use super::error::ConfigError;
-use super::table::{Absence, COMPONENTS, Component, DATASTORES, Field, Kind, OPAQUE_SECTIONS};
+use super::table::{Absence, COMPONENTS, Component, DATASTORES, Field, Kind, OPAQUE_SECTIONS, UNSERVED};
 use super::value::{ByteSize, HIDDEN, Secret};
 
 /// A configuration before its values are checked.
@@ -47,7 +47,11 @@ impl Document {
         for component in COMPONENTS {
             for field in component.fields {
                 let variable = variable_name(component, field);
-                let Some(text) = environment.variable(&variable) else { continue };
+                let text = match environment.variable(&variable) {
+                    Some(Ok(text)) => text,
+                    Some(Err(NotText)) => return Err(not_text(component, field, &variable)),
+                    None => continue,
+                };
                 if let Some(value) = parse_variable(component, field, &variable, &text)? {
                     self.overrides.insert(component.full_key(field.key), Override { variable, value });
                 }
@@ -138,6 +142,25 @@ impl Document {
         unknown
     }
 
+    /// Keys of the file and of the environment that say something else than the default and have no effect yet.
+    pub(super) fn unserved_keys(&self) -> Vec<String> {
+        let whole = UNSERVED.into_iter().filter(|component| self.has(component)).map(Component::path);
+        let single =
+            COMPONENTS.into_iter().filter(|component| UNSERVED.iter().all(|other| other.path() != component.path()));
+        let single = single.flat_map(|component| {
+            let unserved = component.fields.iter().filter(|field| !field.served);
+            unserved.filter(|field| self.is_set(component, field)).map(|field| component.full_key(field.key))
+        });
+        whole.chain(single).collect()
+    }
+
+    /// Whether somebody wrote a value that is not the default.
+    fn is_set(&self, component: &Component, field: &Field) -> bool {
+        let written = self.overrides.get(&component.full_key(field.key)).map(|found| &found.value);
+        let written = written.or_else(|| lookup(self.component(component)?, field.key));
+        written.is_some_and(|value| !is_missing(field, value) && comparable(value) != comparable(&default_of(field)))
+    }
+
     fn component(&self, component: &Component) -> Option<&Map<String, Value>> {
         let section = self.file.get(component.section)?.as_object()?;
         if component.name.is_empty() {
@@ -157,7 +180,7 @@ impl Document {
         }
         let default = |json: &str| Found {
             value: serde_json::from_str(json).expect("the defaults of the table are JSON, as a test shows"),
-            origin: "default".to_owned(),
+            origin: format!("missing in {}", self.path.display()),
         };
         let Some(values) = self.component(component) else { return Ok(default(field.default)) };
         if let Some(value) = lookup(values, field.key).filter(|value| !is_missing(field, value)) {
@@ -176,6 +199,22 @@ impl Document {
             Absence::Default | Absence::Json(_) | Absence::Error(_) => Ok(default(field.default)),
         }
     }
+}
+
+fn default_of(field: &Field) -> Value {
+    serde_json::from_str(field.default).expect("the defaults of the table are JSON, as a test shows")
+}
+
+/// A value with one spelling for what may be written in several ways: durations, and lists of one.
+fn comparable(value: &Value) -> Value {
+    if let Value::Array(items) = value {
+        match items.as_slice() {
+            [] => return Value::from(""),
+            [only] => return comparable(only),
+            [_, _, ..] => {}
+        }
+    }
+    parse_duration(value).map_or_else(|| value.clone(), |duration| Value::from(duration.as_secs_f64()))
 }
 
 /// Whether a value stands for none: null, or an empty text where a duration should be.
@@ -259,8 +298,8 @@ impl Reader<'_> {
     pub(super) fn addresses(&self, key: &str) -> Result<Vec<Multiaddr>, ConfigError> {
         self.read(key, "one multiaddress like /ip4/127.0.0.1/tcp/9096, or a list of them", |value| match value {
             Value::String(one) if one.is_empty() => Some(Vec::new()),
-            Value::String(one) => Some(vec![one.parse().ok()?]),
-            Value::Array(many) => many.iter().map(|one| one.as_str()?.parse().ok()).collect(),
+            Value::String(one) => Some(vec![parse_address(one).ok()?]),
+            Value::Array(many) => many.iter().map(|one| parse_address(one.as_str()?).ok()).collect(),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
         })
     }

@@ -14,22 +14,26 @@ use super::value::HIDDEN;
 /// Where variables come from, so that tests can bring their own.
 pub trait Environment {
     /// The variable's value, if it is set.
-    fn variable(&self, name: &str) -> Option<String>;
+    fn variable(&self, name: &str) -> Option<Result<String, NotText>>;
 }
+
+/// A variable is set to what is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotText;
 
 /// The environment of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessEnvironment;
 
 impl Environment for ProcessEnvironment {
-    fn variable(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+    fn variable(&self, name: &str) -> Option<Result<String, NotText>> {
+        std::env::var_os(name).map(|value| value.into_string().map_err(|_| NotText))
     }
 }
 
 impl Environment for BTreeMap<String, String> {
-    fn variable(&self, name: &str) -> Option<String> {
-        self.get(name).cloned()
+    fn variable(&self, name: &str) -> Option<Result<String, NotText>> {
+        self.get(name).cloned().map(Ok)
     }
 }
 
@@ -37,6 +41,16 @@ impl Environment for BTreeMap<String, String> {
 pub(super) fn variable_name(component: &Component, field: &Field) -> String {
     let parts: Vec<String> = field.key.split('.').map(|part| part.replace('_', "").to_ascii_uppercase()).collect();
     format!("{}_{}", component.environment, parts.join("_"))
+}
+
+/// The error about a variable that is not UTF-8.
+pub(super) fn not_text(component: &Component, field: &Field, name: &str) -> ConfigError {
+    ConfigError::BadValue {
+        key: component.full_key(field.key),
+        value: "bytes that are not UTF-8".to_owned(),
+        origin: format!("environment variable {name}"),
+        reason: "write it as text".to_owned(),
+    }
 }
 
 /// Reads a variable's text as the JSON value that the file would hold in its place.

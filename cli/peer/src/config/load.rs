@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use cluster_types::{Multiaddr, Protocol};
 use serde_json::{Map, Value};
 
 use super::document::Document;
@@ -10,7 +11,7 @@ use super::environment::Environment;
 use super::error::ConfigError;
 use super::folder::ConfigFolder;
 use super::sections::Config;
-use super::validate::validate;
+use super::validate::{refuse_unprotected, validate};
 
 /// More than any configuration has; what is larger is another file.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -24,8 +25,20 @@ pub struct Loaded {
     pub remarks: Vec<String>,
 }
 
-/// Loads the configuration of a folder.
+/// Loads the configuration of a folder for a peer that is to run by it.
 pub fn load(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
+    let document = document(folder, environment)?;
+    let loaded = checked(&document, folder)?;
+    refuse_unprotected(&document)?;
+    Ok(loaded)
+}
+
+/// Loads a configuration that was just written.
+pub(super) fn read_back(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
+    checked(&document(folder, environment)?, folder)
+}
+
+fn document(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Document, ConfigError> {
     let path = folder.config_file();
     let file = read(folder)?;
     if let Some(url) = file.get("source") {
@@ -34,8 +47,12 @@ pub fn load(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Load
     }
     let mut document = Document::new(&path, file);
     document.apply(environment)?;
-    let config = validate(&document, folder)?;
-    let remarks = remarks(&document, &config);
+    Ok(document)
+}
+
+fn checked(document: &Document, folder: &ConfigFolder) -> Result<Loaded, ConfigError> {
+    let config = validate(document, folder)?;
+    let remarks = remarks(document, &config);
     Ok(Loaded { config, remarks })
 }
 
@@ -67,14 +84,29 @@ fn remarks(document: &Document, config: &Config) -> Vec<String> {
     if config.cluster.secret.is_none() {
         remarks.push("cluster.secret is empty: the cluster's network is open to everyone who can reach it".to_owned());
     }
-    let not_served = [
-        ("api.ipfsproxy", config.ipfs_proxy.is_some()),
-        ("api.pinsvcapi", config.pinning_service.is_some()),
-        ("observations.tracing", config.telemetry.tracing_enabled),
-    ];
-    let named: Vec<&str> = not_served.iter().filter(|(_, present)| *present).map(|(name, _)| *name).collect();
-    if !named.is_empty() {
-        remarks.push(format!("configured, but not served by this version yet: {}", named.join(", ")));
+    if let Some(rest) = config.rest_api.as_ref().filter(|rest| rest.basic_auth.is_none()) {
+        let open: Vec<String> =
+            rest.listen_addresses.iter().filter(|address| is_open(address)).map(ToString::to_string).collect();
+        if !open.is_empty() {
+            remarks.push(format!(
+                "api.restapi.basic_auth_credentials is empty: everyone who can reach {} may write",
+                open.join(", ")
+            ));
+        }
+    }
+    let unserved = document.unserved_keys();
+    if !unserved.is_empty() {
+        remarks.push(format!("configured, but not or not fully served by this version yet: {}", unserved.join(", ")));
     }
     remarks
+}
+
+/// Whether others than this machine reach an address.
+fn is_open(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => !ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => !ip.is_loopback(),
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name != "localhost",
+        Some(_) | None => false,
+    }
 }

@@ -22,7 +22,7 @@ mod validate;
 mod value;
 mod write;
 
-pub use environment::{Environment, ProcessEnvironment};
+pub use environment::{Environment, NotText, ProcessEnvironment};
 pub use error::ConfigError;
 pub use folder::{ConfigFolder, ExecutionLock, random_free_port};
 pub use identity::{ensure_identity, load_identity};

@@ -172,9 +172,9 @@ pub enum ConsensusMode {
     },
     /// `raft`: writes without a quorum are refused.
     Raft {
-        /// Voters of the first start, besides this peer.
+        /// Peers that this one belongs to: it founds no cluster of its own.
         initial_peers: Vec<PeerId>,
-        /// How long the start waits for a leader.
+        /// How long a write waits for a leader.
         leader_timeout: Duration,
     },
 }
@@ -217,6 +217,8 @@ pub struct HttpApiConfig {
     pub log_file: Option<PathBuf>,
     /// Added to every answer.
     pub headers: BTreeMap<String, Vec<String>>,
+    /// Names by which a listener on the loopback interface may be called, besides `localhost`.
+    pub allowed_hosts: Vec<String>,
     /// Cross-origin rules.
     pub cors: CorsConfig,
 }

@@ -67,11 +67,19 @@ pub(super) struct Field {
     pub(super) absence: Absence,
     /// Whether `init` writes it.
     pub(super) written: bool,
+    /// Whether anything follows from it yet; the start names those that are set and without effect.
+    pub(super) served: bool,
 }
 
 impl Field {
     const fn omitted(mut self) -> Self {
         self.written = false;
+        self
+    }
+
+    /// Checked, but without effect in this version, or only partly in effect.
+    const fn unserved(mut self) -> Self {
+        self.served = false;
         self
     }
 
@@ -87,12 +95,12 @@ impl Field {
 }
 
 const fn field(key: &'static str, kind: Kind, default: &'static str) -> Field {
-    Field { key, kind, default, absence: Absence::Default, written: true }
+    Field { key, kind, default, absence: Absence::Default, written: true, served: true }
 }
 
 /// A key of the original that has no effect here.
 const fn ignored(key: &'static str) -> Field {
-    Field { key, kind: Ignored, default: "null", absence: Absence::Default, written: false }
+    Field { key, kind: Ignored, default: "null", absence: Absence::Default, written: false, served: true }
 }
 
 /// One component of the configuration file.
@@ -138,26 +146,26 @@ pub(super) static CLUSTER: Component = Component {
             .required("cluster.listen_multiaddress is undefined"),
         field("announce_multiaddress", Addresses, "[]"),
         field("no_announce_multiaddress", Texts, "[]"),
-        field("enable_relay_hop", Bool, "true").absent("false"),
+        field("enable_relay_hop", Bool, "true").unserved().absent("false"),
         field("connection_manager.high_water", Whole, "400").absent("0"),
-        field("connection_manager.low_water", Whole, "100").absent("0"),
-        field("connection_manager.grace_period", Duration, "\"2m0s\""),
-        field("resource_manager.enabled", Bool, "true").absent("false"),
-        field("resource_manager.memory_limit_bytes", Whole, "0"),
-        field("resource_manager.file_descriptors_limit", Whole, "0"),
-        field("pubsub.seen_messages_ttl", Duration, "\"30m0s\""),
-        field("pubsub.heartbeat_interval", Duration, "\"10s\""),
-        field("pubsub.d_factor", Whole, "4").absent("0"),
-        field("pubsub.history_gossip", Whole, "2").absent("0"),
-        field("pubsub.history_length", Whole, "6").absent("0"),
-        field("pubsub.flood_publish", Bool, "false"),
+        field("connection_manager.low_water", Whole, "100").unserved().absent("0"),
+        field("connection_manager.grace_period", Duration, "\"2m0s\"").unserved(),
+        field("resource_manager.enabled", Bool, "true").unserved().absent("false"),
+        field("resource_manager.memory_limit_bytes", Whole, "0").unserved(),
+        field("resource_manager.file_descriptors_limit", Whole, "0").unserved(),
+        field("pubsub.seen_messages_ttl", Duration, "\"30m0s\"").unserved(),
+        field("pubsub.heartbeat_interval", Duration, "\"10s\"").unserved(),
+        field("pubsub.d_factor", Whole, "4").unserved().absent("0"),
+        field("pubsub.history_gossip", Whole, "2").unserved().absent("0"),
+        field("pubsub.history_length", Whole, "6").unserved().absent("0"),
+        field("pubsub.flood_publish", Bool, "false").unserved(),
         field("dial_peer_timeout", Duration, "\"3s\""),
         field("state_sync_interval", Duration, "\"5m0s\""),
         field("pin_recover_interval", Duration, "\"12m0s\""),
         field("replication_factor_min", Whole, "-1"),
         field("replication_factor_max", Whole, "-1"),
         field("monitor_ping_interval", Duration, "\"15s\""),
-        field("peer_watch_interval", Duration, "\"5s\""),
+        field("peer_watch_interval", Duration, "\"5s\"").unserved(),
         field("mdns_interval", Duration, "\"10s\""),
         field("pin_only_on_trusted_peers", Bool, "false"),
         field("pin_only_on_untrusted_peers", Bool, "false"),
@@ -167,7 +175,7 @@ pub(super) static CLUSTER: Component = Component {
         field("repinning_grace_period", Duration, "\"1m0s\""),
         field("follower_mode", Bool, "false").omitted(),
         field("peerstore_file", Text, "\"\"").omitted(),
-        field("peer_addresses", Addresses, "[]"),
+        field("peer_addresses", Addresses, "[]").unserved(),
     ],
 };
 
@@ -226,28 +234,31 @@ macro_rules! http_api_fields {
             field("http_listen_multiaddress", Addresses, $listen),
             field("ssl_cert_file", Text, "\"\"").omitted(),
             field("ssl_key_file", Text, "\"\"").omitted(),
-            field("read_timeout", Duration, "\"0s\""),
+            field("read_timeout", Duration, "\"0s\"").unserved(),
             field("read_header_timeout", Duration, "\"5s\""),
-            field("write_timeout", Duration, "\"0s\""),
+            field("write_timeout", Duration, "\"0s\"").unserved(),
             field("idle_timeout", Duration, "\"2m0s\""),
             field("max_header_bytes", Whole, "4096"),
-            field("libp2p_listen_multiaddress", Addresses, "[]").omitted(),
-            field("id", Text, "\"\"").omitted(),
-            field("private_key", Secret, "\"\"").omitted(),
+            field("libp2p_listen_multiaddress", Addresses, "[]").unserved().omitted(),
+            field("id", Text, "\"\"").unserved().omitted(),
+            field("private_key", Secret, "\"\"").unserved().omitted(),
             field("basic_auth_credentials", Credentials, "null"),
-            field("http_log_file", Text, "\"\""),
+            field("http_log_file", Text, "\"\"").unserved(),
             field("headers", Headers, "{}"),
-            field("cors_allowed_origins", Texts, r#"["*"]"#).absent("[]"),
-            field("cors_allowed_methods", Texts, r#"["GET"]"#).absent("[]"),
-            field("cors_allowed_headers", Texts, "[]"),
+            // Ours: names by which a listener on the loopback interface may be called.
+            field("allowed_hosts", Texts, "[]").omitted(),
+            field("cors_allowed_origins", Texts, r#"["*"]"#).unserved().absent("[]"),
+            field("cors_allowed_methods", Texts, r#"["GET"]"#).unserved().absent("[]"),
+            field("cors_allowed_headers", Texts, "[]").unserved(),
             field(
                 "cors_exposed_headers",
                 Texts,
                 r#"["Content-Type", "X-Stream-Output", "X-Chunked-Output", "X-Content-Length"]"#,
             )
+            .unserved()
             .absent("[]"),
-            field("cors_allow_credentials", Bool, "true").absent("false"),
-            field("cors_max_age", Duration, "\"0s\""),
+            field("cors_allow_credentials", Bool, "true").unserved().absent("false"),
+            field("cors_max_age", Duration, "\"0s\"").unserved(),
         ]
     };
 }
@@ -298,7 +309,7 @@ pub(super) static IPFSHTTP: Component = Component {
         field("pin_timeout", Duration, "\"2m0s\""),
         field("unpin_timeout", Duration, "\"3h0m0s\""),
         field("repogc_timeout", Duration, "\"24h0m0s\""),
-        field("informer_trigger_interval", Whole, "0"),
+        field("informer_trigger_interval", Whole, "0").unserved(),
         field("unpin_disable", Bool, "false").omitted(),
     ],
 };
@@ -319,7 +330,7 @@ pub(super) static STATELESS: Component = Component {
     name: "stateless",
     environment: "CLUSTER_STATELESS",
     fields: &[
-        field("max_pin_queue_size", Whole, "1000000").omitted(),
+        field("max_pin_queue_size", Whole, "1000000").unserved().omitted(),
         field("concurrent_pins", Whole, "10"),
         field("priority_pin_max_age", Duration, "\"24h0m0s\""),
         field("priority_pin_max_retries", Whole, "5"),
@@ -369,10 +380,11 @@ pub(super) static METRICS: Component = Component {
     name: "metrics",
     environment: "CLUSTER_METRICS",
     fields: &[
-        field("enable_stats", Bool, "false"),
+        field("enable_stats", Bool, "false").unserved(),
         field("prometheus_endpoint", Addresses, "\"/ip4/127.0.0.1/tcp/8888\"")
+            .unserved()
             .required("observations.metrics.prometheus_endpoint is undefined"),
-        field("reporting_interval", Duration, "\"30s\""),
+        field("reporting_interval", Duration, "\"30s\"").unserved(),
     ],
 };
 
@@ -381,11 +393,12 @@ pub(super) static TRACING: Component = Component {
     name: "tracing",
     environment: "CLUSTER_TRACING",
     fields: &[
-        field("enable_tracing", Bool, "false"),
+        field("enable_tracing", Bool, "false").unserved(),
         field("jaeger_agent_endpoint", Addresses, "\"/ip4/0.0.0.0/udp/6831\"")
+            .unserved()
             .required("observations.tracing.jaeger_agent_endpoint is undefined"),
-        field("sampling_prob", Fraction, "0.3"),
-        field("service_name", Text, "\"cluster-daemon\""),
+        field("sampling_prob", Fraction, "0.3").unserved(),
+        field("service_name", Text, "\"cluster-daemon\"").unserved(),
     ],
 };
 
@@ -401,6 +414,9 @@ pub(super) static NUMPIN: Component =
 
 /// Storage engines of the original; their sections are accepted, their options have no effect on ours.
 pub(super) const DATASTORES: [&str; 4] = ["pebble", "badger3", "badger", "leveldb"];
+
+/// Components that are checked and kept, but not served yet.
+pub(super) static UNSERVED: [&Component; 2] = [&IPFSPROXY, &PINSVCAPI];
 
 /// Sections that are accepted whole, whatever they hold.
 pub(super) const OPAQUE_SECTIONS: [&str; 1] = ["state"];

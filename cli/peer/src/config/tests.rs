@@ -1,6 +1,6 @@
 //! What a file, the environment and their absence lead to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster_types::{ErrorChain, ReplicationFactor};
 use serde_json::{Value, json};
 
-use super::table::{Absence, COMPONENTS};
+use super::table::{Absence, COMPONENTS, Component, Field, Kind};
 use super::*;
 
 const ORIGINAL: &str = include_str!("fixtures/original-crdt.json");
@@ -67,7 +67,7 @@ fn a_file_of_the_original_loads_unchanged() {
     assert_eq!(kubo.unpin_timeout, Duration::from_secs(3 * 3600));
     assert_eq!(config.informers.disk.unwrap().metric, DiskMetric::FreeSpace);
     assert_eq!(config.allocator.allocate_by, ["tag:group", "freespace"]);
-    let remark = "configured, but not served by this version yet: api.ipfsproxy, api.pinsvcapi";
+    let remark = "configured, but not or not fully served by this version yet: api.ipfsproxy, api.pinsvcapi";
     assert_eq!(loaded.remarks, [remark]);
 }
 
@@ -182,8 +182,7 @@ fn absence_means_what_the_original_makes_of_it() {
     let text = changed(|file| remove(file, "/cluster", "connection_manager"));
     assert_eq!(load_text(&text, none).unwrap().config.cluster.connections.high_water, 400);
     let text = changed(|file| remove(file, "/consensus/crdt", "trusted_peers"));
-    let mode = load_text(&text, none).unwrap().config.consensus.mode;
-    assert_eq!(mode, ConsensusMode::Crdt { trusted: TrustedPeers::Only(Vec::new()) });
+    assert!(failure(&text, none).contains("consensus.crdt.trusted_peers = [] (missing in "), "nobody is trusted");
     let text = changed(|file| remove(file, "/allocator", "balanced"));
     assert_eq!(load_text(&text, none).unwrap().config.allocator.allocate_by, ["freespace"]);
     let text = changed(|file| remove(file, "/api", "restapi"));
@@ -233,11 +232,11 @@ fn a_new_configuration_is_read_back_as_it_was_meant() {
 #[test]
 fn a_new_configuration_takes_the_wishes_of_the_environment() {
     let (_place, folder) = temporary_folder();
-    let environment = variables(&[("CLUSTER_PEERNAME", "blue"), ("CLUSTER_FOLLOWERMODE", "true")]);
+    let environment = variables(&[("CLUSTER_PEERNAME", "blue"), ("CLUSTER_PEERSTOREFILE", "friends")]);
     NewConfig::with_new_secret().write(&folder, &environment).unwrap();
     let config = load(&folder, &Variables::new()).unwrap().config;
     assert_eq!(config.cluster.peer_name, "blue");
-    assert!(config.cluster.follower_mode);
+    assert_eq!(config.cluster.peerstore_file, folder.file("friends"));
 }
 
 #[test]
@@ -252,6 +251,108 @@ fn known_peers_become_the_trusted_ones_and_the_first_members() {
     let mode = new.write(&folder, none).unwrap().config.consensus.mode;
     let ConsensusMode::Raft { initial_peers, .. } = mode else { panic!("raft was asked for") };
     assert_eq!(initial_peers, [peer]);
+}
+
+#[test]
+fn what_would_protect_something_but_does_not_yet_is_refused() {
+    for (section, key, value, name, shown) in [
+        ("cluster", "follower_mode", json!(true), "CLUSTER_FOLLOWERMODE", "true"),
+        ("cluster", "pin_only_on_trusted_peers", json!(true), "CLUSTER_PINONLYONTRUSTEDPEERS", "true"),
+        ("cluster", "pin_only_on_untrusted_peers", json!(true), "CLUSTER_PINONLYONUNTRUSTEDPEERS", "true"),
+    ] {
+        let text = changed(|file| file[section][key] = value);
+        let message = failure(&text, &Variables::new());
+        assert!(message.contains(&format!("{section}.{key} = {shown} (")), "{message}");
+        assert!(message.contains("service.json") && message.contains("this version cannot do that yet"), "{message}");
+        let message = failure(ORIGINAL, &variables(&[(name, "true")]));
+        assert!(message.contains(&format!("environment variable {name}")), "{message}");
+    }
+    let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+    let text = changed(|file| file["consensus"]["crdt"]["trusted_peers"] = json!([peer]));
+    let message = failure(&text, &Variables::new());
+    assert!(message.contains("consensus.crdt.trusted_peers = [\"12D3") && message.contains("[\"*\"]"), "{message}");
+    let text = changed(|file| file["consensus"]["crdt"]["trusted_peers"] = json!([peer, "*"]));
+    load_text(&text, &Variables::new()).unwrap();
+}
+
+/// A value of the field's kind that is not its default and can be used.
+fn another(component: &Component, field: &Field) -> Value {
+    let default: Value = serde_json::from_str(field.default).unwrap();
+    match field.kind {
+        Kind::Bool => json!(default != json!(true)),
+        Kind::Whole => json!(default.as_i64().unwrap() + 1),
+        Kind::Fraction => json!(0.5),
+        Kind::Duration => json!("1h1m"),
+        Kind::Addresses => json!(["/ip4/127.0.0.1/tcp/1"]),
+        Kind::Texts => json!(["x"]),
+        Kind::Text | Kind::Secret => json!("x"),
+        Kind::TextMap | Kind::Credentials | Kind::Headers | Kind::Size | Kind::Ignored => {
+            panic!("{}: no other value is known", component.full_key(field.key))
+        }
+    }
+}
+
+#[test]
+fn what_is_set_and_has_no_effect_is_named_in_one_remark() {
+    let mut file: Value = serde_json::from_str(ORIGINAL).unwrap();
+    let mut expected = vec!["api.ipfsproxy".to_owned(), "api.pinsvcapi".to_owned()];
+    for component in COMPONENTS {
+        for field in component.fields.iter().filter(|field| !field.served && component.name != "pinsvcapi") {
+            let parts = component.path();
+            let parts = parts.split('.').chain(field.key.split('.'));
+            *parts.fold(&mut file, |object, part| &mut object[part]) = another(component, field);
+            expected.push(component.full_key(field.key));
+        }
+    }
+    assert!(expected.len() > 30, "the table marks them");
+    let remarks = load_text(&file.to_string(), &Variables::new()).unwrap().remarks;
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    let named = remarks[0].split_once(": ").unwrap().1;
+    let named: BTreeSet<&str> = named.split(", ").collect();
+    assert_eq!(named, expected.iter().map(String::as_str).collect());
+    // Other spellings of a default are no wish.
+    let text = changed(|file| {
+        file["api"]["restapi"]["read_timeout"] = json!("0m0s");
+        file["cluster"]["pubsub"]["heartbeat_interval"] = json!("10000ms");
+        file["cluster"]["peer_addresses"] = json!("");
+        file["observations"]["metrics"]["prometheus_endpoint"] = json!(["/ip4/127.0.0.1/tcp/8888"]);
+        file["api"]["restapi"]["cors_allowed_origins"] = json!(["*"]);
+    });
+    let remarks = load_text(&text, &Variables::new()).unwrap().remarks;
+    assert!(remarks[0].ends_with(": api.ipfsproxy, api.pinsvcapi"), "{remarks:?}");
+    let remarks = load_text(ORIGINAL, &variables(&[("CLUSTER_METRICS_ENABLESTATS", "true")])).unwrap().remarks;
+    assert!(remarks[0].contains("observations.metrics.enable_stats"), "{remarks:?}");
+}
+
+#[test]
+fn an_api_that_everyone_reaches_is_remarked_unless_it_asks_for_a_password() {
+    let open = ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "/ip4/127.0.0.1/tcp/1,/ip4/0.0.0.0/tcp/9094");
+    let remarks = load_text(ORIGINAL, &variables(&[open])).unwrap().remarks;
+    assert!(remarks.iter().any(|line| line.contains("everyone who can reach /ip4/0.0.0.0/tcp/9094 may write")));
+    let closed = ("CLUSTER_RESTAPI_BASICAUTHCREDENTIALS", "ann:one");
+    assert_eq!(load_text(ORIGINAL, &variables(&[open, closed])).unwrap().remarks.len(), 1);
+    assert_eq!(load_text(ORIGINAL, &Variables::new()).unwrap().remarks.len(), 1);
+}
+
+#[test]
+fn a_unix_socket_is_an_address() {
+    let text = changed(|file| file["api"]["restapi"]["http_listen_multiaddress"] = json!("/unix/run/cluster/api.sock"));
+    let rest = load_text(&text, &Variables::new()).unwrap().config.rest_api.unwrap();
+    assert_eq!(rest.listen_addresses, [cluster_types::parse_address("/unix/run/cluster/api.sock").unwrap()]);
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_refused() {
+    struct Bytes;
+    impl Environment for Bytes {
+        fn variable(&self, name: &str) -> Option<Result<String, NotText>> {
+            (name == "CLUSTER_PEERNAME").then_some(Err(NotText))
+        }
+    }
+    let (_place, folder) = temporary_folder();
+    fs::write(folder.config_file(), ORIGINAL).unwrap();
+    let message = load(&folder, &Bytes).unwrap_err().to_string();
+    assert!(message.contains("cluster.peername") && message.contains("CLUSTER_PEERNAME"), "{message}");
 }
 
 #[test]

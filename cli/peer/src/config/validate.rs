@@ -51,6 +51,27 @@ pub(super) fn validate(document: &Document, folder: &ConfigFolder) -> Result<Con
     })
 }
 
+/// Refuses what would protect something and is not done yet: it must not be taken for done.
+pub(super) fn refuse_unprotected(document: &Document) -> Result<(), ConfigError> {
+    let cluster = document.reader(&CLUSTER);
+    for (key, effect) in [
+        ("follower_mode", "this peer would write all the same"),
+        ("pin_only_on_trusted_peers", "pins would be given to every peer"),
+        ("pin_only_on_untrusted_peers", "pins would be given to every peer"),
+    ] {
+        if cluster.flag(key)? {
+            return Err(cluster.refuse(key, format!("this version cannot do that yet, and {effect}: write false")));
+        }
+    }
+    let crdt = document.reader(&CRDT);
+    if document.has(&CRDT) && matches!(crdt_mode(&crdt)?, ConsensusMode::Crdt { trusted: TrustedPeers::Only(_) }) {
+        let reason = "this version cannot tell trusted peers from others yet, and every peer that knows the secret may \
+                      write: if that is meant, write [\"*\"]";
+        return Err(crdt.refuse("trusted_peers", reason));
+    }
+    Ok(())
+}
+
 /// A component that is used only when the file has it.
 fn optional<T>(
     document: &Document,
@@ -242,6 +263,7 @@ fn http_api(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<HttpApiConfig,
         basic_auth: reader.credentials("basic_auth_credentials")?,
         log_file: optional_file(&reader.text("http_log_file")?, folder),
         headers: reader.headers("headers")?,
+        allowed_hosts: reader.texts("allowed_hosts")?,
         cors: CorsConfig {
             allowed_origins: reader.texts("cors_allowed_origins")?,
             allowed_methods: reader.texts("cors_allowed_methods")?,

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use cluster_types::{Multiaddr, PeerId, Protocol};
 use serde_json::Value;
 
-use super::environment::{Environment, parse_variable, variable_name};
+use super::environment::{Environment, NotText, not_text, parse_variable, variable_name};
 use super::error::ConfigError;
 use super::folder::{ConfigFolder, random_free_port};
-use super::load::{Loaded, load};
+use super::load::{Loaded, read_back};
 use super::sections::hostname;
 use super::table::{
     BALANCED, CLUSTER, CRDT, Component, DISK, EMBEDDED, Field, IPFSHTTP, IPFSPROXY, Kind, METRICS, PINQUEUE, PINSVCAPI,
@@ -88,7 +88,7 @@ impl NewConfig {
         let text = self.text(folder, environment)?;
         folder.create()?;
         folder.write_file(&folder.config_file(), text.as_bytes())?;
-        load(folder, environment)
+        read_back(folder, environment)
     }
 
     fn text(&self, folder: &ConfigFolder, environment: &dyn Environment) -> Result<String, ConfigError> {
@@ -139,7 +139,8 @@ impl NewConfig {
             return Ok(None);
         }
         let variable = variable_name(component, field);
-        if let Some(text) = environment.variable(&variable) {
+        if let Some(value) = environment.variable(&variable) {
+            let text = value.map_err(|NotText| not_text(component, field, &variable))?;
             return parse_variable(component, field, &variable, &text);
         }
         if !field.written {

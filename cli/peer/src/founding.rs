@@ -1,0 +1,109 @@
+//! May a peer without state found a cluster of its own, when its configuration names others?
+//!
+//! Peers that found a cluster each never become one again by themselves, and what was written to all but one of them
+//! would have to be thrown away.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use cluster_types::{Multiaddr, PeerId, Protocol};
+
+use crate::config::{Config, ConsensusMode};
+use crate::peer::PeerError;
+
+/// As much of the peerstore as is looked at: far more than one line, which is enough to name somebody.
+const MAX_PEERSTORE: u64 = 64 * 1024;
+
+/// Refuses to found a cluster beside that of peers which the configuration names (raft mode), or says that it happens
+/// (crdt mode).
+pub(crate) fn check(config: &Config, own: PeerId) -> Result<(), PeerError> {
+    let path = &config.cluster.peerstore_file;
+    let peerstore = read(path).unwrap_or_default();
+    let mut places = naming(config, own);
+    if names_others(peerstore.lines().filter_map(|line| line.trim().parse().ok()), own) {
+        places.push(path.display().to_string());
+    }
+    if places.is_empty() {
+        return Ok(());
+    }
+    let places = places.join(", ");
+    match config.consensus.mode {
+        ConsensusMode::Raft { .. } => Err(PeerError::OthersNamed { places }),
+        ConsensusMode::Crdt { .. } => {
+            tracing::warn!(
+                places,
+                "other peers are named, but this version does not join them by itself: this peer founds a cluster of \
+                 its own; to join theirs, stop it, move its state folder away, and start it with --bootstrap"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// The keys of the configuration that name other peers.
+fn naming(config: &Config, own: PeerId) -> Vec<String> {
+    let mut places = Vec::new();
+    if let ConsensusMode::Raft { initial_peers, .. } = &config.consensus.mode
+        && initial_peers.iter().any(|peer| *peer != own)
+    {
+        places.push("consensus.raft.init_peerset".to_owned());
+    }
+    if names_others(config.cluster.peer_addresses.iter().cloned(), own) {
+        places.push("cluster.peer_addresses".to_owned());
+    }
+    places
+}
+
+fn names_others(mut addresses: impl Iterator<Item = Multiaddr>, own: PeerId) -> bool {
+    // The address of an empty line has no parts.
+    addresses.any(|address| address.iter().last().is_some_and(|last| last != Protocol::P2p(own)))
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_PEERSTORE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use cluster_types::parse_peer_id;
+
+    use super::*;
+    use crate::config::{ConfigFolder, ConsensusName, NewConfig};
+
+    const OWN: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+    const OTHER: &str = "QmaFyXjZUNaUwYF8rBtbc7foEJ46aD52AKSvkMqPnBYnnR";
+
+    fn outcome(consensus: ConsensusName, peers: &[&str], addresses: &str, peerstore: &str) -> Option<String> {
+        let place = tempfile::tempdir().unwrap();
+        let folder = ConfigFolder::new(place.path());
+        let peers = peers.iter().map(|peer| parse_peer_id(peer).unwrap()).collect();
+        let variables = BTreeMap::from([("CLUSTER_PEERADDRESSES".to_owned(), addresses.to_owned())]);
+        let new = NewConfig { consensus, peers, ..NewConfig::with_new_secret() };
+        let config = new.write(&folder, &variables).unwrap().config;
+        std::fs::write(&config.cluster.peerstore_file, peerstore).unwrap();
+        match check(&config, parse_peer_id(OWN).unwrap()) {
+            Ok(()) => None,
+            Err(PeerError::OthersNamed { places }) => Some(places),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_raft_peer_founds_a_cluster_only_when_it_knows_nobody_else() {
+        let raft = ConsensusName::Raft;
+        assert_eq!(outcome(raft, &[], "", ""), None);
+        let own = format!("/ip4/10.0.0.1/tcp/9096/p2p/{OWN}");
+        assert_eq!(outcome(raft, &[OWN], &own, &format!("{own}\n\n")), None);
+        let peerset = outcome(raft, &[OWN, OTHER], "", "").unwrap();
+        assert_eq!(peerset, "consensus.raft.init_peerset");
+        let other = format!("/ip4/10.0.0.1/tcp/9096/p2p/{OTHER}");
+        assert_eq!(outcome(raft, &[], &other, "").unwrap(), "cluster.peer_addresses");
+        assert!(outcome(raft, &[], "", &format!("{own}\n{other}\n")).unwrap().ends_with("/peerstore"));
+        assert_eq!(outcome(ConsensusName::Crdt, &[], &other, &other), None);
+    }
+}
