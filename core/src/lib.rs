@@ -14,3 +14,4 @@ pub mod task;
 pub mod testing;
 pub mod tracker;
 pub mod unixfs;
+pub mod watch;

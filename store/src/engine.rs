@@ -19,6 +19,7 @@ use crate::codec;
 use crate::error::{Failed, StoreError};
 use crate::flush_mark::FlushMark;
 use crate::keys::{self, Family};
+use crate::shared_flush::SharedFlush;
 use crate::telemetry::StoreTelemetry;
 
 /// The format this release writes.
@@ -59,6 +60,7 @@ pub(crate) struct Engine {
     db: DB,
     /// `None` for a checkpoint, which is not written.
     mark: Option<FlushMark>,
+    flushes: SharedFlush,
     telemetry: Arc<StoreTelemetry>,
 }
 
@@ -91,7 +93,7 @@ impl Engine {
         let db = DB::open_cf_descriptors(&general, folder, descriptors)
             .map_err(|error| StoreError::from_open(folder, error))?;
         let mark = FlushMark::open(folder, db.latest_sequence_number())?;
-        let engine = Self { db, mark: Some(mark), telemetry };
+        let engine = Self { db, mark: Some(mark), flushes: SharedFlush::default(), telemetry };
         engine.check_format(folder)?;
         Ok(engine)
     }
@@ -103,7 +105,7 @@ impl Engine {
         let descriptors = descriptors(&Family::STATE, &options);
         let db = DB::open_cf_descriptors_read_only(&general_options(&options), folder, descriptors, false)
             .failed_to("open a snapshot")?;
-        Ok(Self { db, mark: None, telemetry: Arc::default() })
+        Ok(Self { db, mark: None, flushes: SharedFlush::default(), telemetry: Arc::default() })
     }
 
     fn check_format(&self, folder: &Path) -> Result<(), StoreError> {
@@ -160,8 +162,12 @@ impl Engine {
         self.flush()
     }
 
-    /// Makes everything written so far survive a power cut.
+    /// Makes everything written so far survive a power cut. Callers that meet share a flush.
     pub(crate) fn flush(&self) -> Result<(), StateError> {
+        self.flushes.share(|| self.flush_now())
+    }
+
+    fn flush_now(&self) -> Result<(), StateError> {
         self.telemetry.count_flush();
         // Read before: what is written during the flush may miss it.
         let written = self.db.latest_sequence_number();
@@ -300,6 +306,11 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
     }
     let mut own = Options::default();
     own.set_write_buffer_size(options.write_buffers / 6);
+    if matches!(family, Family::Pins | Family::Tracker | Family::Outcomes) {
+        // Most look-ups of a write are for what is not there.
+        own.set_memtable_whole_key_filtering(true);
+        own.set_memtable_prefix_bloom_ratio(0.05);
+    }
     own.set_block_based_table_factory(&table);
     // Entries of the log live for minutes, blocks are mostly compressed content already.
     let plain = matches!(family, Family::RaftLog | Family::RaftMeta | Family::Blocks);

@@ -112,8 +112,6 @@ pub(crate) const TRACKER_COUNTS: &[u8] = b"tracker_counts";
 pub(crate) const INSTALLING: &[u8] = b"installing";
 /// The vote.
 pub(crate) const VOTE: &[u8] = b"vote";
-/// The last committed position.
-pub(crate) const COMMITTED: &[u8] = b"committed";
 /// The last purged position.
 pub(crate) const PURGED: &[u8] = b"purged";
 /// This peer's raft id.
@@ -126,7 +124,6 @@ const PEER_BY_NUMBER: &[u8] = b"n";
 pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::RaftLog, prefix: b"", layout: "index u64 -> entry" },
     KeyKind { family: Family::RaftMeta, prefix: VOTE, layout: "-> vote" },
-    KeyKind { family: Family::RaftMeta, prefix: COMMITTED, layout: "-> log id" },
     KeyKind { family: Family::RaftMeta, prefix: PURGED, layout: "-> log id" },
     KeyKind { family: Family::RaftMeta, prefix: NODE_ID, layout: "-> u64" },
     KeyKind { family: Family::Meta, prefix: FORMAT, layout: "-> u32" },

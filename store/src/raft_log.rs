@@ -1,20 +1,21 @@
 //! The raft log on RocksDB: openraft's log storage.
 //!
-//! Vote and entries go through one write-ahead log in the order of the calls. An append writes at once and is flushed
-//! by the one flusher thread, which serves everybody who waits with one flush; a vote is flushed before it returns.
+//! Vote and entries go through one write-ahead log in the order of the calls, by the one thread of
+//! [`crate::log_writer`]. An appended entry can be read at once, from memory, and counts once it is flushed; a vote is
+//! flushed before it returns. Which entries are committed is not kept: what is applied is written with each entry, and
+//! the rest comes from the leader.
 //!
-//! **Invariant:** a flush that failed is final: what is on the disk is not known any more, so every later write fails.
 //! **Invariant:** no read holds more than [`CHUNK_BYTES`] of entries but the one openraft wants whole.
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster_core::consensus::log::{LogId, TypeConfig};
 use cluster_core::ports::{NodeIdRecord, StateError};
-use cluster_types::{BoxError, ErrorChain};
+use cluster_types::BoxError;
 use futures::Stream;
 use openraft::alias::{EntryOf, LeaderIdOf, VoteOf};
 use openraft::errors::LeaderChanged;
@@ -28,8 +29,9 @@ use serde::de::DeserializeOwned;
 use crate::blocking::{Door, Kind};
 use crate::codec;
 use crate::engine::Engine;
-use crate::flusher::Flusher;
 use crate::keys::{self, Family};
+use crate::log_writer::{Ends, LogWriter};
+use crate::recent::Recent;
 use crate::state::Database;
 
 /// Version of an encoded entry, vote or position.
@@ -50,8 +52,8 @@ pub struct RaftLog {
 struct Shared {
     door: Arc<Door<Database>>,
     kept: Mutex<Kept>,
-    flusher: Arc<Flusher>,
-    failed: Arc<OnceLock<String>>,
+    recent: Arc<Mutex<Recent<Entry>>>,
+    writer: LogWriter,
 }
 
 /// What is known of the log without reading it.
@@ -66,14 +68,13 @@ impl RaftLog {
     /// Reads the ends of the log.
     pub(crate) fn open(door: Arc<Door<Database>>) -> Result<Self, StateError> {
         let kept = door.call(|database| Kept::load(&database.engine))?;
-        let failed = Arc::new(OnceLock::new());
-        let flusher = Arc::new(Flusher::start(Arc::clone(&door), Arc::clone(&failed))?);
-        Ok(Self { shared: Arc::new(Shared { door, kept: Mutex::new(kept), flusher, failed }) })
+        let writer = LogWriter::start(Arc::clone(&door))?;
+        Ok(Self { shared: Arc::new(Shared { door, kept: Mutex::new(kept), recent: Arc::default(), writer }) })
     }
 
-    /// Ends the flusher after what waits for it.
+    /// Ends the writer after what waits for it.
     pub(crate) async fn stop(&self) {
-        self.shared.flusher.stop().await;
+        self.shared.writer.stop().await;
     }
 }
 
@@ -96,9 +97,41 @@ impl Shared {
     /// Entries from `from` to before `to`, without gaps; stops after `budget` bytes.
     async fn read(&self, from: u64, to: Option<u64>, budget: Option<usize>) -> io::Result<Vec<Entry>> {
         // What is purged is skipped by its number: walking over its tombstones takes long.
-        let from = from.max(self.kept.lock().purged.map_or(0, |purged| purged.index + 1));
-        let read = self.door.run(Kind::Urgent, move |database| read_entries(&database.engine, from, to, budget));
-        read.await.map_err(io::Error::other)
+        let mut from = from.max(self.kept.lock().purged.map_or(0, |purged| purged.index + 1));
+        loop {
+            let first = {
+                let recent = self.recent.lock();
+                let read = recent.read(from, to, budget);
+                if !read.is_empty() {
+                    return Ok(read);
+                }
+                recent.first()
+            };
+            // Older ones are on the disk: memory forgets only what is written.
+            let end = first.map_or(to, |first| Some(to.map_or(first, |to| to.min(first))));
+            let read = self.door.run(Kind::Urgent, move |database| read_entries(&database.engine, from, end, budget));
+            let read = read.await.map_err(io::Error::other)?;
+            match first {
+                // A log that begins after `from`.
+                Some(first) if read.is_empty() && first > from && to.is_none_or(|to| first < to) => from = first,
+                Some(_) | None => return Ok(read),
+            }
+        }
+    }
+
+    /// Entries from `from` to before `to`, all of them.
+    async fn read_all(&self, from: u64, to: Option<u64>) -> io::Result<Vec<Entry>> {
+        let mut entries = self.read(from, to, None).await?;
+        while let Some(last) = entries.last() {
+            let next = last.log_id.index + 1;
+            let more = if to.is_none_or(|to| next < to) { self.read(next, to, None).await? } else { Vec::new() };
+            match more.first() {
+                None => break,
+                Some(first) if first.log_id.index != next => return Err(gap(next)),
+                Some(_) => entries.extend(more),
+            }
+        }
+        Ok(entries)
     }
 
     /// Entries in chunks, checking before each that `still` holds.
@@ -129,24 +162,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    fn refuse_after_failure(&self) -> io::Result<()> {
-        self.failed.get().map_or(Ok(()), |reason| Err(io::Error::other(reason.clone())))
-    }
-
-    /// Writes a batch on a storage thread.
-    async fn write<F>(&self, fill: F) -> io::Result<()>
-    where
-        F: FnOnce(&Engine, &mut WriteBatch) -> Result<(), StateError> + Send + 'static,
-    {
-        self.refuse_after_failure()?;
-        let written = self.door.run(Kind::Urgent, move |database| {
-            let mut batch = WriteBatch::default();
-            fill(&database.engine, &mut batch)?;
-            database.engine.write(batch)
-        });
-        written.await.map_err(io::Error::other)
     }
 }
 
@@ -181,7 +196,7 @@ impl RaftLogReader<TypeConfig> for RaftLog {
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
         let (from, to) = ends(&range);
-        self.shared.read(from, to, None).await
+        self.shared.read_all(from, to).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -228,38 +243,14 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.shared.refuse_after_failure()?;
         let bytes = encode(vote)?;
-        let failed = Arc::clone(&self.shared.failed);
-        let saved = self.shared.door.run(Kind::Urgent, move |database| {
-            let mut batch = WriteBatch::default();
-            database.engine.put(&mut batch, Family::RaftMeta, keys::VOTE, bytes);
-            database.engine.write(batch)?;
-            database.engine.flush().inspect_err(|error| {
-                let _first = failed.set(ErrorChain(error).to_string());
-            })
-        });
-        saved.await.map_err(io::Error::other)?;
+        let fill = move |engine: &Engine, batch: &mut WriteBatch| {
+            engine.put(batch, Family::RaftMeta, keys::VOTE, bytes);
+            Ok(())
+        };
+        self.shared.writer.write(Ends::Flushed, fill).await?;
         self.shared.kept.lock().vote = Some(*vote);
         Ok(())
-    }
-
-    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        let bytes = encode(&committed)?;
-        self.shared
-            .write(move |engine, batch| {
-                engine.put(batch, Family::RaftMeta, keys::COMMITTED, bytes);
-                Ok(())
-            })
-            .await
-    }
-
-    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        let value = self.shared.door.run(Kind::Urgent, |database| {
-            let value = database.engine.get(Family::RaftMeta, keys::COMMITTED)?;
-            value.map_or(Ok(None), |bytes| decode("log id", &bytes))
-        });
-        value.await.map_err(io::Error::other)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -267,22 +258,35 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
-        let last = entries.last().map(|entry| entry.log_id);
-        self.shared
-            .write(move |engine, batch| {
-                for entry in &entries {
-                    let key = keys::log_index(entry.log_id.index);
-                    let value = encode(entry).map_err(|error| codec::damaged("log entry", error))?;
-                    engine.put(batch, Family::RaftLog, key, value);
-                }
-                Ok(())
-            })
-            .await?;
+        self.shared.writer.refuse_after_failure()?;
+        let mut rows = Vec::new();
+        let mut last = None;
+        {
+            let mut recent = self.shared.recent.lock();
+            for entry in entries {
+                let (index, value) = (entry.log_id.index, encode(&entry)?);
+                last = Some(entry.log_id);
+                recent.push(index, value.len(), entry);
+                rows.push((keys::log_index(index), value));
+            }
+        }
         if let Some(last) = last {
             self.shared.kept.lock().last = Some(last);
         }
-        self.shared.flusher.flush(callback).await
+        let fill = move |engine: &Engine, batch: &mut WriteBatch| {
+            for (key, value) in rows {
+                engine.put(batch, Family::RaftLog, key, value);
+            }
+            Ok(())
+        };
+        let recent = Arc::clone(&self.shared.recent);
+        let told = move |end: Result<(), String>| {
+            if let (Ok(()), Some(last)) = (&end, last) {
+                recent.lock().written(last.index);
+            }
+            callback.io_completed(end.map_err(io::Error::other));
+        };
+        self.shared.writer.begin(Box::new(fill), Ends::Flushed, Box::new(told)).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
@@ -292,15 +296,14 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         if first > end.index {
             return Ok(());
         }
-        self.shared
-            .write(move |engine, batch| {
-                let to = keys::log_index(end.index + 1);
-                engine.delete_range(batch, Family::RaftLog, &keys::log_index(first), &to);
-                Ok(())
-            })
-            .await?;
+        self.shared.recent.lock().truncate_after(last_log_id.map(|last| last.index));
         self.shared.kept.lock().last = last_log_id.or(purged);
-        Ok(())
+        let fill = move |engine: &Engine, batch: &mut WriteBatch| {
+            let to = keys::log_index(end.index + 1);
+            engine.delete_range(batch, Family::RaftLog, &keys::log_index(first), &to);
+            Ok(())
+        };
+        self.shared.writer.write(Ends::Written, fill).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
@@ -309,14 +312,14 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         if log_id.index < first {
             return Ok(());
         }
-        self.shared
-            .write(move |engine, batch| {
-                engine.put(batch, Family::RaftMeta, keys::PURGED, bytes);
-                let to = keys::log_index(log_id.index + 1);
-                engine.delete_range(batch, Family::RaftLog, &keys::log_index(first), &to);
-                Ok(())
-            })
-            .await?;
+        let fill = move |engine: &Engine, batch: &mut WriteBatch| {
+            engine.put(batch, Family::RaftMeta, keys::PURGED, bytes);
+            let to = keys::log_index(log_id.index + 1);
+            engine.delete_range(batch, Family::RaftLog, &keys::log_index(first), &to);
+            Ok(())
+        };
+        self.shared.writer.write(Ends::Written, fill).await?;
+        self.shared.recent.lock().purge(log_id.index);
         let mut kept = self.shared.kept.lock();
         kept.purged = Some(log_id);
         if kept.last.is_none_or(|last| last.index < log_id.index) {
@@ -337,14 +340,11 @@ impl NodeIdRecord for RaftLog {
     }
 
     async fn save(&self, node_id: u64) -> Result<(), BoxError> {
-        self.shared.refuse_after_failure()?;
-        let saved = self.shared.door.run(Kind::Urgent, move |database| {
-            let mut batch = WriteBatch::default();
-            let number = codec::encode_number(node_id);
-            database.engine.put(&mut batch, Family::RaftMeta, keys::NODE_ID, number);
-            database.engine.write_durably(batch)
-        });
-        Ok(saved.await?)
+        let fill = move |engine: &Engine, batch: &mut WriteBatch| {
+            engine.put(batch, Family::RaftMeta, keys::NODE_ID, codec::encode_number(node_id));
+            Ok(())
+        };
+        Ok(self.shared.writer.write(Ends::Flushed, fill).await?)
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, RwLock};
 
 use crate::blocking::{Door, Kind};
 use crate::codec;
+use crate::due_floor::DueFloor;
 use crate::engine::{Engine, Moment};
 use crate::keys::{self, Family};
 use crate::peers::Dictionary;
@@ -42,6 +43,7 @@ pub(crate) struct Database {
 pub(crate) struct Present {
     pub(crate) figures: parking_lot::RwLock<Figures>,
     pub(crate) dictionary: Dictionary,
+    pub(crate) due_floor: DueFloor,
 }
 
 /// Counters and position.
@@ -63,7 +65,11 @@ impl Present {
             counts: counts.map_or(Ok(TrackerCounts::default()), |bytes| codec::decode_counts(&bytes))?,
             applied: read_applied(&moment)?,
         };
-        Ok(Self { figures: parking_lot::RwLock::new(figures), dictionary: Dictionary::load(&moment)? })
+        Ok(Self {
+            figures: parking_lot::RwLock::new(figures),
+            dictionary: Dictionary::load(&moment)?,
+            due_floor: DueFloor::default(),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::blocking::Kind;
 use crate::engine::Moment;
 use crate::keys::{self, Family};
 use crate::scan::StatusMerge;
-use crate::state::{RocksState, View};
+use crate::state::{Database, RocksState, View};
 use crate::{codec, write};
 
 /// Bytes of a key of the index by urgency before the order key.
@@ -25,17 +25,14 @@ impl TrackerStore for RocksState {
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<TrackedTask>, StateError> {
         self.look(move |database| {
-            let moment = database.engine.moment();
             let mut tasks = Vec::new();
             for priority in [true, false] {
-                let from = keys::due(priority, Timestamp::from_unix_nanos(i128::from(i64::MIN)), &[]);
-                let to = keys::prefix_end(&keys::due(priority, now, &[]));
-                let mut rows = moment.rows(Family::TrackerDue, &from, to.as_deref());
-                while tasks.len() < limit {
-                    let Some((key, _empty)) = rows.next()? else { break };
-                    let order = keys::order_part(&key, DUE_HEAD, Family::TrackerDue)?;
-                    tasks.push(task(&moment, order)?);
-                }
+                scan_due(database, priority, Some(now), |moment, key| {
+                    if tasks.len() < limit {
+                        tasks.push(task(moment, keys::order_part(key, DUE_HEAD, Family::TrackerDue)?)?);
+                    }
+                    Ok(tasks.len() < limit)
+                })?;
             }
             Ok(tasks)
         })
@@ -44,15 +41,13 @@ impl TrackerStore for RocksState {
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StateError> {
         self.look(|database| {
-            let moment = database.engine.moment();
             let mut earliest: Option<Timestamp> = None;
             for priority in [true, false] {
-                let head = [u8::from(!priority)];
-                let first = moment.rows(Family::TrackerDue, &head, keys::prefix_end(&head).as_deref()).next()?;
-                if let Some((key, _empty)) = first {
-                    let due = keys::due_at(&key)?;
+                scan_due(database, priority, None, |_moment, key| {
+                    let due = keys::due_at(key)?;
                     earliest = Some(earliest.map_or(due, |earliest| earliest.min(due)));
-                }
+                    Ok(false)
+                })?;
             }
             Ok(earliest)
         })
@@ -99,4 +94,31 @@ fn task(moment: &Moment<'_>, order: &[u8]) -> Result<TrackedTask, StateError> {
     let value = moment.get(Family::Tracker, order)?;
     let value = value.ok_or_else(|| codec::damaged("tracker index", "it names a record that is not there"))?;
     Ok(TrackedTask { cid: keys::cid_of(order)?, record: codec::decode_tracker(&value)? })
+}
+
+/// Shows the rows of the queue of one urgency that are due until then, or all, to `visit`, which says whether it wants
+/// more.
+fn scan_due(
+    database: &Database,
+    priority: bool,
+    until: Option<Timestamp>,
+    mut visit: impl FnMut(&Moment<'_>, &[u8]) -> Result<bool, StateError>,
+) -> Result<(), StateError> {
+    let floor = &database.present.due_floor;
+    let scan = floor.begin(priority);
+    let moment = database.engine.moment();
+    let head = vec![u8::from(!priority)];
+    let last = until.map_or_else(|| head.clone(), |until| keys::due(priority, until, &[]));
+    let from = if scan.from.is_empty() { head } else { scan.from.clone() };
+    let Some(to) = keys::prefix_end(&last).filter(|to| from < *to) else { return Ok(()) };
+    let mut rows = moment.rows(Family::TrackerDue, &from, Some(&to));
+    let mut row = rows.next()?;
+    floor.end(&scan, row.as_ref().map_or(&to, |(key, _empty)| key));
+    while let Some((key, _empty)) = row {
+        if !visit(&moment, &key)? {
+            break;
+        }
+        row = rows.next()?;
+    }
+    Ok(())
 }

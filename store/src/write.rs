@@ -44,6 +44,8 @@ pub(crate) struct Batch<'a> {
     peers: Assigner<'a>,
     /// Tracker records touched: as they are on disk, and as they shall be.
     tracker: BTreeMap<Vec<u8>, (Option<TrackerRecord>, Option<TrackerRecord>)>,
+    /// Rows that come into the queue of due records.
+    due: Vec<Vec<u8>>,
     figures: crate::state::Figures,
 }
 
@@ -52,7 +54,7 @@ impl<'a> Batch<'a> {
     pub(crate) fn new(database: &'a Database) -> Self {
         let figures = database.present.figures.read().clone();
         let peers = Assigner::new(&database.present.dictionary);
-        Self { database, batch: WriteBatch::default(), peers, tracker: BTreeMap::new(), figures }
+        Self { database, batch: WriteBatch::default(), peers, tracker: BTreeMap::new(), due: Vec::new(), figures }
     }
 
     /// The batch itself, for what has no rules.
@@ -148,6 +150,9 @@ impl<'a> Batch<'a> {
             }
             for (family, key) in new.difference(&old) {
                 engine.put(&mut self.batch, *family, key, NOTHING);
+                if *family == Family::TrackerDue {
+                    self.due.push(key.clone());
+                }
             }
             match after {
                 Some(record) => engine.put(&mut self.batch, Family::Tracker, order, codec::encode_tracker(record)),
@@ -169,6 +174,7 @@ impl<'a> Batch<'a> {
         let counts = codec::encode_counts(&self.figures.counts);
         engine.put(&mut self.batch, Family::Meta, keys::TRACKER_COUNTS, counts);
         engine.write(self.batch)?;
+        present.due_floor.lower(self.due);
         self.peers.publish();
         *present.figures.write() = self.figures;
         Ok(())

@@ -78,14 +78,12 @@ async fn what_was_written_is_there_after_a_restart() {
         let (store, mut log) = open(&folder);
         fill(&mut log, 1..20).await;
         log.save_vote(&vote).await.unwrap();
-        log.save_committed(Some(log_id(1, 12))).await.unwrap();
         log.purge(log_id(1, 5)).await.unwrap();
         log.truncate_after(Some(log_id(1, 15))).await.unwrap();
         store.close().await.unwrap();
     }
     let (store, mut log) = open(&folder);
     assert_eq!(log.read_vote().await.unwrap(), Some(vote));
-    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 12)));
     let state = log.get_log_state().await.unwrap();
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 5)), Some(log_id(1, 15))));
     assert_eq!(indexes(&log.try_get_log_entries(..).await.unwrap()), (6..=15).collect::<Vec<_>>());

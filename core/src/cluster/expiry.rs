@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, Role};
 use futures::TryStreamExt;
 use futures::future::join_all;
-use tokio::sync::watch;
 
 use crate::consensus::{Consensus, Outcome, Position, Request};
 use crate::ports::{Clock, Scan, StateError, StateStore};
@@ -32,6 +32,7 @@ pub fn start(
     let stop = tasks.stop_token();
     tasks.spawn("expiry", OnExit::StopPeer, async move {
         tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             end = expiry.run() => end,
         }
@@ -64,12 +65,13 @@ impl Expiry {
                 Err(error) => tracing::warn!(error = %ErrorChain(&error), "cannot look for expired pins"),
             }
             tokio::select! {
-                () = tokio::time::sleep(self.interval) => {}
+                biased;
                 told = self.position.wait_for(|position| position.role != Role::Leader) => {
                     if told.is_err() {
                         return Ok(());
                     }
                 }
+                () = tokio::time::sleep(self.interval) => {}
             }
         }
     }
@@ -123,10 +125,11 @@ mod tests {
 
     use super::*;
     use crate::cluster::repin::tests::FakeConsensus;
-    use crate::tracker::fakes::{FakeStore, TestClock, cid, pin_on, until};
+    use crate::testing::MemState;
+    use crate::tracker::fakes::{TestClock, cid, pin_on, until};
 
-    fn store_with_expiry(clock: &TestClock, pins: u32) -> Arc<FakeStore> {
-        let store = Arc::new(FakeStore::default());
+    fn store_with_expiry(clock: &TestClock, pins: u32) -> Arc<MemState> {
+        let store = Arc::new(MemState::default());
         for n in 0..pins {
             let mut pin = pin_on(cid(n), &[]);
             pin.options.expire_at = clock.now().saturating_add(Duration::from_secs(10));

@@ -6,11 +6,12 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::consensus::{ConsensusError, Member, Receipt};
-use crate::tracker::fakes::{FakeStore, cid, pin_on, until};
+use crate::testing::MemState;
+use crate::tracker::fakes::{cid, pin_on, until};
 
 /// Carries out requests on a store at once.
 pub(crate) struct FakeConsensus {
-    store: Arc<FakeStore>,
+    store: Arc<MemState>,
     /// Who gets what others lose; without one, re-allocations are refused.
     spare: Mutex<Option<PeerId>>,
     position: watch::Sender<Position>,
@@ -18,7 +19,7 @@ pub(crate) struct FakeConsensus {
 }
 
 impl FakeConsensus {
-    pub(crate) fn leading(store: Arc<FakeStore>, spare: Option<PeerId>) -> Arc<Self> {
+    pub(crate) fn leading(store: Arc<MemState>, spare: Option<PeerId>) -> Arc<Self> {
         let position = watch::Sender::new(Position { role: Role::Leader, ..Position::default() });
         Arc::new(Self { store, spare: Mutex::new(spare), position, requests: Mutex::new(Vec::new()) })
     }
@@ -89,7 +90,7 @@ fn with_min(n: u32, min: i32, peers: &[PeerId]) -> Pin {
 }
 
 struct Scene {
-    store: Arc<FakeStore>,
+    store: Arc<MemState>,
     consensus: Arc<FakeConsensus>,
     suspects: watch::Sender<BTreeSet<PeerId>>,
     tasks: TaskGroup,
@@ -98,7 +99,7 @@ struct Scene {
 const GRACE: Duration = Duration::from_secs(60);
 
 fn scene(pins: Vec<Pin>, spare: Option<PeerId>, config: RepinConfig) -> Scene {
-    let store = Arc::new(FakeStore::default());
+    let store = Arc::new(MemState::default());
     for pin in pins {
         store.put(pin);
     }

@@ -7,7 +7,8 @@ use cluster_types::Role;
 use super::*;
 use crate::consensus::Member;
 use crate::ports::GossipError;
-use crate::tracker::fakes::{FakeNode, FakeStore, TestClock, until};
+use crate::testing::MemState;
+use crate::tracker::fakes::{FakeNode, TestClock, until};
 
 /// Carries messages to everyone but their sender.
 #[derive(Default)]
@@ -67,7 +68,7 @@ fn peer(air: &Arc<Air>, clock: &Arc<TestClock>, name: &str) -> Peer {
     let tags = BTreeMap::from([("group".to_owned(), "default".to_owned())]);
     let informers: Vec<Box<dyn Informer>> = vec![
         Box::new(DiskInformer::new(node.clone(), DiskMetric::FreeSpace, ttl)),
-        Box::new(QueueInformer::new(Arc::new(FakeStore::default()), 1, ttl)),
+        Box::new(QueueInformer::new(Arc::new(MemState::default()), 1, ttl)),
         Box::new(TagsInformer::new(tags, ttl)),
     ];
     let gossip = Arc::new(FakeGossip { peer: id, air: Arc::clone(air) });

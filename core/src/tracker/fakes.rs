@@ -1,26 +1,25 @@
-//! What the tests of this part stand on: a store, a node and a clock in memory.
+//! What the tests of this part stand on: a node and a clock in memory, and short ways to the store in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{
-    Cid, GcKey, IpfsId, Multiaddr, PeerId, Pin, PinDepth, PinOptions, RepoStat, StatusFilter, Timestamp, TrackerStatus,
+    Cid, GcKey, IpfsId, Multiaddr, PeerId, Pin, PinDepth, PinOptions, RepoStat, Timestamp, TrackerStatus,
 };
+use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt};
 use multihash_codetable::{Code, MultihashDigest};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::consensus::digest::order_key;
 use crate::ports::{
-    Block, Clock, IpfsError, IpfsNode, LocalEffect, PinRequest, ProgressSink, ReadFn, Row, Scan, Settled, ShardSum,
-    SnapshotHandle, SnapshotReceiver, StateError, StateStore, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore,
-    UpdateFn,
+    Block, Changes, Clock, IpfsError, IpfsNode, PinChange, PinRequest, ProgressSink, StateError, StateStore,
+    TrackerRecord, TrackerStore,
 };
+use crate::testing::mem_state::MemState;
 
 /// CID number `n`.
 pub(crate) fn cid(n: u32) -> Cid {
@@ -76,141 +75,44 @@ impl Clock for TestClock {
     }
 }
 
-/// Pins and records by the order of listings.
-#[derive(Default)]
-pub(crate) struct FakeStore {
-    rows: Mutex<BTreeMap<Vec<u8>, Row>>,
-}
-
-impl FakeStore {
+/// What tests do to the store without a log.
+impl MemState {
     pub(crate) fn put(&self, pin: Pin) {
-        let cid = pin.cid;
-        self.change(cid, |row| row.pin = Some(pin));
+        self.change(pin.cid, Some(pin));
     }
 
     pub(crate) fn remove(&self, cid: &Cid) -> Option<Pin> {
-        let mut removed = None;
-        self.change(*cid, |row| removed = row.pin.take());
-        removed
+        let before = self.pin_now(cid);
+        self.change(*cid, None);
+        before
     }
 
     pub(crate) fn pin_now(&self, cid: &Cid) -> Option<Pin> {
-        self.rows.lock().get(&order_key(cid)).and_then(|row| row.pin.clone())
+        at_once(StateStore::pin(self, *cid))
     }
 
     pub(crate) fn track(&self, cid: Cid, record: Option<TrackerRecord>) {
-        self.change(cid, |row| row.tracked = record);
+        self.write(Changes { tracker: vec![(cid, record)], ..Changes::default() });
     }
 
     pub(crate) fn tracked_now(&self, cid: &Cid) -> Option<TrackerRecord> {
-        self.rows.lock().get(&order_key(cid)).and_then(|row| row.tracked.clone())
+        at_once(TrackerStore::tracked(self, *cid))
     }
 
-    fn change(&self, cid: Cid, change: impl FnOnce(&mut Row)) {
-        let mut rows = self.rows.lock();
-        let row = rows.entry(order_key(&cid)).or_insert(Row { cid, pin: None, tracked: None });
-        change(row);
-        if row.pin.is_none() && row.tracked.is_none() {
-            rows.remove(&order_key(&cid));
-        }
+    fn change(&self, cid: Cid, after: Option<Pin>) {
+        let change = PinChange { cid, before: self.pin_now(&cid), after };
+        self.write(Changes { pins: vec![change], ..Changes::default() });
     }
 
-    fn tasks(&self) -> Vec<TrackedTask> {
-        let rows = self.rows.lock();
-        rows.values().filter_map(|row| Some(TrackedTask { cid: row.cid, record: row.tracked.clone()? })).collect()
+    fn write(&self, changes: Changes) {
+        at_once(self.update(Box::new(|_view| Ok(changes))));
+        self.sync();
     }
 }
 
-#[async_trait]
-impl StateStore for FakeStore {
-    async fn update(&self, _update: UpdateFn) -> Result<(), StateError> {
-        Err(StateError::Closed)
-    }
-    async fn read(&self, _read: ReadFn) -> Result<(), StateError> {
-        Err(StateError::Closed)
-    }
-    async fn applied(&self) -> Result<Option<Bytes>, StateError> {
-        Ok(None)
-    }
-    async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError> {
-        Ok(self.pin_now(&cid))
-    }
-    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
-        let is_after =
-            |row: &Row, after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
-        let wanted = |row: &Row| match &scan {
-            Scan::All { after } | Scan::ByStatus { after, .. } => is_after(row, after),
-            Scan::ByPeer { peer, after } => {
-                row.pin.as_ref().is_some_and(|pin| pin.allocations.contains(peer)) && is_after(row, after)
-            }
-            Scan::Expiring { until } => {
-                row.pin.as_ref().is_some_and(|pin| !pin.options.expire_at.is_zero() && pin.options.expire_at <= *until)
-            }
-        };
-        let rows: Vec<_> = self.rows.lock().values().filter(|row| wanted(row)).cloned().map(Ok).collect();
-        stream::iter(rows).boxed()
-    }
-    async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError> {
-        Err(StateError::Closed)
-    }
-    fn pins(&self) -> u64 {
-        self.rows.lock().values().filter(|row| row.pin.is_some()).count() as u64
-    }
-    async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {
-        Err(StateError::Closed)
-    }
-    async fn current_snapshot(&self) -> Result<Option<Arc<dyn SnapshotHandle>>, StateError> {
-        Ok(None)
-    }
-    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError> {
-        Err(StateError::Closed)
-    }
-    async fn install_snapshot(&self, _from: Arc<dyn SnapshotHandle>, _effect: LocalEffect) -> Result<(), StateError> {
-        Err(StateError::Closed)
-    }
-}
-
-#[async_trait]
-impl TrackerStore for FakeStore {
-    async fn tracked(&self, cid: Cid) -> Result<Option<TrackerRecord>, StateError> {
-        Ok(self.tracked_now(&cid))
-    }
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<TrackedTask>, StateError> {
-        let mut due = self.tasks();
-        due.retain(|task| task.record.due.is_some_and(|due| due <= now));
-        due.sort_by_key(|task| (!task.record.priority, task.record.due));
-        due.truncate(limit);
-        Ok(due)
-    }
-    async fn next_due(&self) -> Result<Option<Timestamp>, StateError> {
-        Ok(self.tasks().into_iter().filter_map(|task| task.record.due).min())
-    }
-    async fn settle(&self, settled: Vec<Settled>) -> Result<Vec<bool>, StateError> {
-        let settle = |settled: Settled| {
-            let counts = self.tracked_now(&settled.cid).is_some_and(|record| record.generation == settled.generation);
-            if counts {
-                self.track(settled.cid, settled.record);
-            }
-            counts
-        };
-        Ok(settled.into_iter().map(settle).collect())
-    }
-    async fn by_status(
-        &self,
-        filter: StatusFilter,
-        after: Option<Cid>,
-        limit: usize,
-    ) -> Result<Vec<TrackedTask>, StateError> {
-        let mut tasks = self.tasks();
-        tasks.retain(|task| {
-            filter.matches(task.record.status) && after.is_none_or(|after| order_key(&task.cid) > order_key(&after))
-        });
-        tasks.truncate(limit);
-        Ok(tasks)
-    }
-    fn counts(&self) -> TrackerCounts {
-        TrackerCounts::default()
-    }
+/// The double never waits.
+fn at_once<T>(call: impl Future<Output = Result<T, StateError>>) -> T {
+    call.now_or_never().expect("the double waits").unwrap()
 }
 
 /// How the node answers a call about one CID.

@@ -4,11 +4,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, StatusFilter, Timestamp, TrackerStatus};
+use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, Pin, StatusFilter, Timestamp, TrackerStatus};
 use futures::FutureExt;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::breaker::Breaker;
 use super::plan::{Action, JobKind, action, kind_of};
 use super::{Job, Tracker, UNPINS, UnderWay, retry};
-use crate::ports::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink, Settled, StateError, TrackedTask};
+use crate::ports::{
+    IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink, Settled, StateError, StateView, TrackedTask,
+};
+use crate::watch;
 
 /// How long the loop rests at most: the wall clock may jump, and a due time with it.
 const LONGEST_REST: Duration = Duration::from_secs(60);
@@ -28,6 +31,11 @@ const LOOK_AHEAD: usize = 64;
 const STRANDED_PAGE: usize = 256;
 /// How long it rests after the store said no.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long changes and ends of jobs gather before the next step: a step costs the same for one of them and for many.
+const GATHER: Duration = Duration::from_millis(20);
+/// The same while work waits for a free place.
+const CROWDED_GATHER: Duration = Duration::from_millis(2);
 
 /// What a job on the node ended with.
 enum End {
@@ -52,6 +60,8 @@ pub(super) struct Runner {
     probing: bool,
     /// Outcomes the store has not taken yet.
     unsettled: Vec<Settled>,
+    /// Whether work waits for a free place.
+    crowded: bool,
     /// When to look next for records that a clock set back has left in the future.
     look_ahead_at: Instant,
 }
@@ -59,7 +69,8 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(tracker: Arc<Tracker>, wake: watch::Receiver<u64>, chance: StdRng) -> Self {
         let (breaker, jobs, unsettled) = (Breaker::default(), JoinSet::new(), Vec::new());
-        Self { tracker, wake, chance, jobs, breaker, probing: false, unsettled, look_ahead_at: Instant::now() }
+        let look_ahead_at = Instant::now();
+        Self { tracker, wake, chance, jobs, breaker, probing: false, unsettled, crowded: false, look_ahead_at }
     }
 
     /// Works until the peer stops, or the store is broken.
@@ -76,7 +87,14 @@ impl Runner {
                 }
             };
             changed = false;
+            let gather = if self.crowded { CROWDED_GATHER } else { GATHER };
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(gather) => {}
+            }
+            tokio::select! {
+                biased;
                 // Dropping the jobs ends the calls on the node.
                 () = stop.cancelled() => return Ok(()),
                 told = self.wake.changed() => match told {
@@ -105,11 +123,14 @@ impl Runner {
         if let Some(probe_at) = self.breaker.probe_at() {
             return Ok(self.probe(probe_at));
         }
-        let free = self.free(JobKind::Pin) + self.free(JobKind::Unpin);
-        if free == 0 {
+        if self.is_full() {
             return Ok(LONGEST_REST);
         }
+        self.crowded = false;
         self.start_due().await?;
+        if self.is_full() {
+            return Ok(LONGEST_REST);
+        }
         if Instant::now() >= self.look_ahead_at {
             let stranded = self.start_stranded().await?;
             let pause = if stranded { SHORT_REST } else { LONGEST_REST };
@@ -142,12 +163,11 @@ impl Runner {
                 }
             }
         }
-        for task in tasks {
-            let busy = self.tracker.running.lock().contains_key(&task.cid);
-            if !busy && self.free(kind_of(&task.record)) > 0 {
-                self.start(task, now).await?;
-            }
+        {
+            let running = self.tracker.running.lock();
+            tasks.retain(|task| !running.contains_key(&task.cid));
         }
+        self.start_all(tasks, now).await?;
         self.settle().await
     }
 
@@ -163,13 +183,8 @@ impl Runner {
             let running = self.tracker.running.lock();
             tasks.retain(|task| task.record.due.is_some_and(|due| due > horizon) && !running.contains_key(&task.cid));
         }
-        let (found, mut started) = (!tasks.is_empty(), 0usize);
-        for task in tasks {
-            if self.free(kind_of(&task.record)) > 0 {
-                self.start(task, now).await?;
-                started += 1;
-            }
-        }
+        let found = !tasks.is_empty();
+        let started = self.start_all(tasks, now).await?;
         if started > 0 {
             tracing::warn!(pins = started, "the wall clock was set back; what was to wait for it is done now");
         }
@@ -177,9 +192,46 @@ impl Runner {
         Ok(found)
     }
 
-    async fn start(&mut self, task: TrackedTask, now: Timestamp) -> Result<(), StateError> {
+    /// Starts tasks as long as there are places for their kinds; returns how many.
+    async fn start_all(&mut self, mut tasks: Vec<TrackedTask>, now: Timestamp) -> Result<usize, StateError> {
+        let wanted = tasks.len();
+        for kind in [JobKind::Pin, JobKind::Unpin] {
+            let mut free = self.free(kind);
+            tasks.retain(|task| {
+                let starts = kind_of(&task.record) != kind || free > 0;
+                free -= usize::from(starts && kind_of(&task.record) == kind);
+                starts
+            });
+        }
+        let started = tasks.len();
+        self.crowded |= started < wanted;
+        for (task, pin) in self.with_pins(tasks).await? {
+            self.start(task, pin, now);
+        }
+        Ok(started)
+    }
+
+    /// Tasks with the pins they are about, as they stand at one instant.
+    async fn with_pins(&self, tasks: Vec<TrackedTask>) -> Result<Vec<(TrackedTask, Option<Pin>)>, StateError> {
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (sender, result) = oneshot::channel();
+        let read = move |view: &dyn StateView| {
+            let mut found = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                let pin = view.pin(&task.cid)?;
+                found.push((task, pin));
+            }
+            drop(sender.send(found));
+            Ok(())
+        };
+        self.tracker.state.read(Box::new(read)).await?;
+        result.await.map_err(|_gone| StateError::Closed)
+    }
+
+    fn start(&mut self, task: TrackedTask, pin: Option<Pin>, now: Timestamp) {
         let TrackedTask { cid, record } = task;
-        let pin = self.tracker.state.pin(cid).await?;
         let request = match action(&self.tracker.self_peer, cid, pin.as_ref(), &record) {
             Action::Pin(request) => Some(*request),
             Action::Unpin => None,
@@ -187,7 +239,7 @@ impl Runner {
                 let generation = record.generation;
                 let record = retry::after_success(JobKind::Pin, &record, now);
                 self.unsettled.push(Settled { cid, generation, record });
-                return Ok(());
+                return;
             }
         };
         let kind = if request.is_some() { JobKind::Pin } else { JobKind::Unpin };
@@ -198,7 +250,6 @@ impl Runner {
         let job = Job { record, submitted, under_way, progress, cancel: cancel.clone() };
         self.tracker.running.lock().insert(cid, job);
         self.jobs.spawn(work(Arc::clone(&self.tracker.node), cid, request, sink, cancel));
-        Ok(())
     }
 
     /// Takes in the end of a job.
@@ -297,20 +348,32 @@ impl Runner {
             let fetches = running.iter().filter(|(_, job)| job.under_way.kind == JobKind::Pin);
             fetches.map(|(cid, job)| (*cid, job.record.generation)).collect()
         };
-        for (cid, generation) in jobs {
-            let now = self.tracker.store.tracked(cid).await?;
-            if now.is_none_or(|record| record.generation != generation)
-                && let Some(job) = self.tracker.running.lock().get(&cid)
-            {
-                job.cancel.cancel();
-            }
+        if jobs.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let tracker = Arc::clone(&self.tracker);
+        let read = move |view: &dyn StateView| {
+            for (cid, generation) in jobs {
+                let now = view.tracked(&cid)?;
+                if now.is_none_or(|record| record.generation != generation)
+                    && let Some(job) = tracker.running.lock().get(&cid)
+                {
+                    job.cancel.cancel();
+                }
+            }
+            Ok(())
+        };
+        self.tracker.state.read(Box::new(read)).await
     }
 
     fn is_any_startable(&self, kind: JobKind, tasks: &[TrackedTask]) -> bool {
         let running = self.tracker.running.lock();
         tasks.iter().any(|task| kind_of(&task.record) == kind && !running.contains_key(&task.cid))
+    }
+
+    /// Whether every place is taken: the end of a job comes before anything else then.
+    fn is_full(&self) -> bool {
+        self.free(JobKind::Pin) + self.free(JobKind::Unpin) == 0
     }
 
     /// Free places for jobs of a kind.
@@ -343,6 +406,7 @@ async fn work(
         }
     };
     let result = tokio::select! {
+        biased;
         () = cancel.cancelled() => return End::Job { cid, outcome: Outcome::Cancelled },
         result = AssertUnwindSafe(call).catch_unwind() => result,
     };

@@ -4,13 +4,14 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
-use super::fakes::{FakeNode, FakeStore, STALL_TIME, Script, TestClock, cid, pin_on, until};
+use super::fakes::{FakeNode, STALL_TIME, Script, TestClock, cid, pin_on, until};
 use super::*;
 use crate::ports::TrackerRecord;
+use crate::testing::MemState;
 
 struct Scene {
     me: PeerId,
-    store: Arc<FakeStore>,
+    store: Arc<MemState>,
     node: Arc<FakeNode>,
     clock: Arc<TestClock>,
     wake: watch::Sender<u64>,
@@ -22,10 +23,10 @@ const SEED: u64 = 7;
 const SLOTS: usize = 3;
 
 fn scene(audit: Option<AuditConfig>) -> Scene {
-    scene_on(Arc::new(FakeStore::default()), PeerId::random(), audit)
+    scene_on(Arc::new(MemState::default()), PeerId::random(), audit)
 }
 
-fn scene_on(store: Arc<FakeStore>, me: PeerId, audit: Option<AuditConfig>) -> Scene {
+fn scene_on(store: Arc<MemState>, me: PeerId, audit: Option<AuditConfig>) -> Scene {
     let (node, clock) = (Arc::new(FakeNode::default()), Arc::new(TestClock::new()));
     let (wake, tasks) = (watch::Sender::new(0), TaskGroup::new());
     let concurrent_pins = NonZeroUsize::new(SLOTS).unwrap();
@@ -271,7 +272,7 @@ async fn the_audit_finds_what_the_node_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_goes_on_where_it_was() {
-    let (store, me) = (Arc::new(FakeStore::default()), PeerId::random());
+    let (store, me) = (Arc::new(MemState::default()), PeerId::random());
     for n in 0..3 {
         store.put(pin_on(cid(n), &[me]));
         let due = Some(Timestamp::ZERO);
