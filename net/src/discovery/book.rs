@@ -2,7 +2,9 @@
 //!
 //! Pure: time and chance are handed in. The swarm's actor and the `Transport` port share it behind a lock.
 //!
-//! **Invariant:** at most [`MAX_ADDRESSES`] addresses a peer; at most [`MAX_STRANGERS`] peers nobody asked to remember
+//! **Invariant:** what the local network says, which nobody signs, displaces nothing else, is not written to the
+//! peerstore, and has at most [`MAX_STRANGER_DIALS`] strangers dialled at a time.
+//! **Invariant:** at most [`MAX_ADDRESSES`] and [`MAX_NEARBY`] addresses a peer; at most [`MAX_STRANGERS`] peers nobody asked to remember
 //! and that are not connected.
 //! **Invariant:** a remembered peer with an address is connected, being dialled, or has a time of its next dial.
 
@@ -16,10 +18,16 @@ use super::address::dialable;
 
 /// How many addresses of one peer are kept.
 const MAX_ADDRESSES: usize = 16;
+/// How many addresses of one peer are kept that the local network told: one for each of its interfaces.
+const MAX_NEARBY: usize = 4;
 /// How many peers are kept that nobody asked to remember.
 const MAX_STRANGERS: usize = 1_000;
 /// How often a peer found on the local network is tried before it is left alone until it is found again.
 const TRIES_FOR_FOUND: u32 = 5;
+/// How many peers that nobody asked to remember are dialled at a time.
+const MAX_STRANGER_DIALS: usize = 16;
+/// When to try again if there are more.
+const STRANGER_WAIT: Duration = Duration::from_secs(1);
 /// Wait after the first failed dial.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait between two dials.
@@ -29,6 +37,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 struct Known {
     /// The one that worked last comes first.
     addresses: Vec<Multiaddr>,
+    /// What the local network told last, the newest at the end.
+    nearby: Vec<Multiaddr>,
     remembered: bool,
     connected: bool,
     dialling: bool,
@@ -41,6 +51,15 @@ struct Known {
 impl Known {
     fn wanted(&self) -> bool {
         self.remembered || self.tries_left > 0
+    }
+
+    fn has_address(&self) -> bool {
+        !self.addresses.is_empty() || !self.nearby.is_empty()
+    }
+
+    fn all_addresses(&self) -> Vec<Multiaddr> {
+        let others = self.nearby.iter().filter(|address| !self.addresses.contains(address));
+        self.addresses.iter().chain(others).cloned().collect()
     }
 
     fn is_stranger(&self) -> bool {
@@ -105,12 +124,25 @@ impl AddressBook {
 
     /// Adds a peer found on the local network, and has it dialled a few times.
     pub(crate) fn found(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant) {
-        self.learn(peer, addresses, now);
-        if let Some(known) = self.peers.get_mut(&peer)
-            && !known.remembered
-            && !known.connected
-        {
+        if peer == self.local || self.to_disconnect.contains(&peer) || !self.make_room(&peer) {
+            return;
+        }
+        let known = self.peers.entry(peer).or_default();
+        let mut has_new = false;
+        for address in addresses.iter().filter_map(|address| dialable(address, &peer)) {
+            has_new |= !known.nearby.contains(&address) && !known.addresses.contains(&address);
+            known.nearby.retain(|other| *other != address);
+            known.nearby.push(address);
+        }
+        let extra = known.nearby.len().saturating_sub(MAX_NEARBY);
+        known.nearby.drain(..extra);
+        if known.connected || known.dialling {
+            return;
+        }
+        if !known.remembered {
             known.tries_left = TRIES_FOR_FOUND;
+        }
+        if has_new || !known.remembered {
             known.next_try = Some(now);
         }
     }
@@ -140,7 +172,7 @@ impl AddressBook {
         known.connected = false;
         if known.remembered {
             known.next_try = Some(now + wait_after(0, jitter));
-        } else if known.addresses.is_empty() || !self.make_room(peer) {
+        } else if !known.has_address() || !self.make_room(peer) {
             self.peers.remove(peer);
         }
     }
@@ -164,7 +196,7 @@ impl AddressBook {
         known.tries_left = known.tries_left.saturating_sub(1);
         known.next_try = known.wanted().then(|| now + wait_after(known.failures, jitter));
         known.failures = known.failures.saturating_add(1);
-        if known.is_stranger() && known.addresses.is_empty() {
+        if known.is_stranger() && !known.has_address() {
             self.peers.remove(peer);
         }
     }
@@ -172,15 +204,24 @@ impl AddressBook {
     /// Whom to dial now. Those returned count as being dialled.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let mut due = Vec::new();
+        let mut strangers = self.peers.values().filter(|known| !known.remembered && known.dialling).count();
         for (peer, known) in &mut self.peers {
             if known.next_try.is_none_or(|at| at > now) {
                 continue;
             }
             known.next_try = None;
-            if !known.connected && !known.dialling && !known.addresses.is_empty() {
-                known.dialling = true;
-                due.push((*peer, known.addresses.clone()));
+            if known.connected || known.dialling || !known.has_address() {
+                continue;
             }
+            if !known.remembered {
+                if strangers == MAX_STRANGER_DIALS {
+                    known.next_try = Some(now + STRANGER_WAIT);
+                    continue;
+                }
+                strangers += 1;
+            }
+            known.dialling = true;
+            due.push((*peer, known.all_addresses()));
         }
         due
     }
@@ -199,7 +240,12 @@ impl AddressBook {
 
     /// Known addresses of a peer, the one that worked last first.
     pub(crate) fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.peers.get(peer).map(|known| known.addresses.clone()).unwrap_or_default()
+        self.peers.get(peer).map(Known::all_addresses).unwrap_or_default()
+    }
+
+    /// Whether somebody asked to remember a peer.
+    pub(crate) fn is_remembered(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|known| known.remembered)
     }
 
     /// The connected peers, sorted.
@@ -233,17 +279,22 @@ impl AddressBook {
     }
 }
 
-/// Adds what is new and usable; says whether there was any.
+/// Adds what is new and usable; says whether there was any. When there is no room, an address goes that is not offered
+/// any more; the first, which worked last, never does.
 fn add_addresses(kept: &mut Vec<Multiaddr>, offered: &[Multiaddr], peer: &PeerId) -> bool {
+    let offered: Vec<_> =
+        offered.iter().take(4 * MAX_ADDRESSES).filter_map(|address| dialable(address, peer)).collect();
     let mut added = false;
-    for address in offered.iter().take(4 * MAX_ADDRESSES).filter_map(|address| dialable(address, peer)) {
+    for address in &offered {
+        if kept.contains(address) {
+            continue;
+        }
         if kept.len() == MAX_ADDRESSES {
-            break;
+            let Some(stale) = kept[1..].iter().rposition(|known| !offered.contains(known)) else { break };
+            kept.remove(stale + 1);
         }
-        if !kept.contains(&address) {
-            kept.push(address);
-            added = true;
-        }
+        kept.push(address.clone());
+        added = true;
     }
     added
 }

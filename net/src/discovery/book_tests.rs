@@ -91,3 +91,63 @@ async fn the_address_that_worked_comes_first() {
     assert_eq!(book.addresses_of(&peer), [address(2), address(1)]);
     assert!(book.revision() > before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_moved_often_is_still_found() {
+    let peer = PeerId::random();
+    let mut book = AddressBook::new(PeerId::random());
+    let now = Instant::now();
+    for port in 1..100 {
+        let before = book.revision();
+        book.remember(peer, &[address(port)], now);
+        assert!(book.addresses_of(&peer).contains(&address(port)), "{port}");
+        assert!(book.revision() > before);
+        assert!(book.addresses_of(&peer).len() <= MAX_ADDRESSES);
+    }
+    book.connected(peer, Some(&address(99)));
+    // More than there is room for, again and again: the same ones stay, and what worked last does.
+    let many: Vec<Multiaddr> = (200..230).map(address).collect();
+    book.learn(peer, &many, now);
+    let (kept, revision) = (book.addresses_of(&peer), book.revision());
+    assert_eq!(kept.len(), MAX_ADDRESSES);
+    book.learn(peer, &many, now);
+    assert_eq!((book.addresses_of(&peer), book.revision()), (kept, revision));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_local_network_says_displaces_nothing_and_is_not_kept() {
+    let peer = PeerId::random();
+    let mut book = AddressBook::new(PeerId::random());
+    let now = Instant::now();
+    book.remember(peer, &[address(1)], now);
+    let revision = book.revision();
+    for port in 1000..1100 {
+        book.found(peer, &[address(port)], now);
+    }
+    assert_eq!(book.revision(), revision);
+    assert_eq!(book.remembered().collect::<Vec<_>>(), [(peer, &[address(1)][..])]);
+    assert_eq!(book.addresses_of(&peer).len(), 1 + MAX_NEARBY);
+    let (_, dialled) = book.take_due(now).remove(0);
+    assert_eq!((dialled[0].clone(), dialled.len()), (address(1), 1 + MAX_NEARBY), "it may help all the same");
+    book.connected(peer, Some(&address(1099)));
+    assert_eq!(book.remembered().next().unwrap().1[0], address(1099), "what worked is believed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_strangers_are_dialled_at_a_time() {
+    let mut book = AddressBook::new(PeerId::random());
+    let now = Instant::now();
+    for _ in 0..100 {
+        book.found(PeerId::random(), &[address(1)], now);
+    }
+    let first = book.take_due(now);
+    assert_eq!(first.len(), MAX_STRANGER_DIALS);
+    assert!(book.next_due().unwrap() > now, "the others wait");
+    let friend = PeerId::random();
+    book.remember(friend, &[address(2)], now);
+    assert_eq!(book.take_due(now), [(friend, vec![address(2)])], "a member does not");
+    for (peer, _) in &first {
+        book.connected(*peer, None);
+    }
+    assert_eq!(book.take_due(now + STRANGER_WAIT).len(), MAX_STRANGER_DIALS);
+}
