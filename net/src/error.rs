@@ -1,7 +1,5 @@
 //! Why the network could not be started.
 
-use std::path::PathBuf;
-
 use cluster_types::{BoxError, ErrorClass, Multiaddr};
 
 /// The network could not be started.
@@ -31,24 +29,13 @@ pub enum NetError {
         #[source]
         cause: BoxError,
     },
-    /// The peerstore cannot be read.
-    #[error(
-        "cannot read the peerstore {path}: check its permissions, or move it away to start without known addresses"
-    )]
-    Peerstore {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        cause: BoxError,
-    },
 }
 
 impl NetError {
     /// What the caller may do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Listen { .. } | Self::Peerstore { .. } => ErrorClass::Unavailable,
+            Self::Listen { .. } => ErrorClass::Unavailable,
             Self::NoListenAddress => ErrorClass::Invalid,
             Self::SetUp { .. } => ErrorClass::Fatal,
         }

@@ -39,7 +39,7 @@ impl Network {
         let local = config.identity.peer();
         let mut book = AddressBook::new(local);
         if let Some(path) = &config.peerstore {
-            for (peer, addresses) in load_peerstore(path)? {
+            for (peer, addresses) in load_peerstore(path) {
                 book.remember(peer, &addresses, Instant::now());
             }
         }
@@ -47,7 +47,7 @@ impl Network {
         let mut actor = SwarmActor::new(build_swarm(&config)?, Arc::clone(&shared), &config);
         let stop = tasks.stop_token().child_token();
         let mut control = actor.stream_control();
-        let server = Server::new(tasks.clone(), stop.clone());
+        let server = Server::new(Arc::clone(&shared), tasks.clone(), stop.clone());
         server.accept(&mut control).map_err(|cause| NetError::SetUp { part: "calls", cause: boxed(cause) })?;
         if let Err(error) = actor.listen(&config.listen).await {
             stop.cancel();

@@ -13,29 +13,31 @@ use cluster_types::{ErrorChain, Multiaddr, PeerId};
 use tokio_util::sync::CancellationToken;
 
 use super::address::{dialable, peer_of, with_peer};
-use crate::error::NetError;
 use crate::file;
 use crate::swarm::Shared;
 
-/// The largest peerstore that is read: 1,000 peers with 16 addresses each, with room.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// The largest peerstore that is read: 1,000 peers with 16 of the longest addresses each, with room.
+const MAX_FILE: u64 = 8 * 1024 * 1024;
 /// How many peers are taken from it.
 const MAX_PEERS: usize = 1_000;
 /// How long changes are collected before they are written.
 const DEBOUNCE: Duration = Duration::from_secs(1);
 
-/// Reads the peerstore; a missing file is an empty one.
-pub(crate) fn load_peerstore(path: &Path) -> Result<BTreeMap<PeerId, Vec<Multiaddr>>, NetError> {
+/// Reads the peerstore; a missing file is an empty one, and so is one that cannot be read.
+pub(crate) fn load_peerstore(path: &Path) -> BTreeMap<PeerId, Vec<Multiaddr>> {
     match file::read_at_most(path, MAX_FILE) {
         Ok(content) => {
             let (peers, skipped) = parse(&String::from_utf8_lossy(&content));
             if skipped > 0 {
                 tracing::warn!(path = %path.display(), skipped, "skipped lines of the peerstore that are not usable");
             }
-            Ok(peers)
+            peers
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(error) => Err(NetError::Peerstore { path: path.into(), cause: error.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), error = %ErrorChain(&error), "cannot read the peerstore");
+            BTreeMap::new()
+        }
     }
 }
 
@@ -65,9 +67,8 @@ pub(crate) async fn keep_peerstore(path: PathBuf, shared: Arc<Shared>, stop: Can
             }
         }
         let revision = shared.book.lock().revision();
-        if revision != saved {
+        if revision != saved && write_once(&path, &shared).await {
             saved = revision;
-            write_once(&path, &shared).await;
         }
         if stop.is_cancelled() {
             return;
@@ -75,15 +76,17 @@ pub(crate) async fn keep_peerstore(path: PathBuf, shared: Arc<Shared>, stop: Can
     }
 }
 
-async fn write_once(path: &Path, shared: &Arc<Shared>) {
+/// Says whether it is written; if not, the next change or the end brings the next try.
+async fn write_once(path: &Path, shared: &Arc<Shared>) -> bool {
     let (owned_path, shared) = (path.to_path_buf(), Arc::clone(shared));
     let written = tokio::task::spawn_blocking(move || save_peerstore(&owned_path, &shared)).await;
     let error = match written {
-        Ok(Ok(())) => return,
+        Ok(Ok(())) => return true,
         Ok(Err(error)) => error,
         Err(join_error) => io::Error::other(join_error),
     };
     tracing::warn!(path = %path.display(), error = %ErrorChain(&error), "cannot write the peerstore");
+    false
 }
 
 /// The peers of a file's text, and how many lines were not usable.
