@@ -12,7 +12,7 @@ use crate::network::Network;
 #[async_trait]
 impl Gossip for Network {
     async fn publish(&self, topic: Topic, data: Bytes) -> Result<(), GossipError> {
-        if data.len() > Topic::MAX_MESSAGE {
+        if data.len() > topic.max_message() {
             return Err(GossipError::TooLarge { size: data.len() });
         }
         self.swarm.publish(topic, data).await

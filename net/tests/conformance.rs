@@ -16,7 +16,7 @@ use cluster_core::testing::suite;
 use cluster_core::testing::suite::transport::{NetworkFactory, PATIENCE, TestPeer, connect_all, until};
 use cluster_net::{ClusterSecret, Identity, NetError, Network, NetworkConfig, protocol_of};
 use cluster_types::{Multiaddr, PeerId, Protocol};
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt, StreamExt};
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{Swarm, SwarmBuilder, noise, tcp, yamux};
@@ -199,6 +199,96 @@ async fn a_member_that_sends_garbage_loses_its_stream_and_nothing_else() {
     }
 }
 
+/// Nine strangers reserve as much as they can with heads whose bodies never come.
+#[tokio::test]
+async fn strangers_that_promise_large_calls_take_nothing_from_members() {
+    let factory = OverTcp::new();
+    let config = || NetworkConfig { secret: None, ..factory.config() };
+    let target = factory.start(config()).await;
+    target.serve(Arc::new(Echo));
+    let address = target.own_addresses().remove(0);
+    let (friend, stranger) = (factory.start(config()).await, factory.start(config()).await);
+    target.remember(friend.local_peer(), friend.own_addresses());
+    stranger.dial(address.clone(), PATIENCE).await.unwrap();
+    let mut attacks = tokio::task::JoinSet::new();
+    for _ in 0..9 {
+        let (address, target) = (address.clone(), target.local_peer());
+        attacks.spawn(async move {
+            let mut swarm = raw_swarm(libp2p_stream::Behaviour::new());
+            let mut control = swarm.behaviour().new_control();
+            swarm.dial(address).unwrap();
+            let driving = async {
+                loop {
+                    swarm.select_next_some().await;
+                }
+            };
+            let attacking = async {
+                let mut held = Vec::new();
+                while held.len() < 7 {
+                    let purpose = Purpose::ALL[held.len() % 4];
+                    let head = [0, 0x80, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+                    // Streams that come faster than they are taken are dropped; the attacker tries again.
+                    if let Ok(mut stream) = control.open_stream(target, protocol_of(purpose)).await
+                        && stream.write_all(&head).await.is_ok()
+                        && stream.flush().await.is_ok()
+                    {
+                        held.push(stream);
+                    }
+                    tokio::task::yield_now().await;
+                }
+                std::future::pending::<()>().await;
+            };
+            futures::future::join(driving, attacking).await;
+        });
+    }
+    let largest = Bytes::from(vec![b'.'; cluster_core::ports::MAX_MESSAGE]);
+    let call = async |from: &Network| from.call(target.local_peer(), Purpose::Call, largest.clone(), PATIENCE).await;
+    let overloaded = async { while !matches!(call(&stranger).await, Err(TransportError::Overloaded { .. })) {} };
+    tokio::time::timeout(PATIENCE, overloaded).await.expect("the room of strangers is taken");
+    assert_eq!(call(&friend).await.unwrap().len(), largest.len());
+}
+
+#[tokio::test]
+async fn a_flood_of_gossip_is_cut_off_and_others_are_heard() {
+    let factory = OverTcp::new();
+    let target = factory.start(NetworkConfig { secret: None, ..factory.config() }).await;
+    let mut heard = target.subscribe(Topic::Metrics);
+    let keys = [(); 2].map(|()| libp2p::identity::Keypair::generate_ed25519());
+    let [mut loud, mut quiet] = keys.clone().map(|key| raw_swarm(gossip_as(MessageAuthenticity::Signed(key))));
+    let topic = IdentTopic::new("/ipfs-cluster-rs/ipfs-cluster/metrics");
+    for swarm in [&mut loud, &mut quiet] {
+        swarm.behaviour_mut().subscribe(&topic).unwrap();
+        swarm.dial(target.own_addresses().remove(0)).unwrap();
+    }
+    const LARGE: usize = 50_000;
+    const MESSAGES: u32 = 400;
+    let flood = async {
+        // Many times what a stranger may say, then the other one speaks, until it is heard.
+        for number in 0..MESSAGES {
+            let mut data = vec![7; LARGE];
+            data[..4].copy_from_slice(&number.to_be_bytes());
+            drive_until_published(&mut loud, &topic, &data).await;
+        }
+        for number in 0_u32.. {
+            let _quiet = tokio::time::timeout(Duration::from_millis(20), loud.select_next_some()).await;
+            drive_until_published(&mut quiet, &topic, &number.to_be_bytes()).await;
+        }
+    };
+    let hearing = async {
+        let (mut bytes, mut others) = (0, 0);
+        while others == 0 {
+            let message = heard.recv().await.unwrap();
+            if message.from == keys[0].public().to_peer_id() { bytes += message.data.len() } else { others += 1 }
+        }
+        bytes
+    };
+    let bytes = tokio::select! {
+        () = flood => unreachable!("it goes on until the other is heard"),
+        bytes = tokio::time::timeout(2 * PATIENCE, hearing) => bytes.unwrap(),
+    };
+    assert!((LARGE..200 * LARGE).contains(&bytes), "{bytes} bytes of {MESSAGES} messages came through");
+}
+
 #[tokio::test]
 async fn a_forged_or_unsigned_message_is_dropped() {
     let factory = OverTcp::new();
@@ -323,6 +413,34 @@ async fn a_remembered_peer_that_comes_back_is_connected_again() {
     again.serve(Arc::new(Echo));
     until("it is connected again", || one.connected() == [again.local_peer()]).await;
     assert_eq!(echo(&one, again.local_peer(), "after").await.unwrap(), "after");
+}
+
+/// The dial of the address book meets one that was asked for by address. When that one fails, the book must hear of it,
+/// and so must whoever waits for the connection.
+#[tokio::test]
+async fn a_dial_by_address_that_fails_does_not_end_the_search_for_a_member() {
+    let factory = OverTcp::new();
+    let mut config = factory.config();
+    config.dial_timeout = Duration::from_secs(1);
+    let one = factory.start(config).await;
+    let black_hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = factory.config();
+    let member = config.identity.peer();
+    let silent = format!("/ip4/127.0.0.1/tcp/{}/p2p/{member}", black_hole.local_addr().unwrap().port());
+    let dial = one.dial(silent.parse().unwrap(), PATIENCE);
+    let meet = async {
+        // It is accepted, so the dial is under way; nothing answers.
+        let silence = black_hole.accept().await.unwrap();
+        one.remember(member, vec![factory.dead.clone()]);
+        let failed = echo(&one, member, "is anybody there?").await;
+        assert!(matches!(failed, Err(TransportError::NotSent { .. })), "{failed:?}");
+        drop(silence);
+    };
+    let (dialled, ()) = futures::join!(dial, tokio::time::timeout(PATIENCE, meet).map(Result::unwrap));
+    assert!(matches!(dialled, Err(TransportError::Unreachable { .. })), "{dialled:?}");
+    config.listen = vec![factory.dead.clone()];
+    let other = factory.start(config).await;
+    until("the member is found", || one.connected() == [other.local_peer()]).await;
 }
 
 #[tokio::test]

@@ -10,11 +10,12 @@ use cluster_types::{Metric, PeerId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::window::MAX_NAMES;
+use crate::ports::Topic;
 
 /// Version of the message.
 const VERSION: u8 = 1;
 /// The largest message that is looked at: one peer's whole budget, with room for the JSON around it.
-const MAX_BYTES: usize = 128 * 1024;
+const MAX_BYTES: usize = Topic::Metrics.max_message();
 /// The longest name of a metric.
 const MAX_NAME: usize = 256;
 /// The longest value: a ping with many addresses.

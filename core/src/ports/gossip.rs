@@ -2,8 +2,8 @@
 //!
 //! Contract: best effort (a message may be lost, delayed, or come in another order), never delivered twice within a
 //! minute, and never to the publisher itself. `from` is the signer of the message, verified. A message larger than
-//! [`Topic::MAX_MESSAGE`] is refused. A receiver that does not keep up loses the oldest messages, and this is counted.
-//! Publishing while nobody listens is not an error.
+//! [`Topic::max_message`] is refused, and what one peer says in excess may be lost. A receiver that does not keep up loses
+//! the oldest messages, and this is counted. Publishing while nobody listens is not an error.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,8 +22,16 @@ pub enum Topic {
 impl Topic {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Metrics, Self::Log];
+
     /// The largest message in bytes.
-    pub const MAX_MESSAGE: usize = 1024 * 1024;
+    pub const fn max_message(self) -> usize {
+        match self {
+            // All metrics of one peer at once.
+            Self::Metrics => 128 * 1024,
+            // A batch of entries (256 KiB), with room for what is around it.
+            Self::Log => 512 * 1024,
+        }
+    }
 
     /// The last part of the topic's name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -47,7 +55,7 @@ pub struct GossipMessage {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GossipError {
-    /// It is larger than [`Topic::MAX_MESSAGE`].
+    /// It is larger than [`Topic::max_message`].
     #[error("a message of {size} bytes is too large to publish")]
     TooLarge {
         /// Its size in bytes.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::behaviour::{Behaviour, BehaviourEvent, topic_name};
 use super::build::usable_listen_addresses;
+use super::gate::{Gate, Verdict};
 use super::{Announce, ConnectError, Request, Shared, boxed};
 use crate::config::NetworkConfig;
 use crate::discovery::{peer_of, without_peer};
@@ -46,7 +47,9 @@ pub(crate) struct SwarmActor {
     listeners: HashMap<ListenerId, BTreeSet<Multiaddr>>,
     listen_failure: Option<(ListenerId, std::io::Error)>,
     waiting: HashMap<PeerId, Vec<ConnectReply>>,
-    dials: HashMap<ConnectionId, (Multiaddr, DialReply)>,
+    /// Every dial that is under way: which peer it shall reach, and who waits for this very one.
+    dials: HashMap<ConnectionId, (Option<PeerId>, Option<DialReply>)>,
+    gate: Gate,
     /// Remembered peers, which the connection limits must not keep out.
     welcome: BTreeSet<PeerId>,
     saved_revision: u64,
@@ -63,6 +66,7 @@ impl SwarmActor {
             listen_failure: None,
             waiting: HashMap::new(),
             dials: HashMap::new(),
+            gate: Gate::new(Instant::now()),
             welcome: BTreeSet::new(),
             saved_revision: 0,
         }
@@ -168,26 +172,29 @@ impl SwarmActor {
     fn dial_peer(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let options =
             DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing).build();
+        let connection = options.connection_id();
         match self.swarm.dial(options) {
-            Ok(()) => self.shared.book.lock().dialling(&peer),
-            // It is connected, or another dial is under way and will tell.
+            Ok(()) => {
+                self.dials.insert(connection, (Some(peer), None));
+                self.shared.book.lock().dialling(&peer);
+            }
+            // It is connected, or a dial that is in `dials` is under way and will tell.
             Err(DialError::DialPeerConditionFalse(_)) => {}
             Err(error) => self.on_dial_failure(peer, &error),
         }
     }
 
     fn dial_address(&mut self, address: Multiaddr, reply: DialReply) {
-        let bare = without_peer(address.clone());
-        let options = match peer_of(&address) {
-            Some(peer) => {
-                DialOpts::peer_id(peer).addresses(vec![bare.clone()]).condition(PeerCondition::Always).build()
-            }
-            None => DialOpts::unknown_peer_id().address(bare.clone()).build(),
+        let peer = peer_of(&address);
+        let bare = without_peer(address);
+        let options = match peer {
+            Some(peer) => DialOpts::peer_id(peer).addresses(vec![bare]).condition(PeerCondition::Always).build(),
+            None => DialOpts::unknown_peer_id().address(bare).build(),
         };
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {
-                self.dials.insert(connection, (bare, reply));
+                self.dials.insert(connection, (peer, Some(reply)));
             }
             Err(error) => {
                 let _unheard = reply.send(Err(connect_error(&error)));
@@ -272,9 +279,11 @@ impl SwarmActor {
                 self.shared.book.lock().disconnected(&peer_id, Instant::now(), rand::random());
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
-                if let Some((_, reply)) = self.dials.remove(&connection_id) {
+                let (wanted, reply) = self.dials.remove(&connection_id).unwrap_or_default();
+                if let Some(reply) = reply {
                     let _unheard = reply.send(Err(connect_error(&error)));
-                } else if let Some(peer) = peer_id {
+                }
+                if let Some(peer) = wanted.or(peer_id) {
                     self.on_dial_failure(peer, &error);
                 }
             }
@@ -295,7 +304,7 @@ impl SwarmActor {
         for reply in self.waiting.remove(&peer).unwrap_or_default() {
             let _unheard = reply.send(Ok(()));
         }
-        if let Some((_, reply)) = self.dials.remove(&connection) {
+        if let Some((_, Some(reply))) = self.dials.remove(&connection) {
             let _unheard = reply.send(Ok(peer));
             if count > ENOUGH_CONNECTIONS {
                 self.swarm.close_connection(connection);
@@ -304,7 +313,8 @@ impl SwarmActor {
     }
 
     fn on_dial_failure(&mut self, peer: PeerId, error: &DialError) {
-        if self.swarm.is_connected(&peer) {
+        // Another dial to the same peer tells when it ends.
+        if self.swarm.is_connected(&peer) || self.dials.values().any(|(wanted, _)| *wanted == Some(peer)) {
             return;
         }
         tracing::debug!(%peer, error = %ErrorChain(error), "cannot connect");
@@ -346,14 +356,31 @@ impl SwarmActor {
     }
 
     /// Hands a message, whose signature gossipsub has checked, to those who listen here.
-    fn deliver(&self, message: gossipsub::Message) -> MessageAcceptance {
+    fn deliver(&mut self, message: gossipsub::Message) -> MessageAcceptance {
         let topic = self.topics.iter().find(|(_, name)| name.hash() == message.topic).map(|(topic, _)| *topic);
-        let (Some(topic), Some(from)) = (topic, message.source) else { return MessageAcceptance::Reject };
-        if message.data.len() > Topic::MAX_MESSAGE {
+        let (Some(topic), Some(from), Some(number)) = (topic, message.source, message.sequence_number) else {
+            return MessageAcceptance::Reject;
+        };
+        if message.data.len() > topic.max_message() {
             return MessageAcceptance::Reject;
         }
         if from == *self.swarm.local_peer_id() {
             return MessageAcceptance::Ignore;
+        }
+        let remembered = self.shared.book.lock().is_remembered(&from);
+        match self.gate.judge(from, number, message.data.len(), remembered, Instant::now()) {
+            Verdict::Accept => {}
+            Verdict::AcceptOld => {
+                tracing::warn!(peer = %from, "gossip of a peer counts from a lower number than a day ago; taken again");
+            }
+            Verdict::Old { first: true } => {
+                tracing::warn!(peer = %from, "ignored old gossip of a peer: its clock was set back, or somebody repeats it");
+                return MessageAcceptance::Ignore;
+            }
+            ignored @ (Verdict::Old { first: false } | Verdict::TooMuch) => {
+                tracing::debug!(peer = %from, topic = topic.as_str(), ?ignored, "ignored a message");
+                return MessageAcceptance::Ignore;
+            }
         }
         // Nobody may be listening; that is no reason not to pass the message on.
         let _unheard = self.shared.listeners(topic).send(GossipMessage { from, data: message.data.into() });

@@ -23,6 +23,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a message is remembered so that it is not delivered twice: the contract says a minute.
 const DUPLICATE_CACHE: Duration = Duration::from_secs(120);
+/// Messages that may wait to be sent to one peer; more of them are lost.
+const SEND_QUEUE: usize = 256;
 /// What signature, key and topic add to a message.
 const ENVELOPE: usize = 16 * 1024;
 /// How long records of the local network are believed, at least.
@@ -69,16 +71,22 @@ pub(crate) fn topic_name(cluster_name: &str, topic: Topic) -> IdentTopic {
 }
 
 fn gossip(config: &NetworkConfig) -> Result<gossipsub::Behaviour, BoxError> {
-    let settings = gossipsub::ConfigBuilder::default()
+    let largest = Topic::ALL.map(Topic::max_message).into_iter().max().unwrap_or_default();
+    let mut settings = gossipsub::ConfigBuilder::default();
+    settings
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(Topic::MAX_MESSAGE + ENVELOPE)
+        .max_transmit_size(largest + ENVELOPE)
+        .connection_handler_queue_len(SEND_QUEUE)
         .duplicate_cache_time(DUPLICATE_CACHE)
         .flood_publish(true)
-        .heartbeat_initial_delay(Duration::from_millis(200))
-        .build()?;
+        .heartbeat_initial_delay(Duration::from_millis(200));
+    for topic in Topic::ALL {
+        let name = topic_name(&config.cluster_name, topic).hash();
+        settings.max_transmit_size_for_topic(topic.max_message() + ENVELOPE, name);
+    }
     let authenticity = MessageAuthenticity::Signed(config.identity.keypair().clone());
-    let mut gossip = gossipsub::Behaviour::new(authenticity, settings)?;
+    let mut gossip = gossipsub::Behaviour::new(authenticity, settings.build()?)?;
     for topic in Topic::ALL {
         gossip.subscribe(&topic_name(&config.cluster_name, topic))?;
     }

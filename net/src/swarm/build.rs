@@ -23,6 +23,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Inbound streams of one connection that are being negotiated at once.
 const MAX_NEGOTIATING: usize = 64;
 
+/// Streams of one connection, in both directions. Each may hold 256 KiB that nobody has read yet, so this bounds what
+/// one peer can make this one keep; calls, gossip and the rest need some 20.
+const MAX_STREAMS: usize = 64;
+
 /// Which addresses are told to others.
 #[derive(Clone, Debug)]
 pub(crate) struct Announce {
@@ -92,6 +96,8 @@ fn transport(config: &NetworkConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, 
     let key = config.secret.as_ref().map(|secret| secret.pre_shared_key());
     let noise = noise::Config::new(config.identity.keypair())
         .map_err(|cause| NetError::SetUp { part: "encryption", cause: boxed(cause) })?;
+    let mut multiplexer = yamux::Config::default();
+    multiplexer.set_max_num_streams(MAX_STREAMS);
     let transport = resolving_tcp()
         .and_then(move |socket, _| async move {
             Ok::<_, PnetError>(match key {
@@ -101,7 +107,7 @@ fn transport(config: &NetworkConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, 
         })
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux::Config::default())
+        .multiplex(multiplexer)
         .timeout(config.dial_timeout)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     Ok(transport.boxed())

@@ -8,6 +8,7 @@
 mod actor;
 mod behaviour;
 mod build;
+mod gate;
 
 use std::sync::Arc;
 
@@ -24,8 +25,10 @@ use crate::discovery::AddressBook;
 
 /// How many requests may wait for the swarm; each is handled in microseconds.
 pub(crate) const REQUEST_QUEUE: usize = 256;
-/// How many gossip messages a slow receiver may be behind before it loses the oldest.
-const GOSSIP_BACKLOG: usize = 256;
+/// How many metrics messages a slow receiver may be behind before it loses the oldest; 32 MiB of the largest.
+const METRICS_BACKLOG: usize = 256;
+/// The same for log messages.
+const LOG_BACKLOG: usize = 64;
 
 /// What the actor and the ports both see.
 #[derive(Debug)]
@@ -49,8 +52,8 @@ impl Shared {
             wake: Notify::new(),
             book_changed: Notify::new(),
             own_addresses: Mutex::new(Vec::new()),
-            metrics: broadcast::Sender::new(GOSSIP_BACKLOG),
-            log: broadcast::Sender::new(GOSSIP_BACKLOG),
+            metrics: broadcast::Sender::new(METRICS_BACKLOG),
+            log: broadcast::Sender::new(LOG_BACKLOG),
         }
     }
 

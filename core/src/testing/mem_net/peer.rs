@@ -298,7 +298,7 @@ impl Transport for MemPeer {
 #[async_trait]
 impl Gossip for MemPeer {
     async fn publish(&self, topic: Topic, data: Bytes) -> Result<(), GossipError> {
-        if data.len() > Topic::MAX_MESSAGE {
+        if data.len() > topic.max_message() {
             return Err(GossipError::TooLarge { size: data.len() });
         }
         let Some(world) = self.world.upgrade() else { return Err(GossipError::Closed) };

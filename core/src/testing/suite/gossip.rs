@@ -123,13 +123,15 @@ async fn topics_are_apart(factory: &dyn NetworkFactory) {
 
 async fn sizes_are_limited(factory: &dyn NetworkFactory) {
     let peers = acquainted(factory, 2).await;
-    let mut receiver = peers[1].gossip.subscribe(Topic::Log);
-    let size = Topic::MAX_MESSAGE + 1;
-    let refused = peers[0].gossip.publish(Topic::Log, Bytes::from(vec![7; size])).await;
-    assert!(matches!(refused, Err(GossipError::TooLarge { size: reported }) if reported == size), "{refused:?}");
-    let largest = Bytes::from(vec![9; Topic::MAX_MESSAGE]);
-    peers[0].gossip.publish(Topic::Log, largest.clone()).await.expect("it fits");
-    assert!(next(&mut receiver).await.data == largest, "the message has changed on its way");
+    for topic in Topic::ALL {
+        let mut receiver = peers[1].gossip.subscribe(topic);
+        let size = topic.max_message() + 1;
+        let refused = peers[0].gossip.publish(topic, Bytes::from(vec![7; size])).await;
+        assert!(matches!(refused, Err(GossipError::TooLarge { size: reported }) if reported == size), "{refused:?}");
+        let largest = Bytes::from(vec![9; topic.max_message()]);
+        peers[0].gossip.publish(topic, largest.clone()).await.expect("it fits");
+        assert!(next(&mut receiver).await.data == largest, "the message has changed on its way");
+    }
 }
 
 async fn a_slow_receiver_loses_the_oldest_and_is_told(factory: &dyn NetworkFactory) {
