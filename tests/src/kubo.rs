@@ -2,7 +2,7 @@
 //! nobody it is not told to. Killed when dropped.
 //!
 //! `tests/kubo/build.sh` builds the pinned one; without it (and without an `ipfs` on PATH) the tests that want a Kubo
-//! are skipped with a line that says so. Package `cluster-ipfs` includes this file by its path, because it cannot
+//! are skipped with a line that says so, or fail if `REQUIRE_KUBO` is set, as it should be in CI. Package `cluster-ipfs` includes this file by its path, because it cannot
 //! depend on the package that depends on it: so nothing of the workspace may be used here.
 
 use std::fs::File;
@@ -106,6 +106,7 @@ impl Drop for KuboDaemon {
 
 #[expect(clippy::print_stderr, reason = "a test that did nothing must say so")]
 fn skipped() {
+    assert!(std::env::var_os("REQUIRE_KUBO").is_none(), "REQUIRE_KUBO is set, and there is no Kubo");
     eprintln!("skipped: no Kubo on PATH or in the cache; tests/kubo/build.sh builds one");
 }
 

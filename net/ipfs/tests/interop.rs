@@ -25,6 +25,7 @@ use futures::TryStreamExt;
 #[expect(dead_code, unreachable_pub, reason = "shared with other test binaries, which need more of it")]
 mod kubo_daemon;
 #[path = "../src/embedded/tests/mem.rs"]
+#[expect(dead_code, reason = "shared with the unit tests, which need more of it")]
 mod mem;
 
 use kubo_daemon::KuboDaemon;

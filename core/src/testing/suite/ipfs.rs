@@ -12,11 +12,12 @@ use std::time::Duration;
 use crate::watch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster_types::{Cid, PinDepth};
+use cluster_types::{Cid, Codec, PinDepth};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::ports::{Block, IpfsError, IpfsNode, PinProgress, PinRequest};
 use crate::testing::dag;
+use crate::unixfs::CidBuilder;
 
 /// A node under test.
 pub struct IpfsFixture {
@@ -106,7 +107,12 @@ async fn says_who_it_is(node: &dyn IpfsNode) {
 
 async fn gives_back_the_blocks_it_was_given(node: &dyn IpfsNode) {
     let directory = dag::directory(&[("leaf", dag::leaf("given leaf").cid)]);
-    let blocks = vec![dag::leaf("given leaf"), dag::as_v0(&directory), dag::leaf("")];
+    let mut blocks = vec![dag::leaf("given leaf"), dag::as_v0(&directory), dag::leaf("")];
+    for hash in ["sha1", "dbl-sha2-256", "sha2-512", "blake2b-160", "blake2s-256"] {
+        let data = Bytes::from_static(b"under another hash");
+        let cid = CidBuilder::new(1, hash).expect("a known function").cid(Codec::RAW, &data);
+        blocks.push(Block { cid, data });
+    }
     node.put_blocks(blocks.clone()).await.expect("blocks of several kinds are kept at once");
     for block in blocks.iter().chain([&directory]) {
         assert_eq!(node.block(block.cid).await.expect("a block that was put is there"), block.data);

@@ -2,22 +2,19 @@
 
 use bytes::Bytes;
 use cluster_core::ports::{Block, IpfsError};
+use cluster_core::unixfs::{HashFunction, MAX_BLOCK};
 use cluster_types::{Cid, Codec};
-use multihash_codetable::{Code, MultihashDigest};
 use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 
 use super::KuboConfig;
 use super::client::{Call, Client, Failure};
+use crate::check_block;
 
-/// The largest block: what bitswap carries (2 MiB), and some slack for wrappers.
-const MAX_BLOCK: usize = 2 * 1024 * 1024 + 64 * 1024;
 /// The most bytes of blocks in one request.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// The most blocks in one request: part headers and answer lines count, too.
 const MAX_BATCH_BLOCKS: usize = 1024;
-/// The shortest digest taken for proof, as in Kubo.
-const MIN_DIGEST: usize = 20;
 
 #[derive(Deserialize)]
 struct BlockStat {
@@ -28,7 +25,7 @@ struct BlockStat {
 /// Keeps blocks; all of them were confirmed by Kubo when this returns.
 pub(super) async fn put(client: &Client, config: &KuboConfig, blocks: Vec<Block>) -> Result<(), Failure> {
     for block in &blocks {
-        verify(&block.cid, &block.data)?;
+        check_block(&block.cid, &block.data)?;
     }
     for batch in batches(blocks) {
         put_batch(client, config, batch).await?;
@@ -75,7 +72,7 @@ async fn put_batch(client: &Client, config: &KuboConfig, batch: Vec<Block>) -> R
         .with("allow-big-block", true)
         .with("cid-codec", codec_name(codec))
         .with("mhlen", length)
-        .with("mhtype", hash_name(hash).ok_or_else(unknown)?)
+        .with("mhtype", HashFunction::by_code(hash).ok_or_else(unknown)?.name())
         .with("pin", false);
     let mut missing: Vec<Vec<u8>> = batch.iter().map(|block| block.cid.hash_bytes()).collect();
     missing.sort_unstable();
@@ -112,28 +109,8 @@ pub(super) async fn get(client: &Client, config: &KuboConfig, cid: Cid) -> Resul
             client.post(&call, None).await?.whole(MAX_BLOCK).await
         })
         .await?;
-    verify(&cid, &data)?;
+    check_block(&cid, &data)?;
     Ok(data)
-}
-
-/// Refuses a block that is too large or does not match its CID.
-fn verify(cid: &Cid, data: &[u8]) -> Result<(), IpfsError> {
-    let refuse = |reason: String| Err(IpfsError::BadBlock { cid: *cid, reason });
-    if data.len() > MAX_BLOCK {
-        return refuse(format!("it has {} bytes, and at most {MAX_BLOCK} are taken", data.len()));
-    }
-    let (hash, claimed) = (cid.hash().code(), cid.hash().digest());
-    if hash == Codec::IDENTITY {
-        return if claimed == data { Ok(()) } else { refuse("its bytes are not those in its CID".to_owned()) };
-    }
-    let Ok(function) = Code::try_from(hash) else {
-        return refuse(format!("hash function {hash:#x} is unknown"));
-    };
-    if claimed.len() < MIN_DIGEST {
-        return refuse(format!("a digest of {} bytes proves nothing", claimed.len()));
-    }
-    // A CID may hold a shortened digest.
-    if function.digest(data).digest().starts_with(claimed) { Ok(()) } else { refuse("its hash is another".to_owned()) }
 }
 
 /// The name of a codec for Kubo, which also takes numbers.
@@ -146,52 +123,14 @@ fn codec_name(codec: u64) -> String {
     }
 }
 
-/// The name of a hash function for Kubo.
-fn hash_name(hash: u64) -> Option<String> {
-    let fixed = match hash {
-        0x11 => "sha1",
-        0x12 => "sha2-256",
-        0x13 => "sha2-512",
-        0x14 => "sha3-512",
-        0x15 => "sha3-384",
-        0x16 => "sha3-256",
-        0x17 => "sha3-224",
-        0x1e => "blake3",
-        // blake2b-8 to blake2b-512 and blake2s-8 to blake2s-256, one number per byte of digest.
-        0xb201..=0xb240 => return Some(format!("blake2b-{}", (hash - 0xb200) * 8)),
-        0xb241..=0xb260 => return Some(format!("blake2s-{}", (hash - 0xb240) * 8)),
-        _ => return None,
-    };
-    Some(fixed.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use multihash_codetable::{Code, MultihashDigest};
+
     use super::*;
 
     fn raw(data: Vec<u8>) -> Block {
         Block { cid: Cid::new_v1(Codec::RAW, Code::Sha2_256.digest(&data)), data: data.into() }
-    }
-
-    #[test]
-    fn a_block_must_match_its_cid() {
-        let block = raw(b"data".to_vec());
-        assert!(verify(&block.cid, b"data").is_ok());
-        assert!(verify(&block.cid, b"Data").is_err());
-        let big = raw(vec![0; MAX_BLOCK + 1]);
-        assert!(verify(&big.cid, &big.data).is_err());
-    }
-
-    #[test]
-    fn a_shortened_digest_is_taken_only_when_it_still_proves_something() {
-        let digest = Code::Sha2_256.digest(b"data");
-        let shortened = |length| {
-            let hash = multihash_codetable::Multihash::wrap(Codec::SHA2_256, &digest.digest()[..length]).unwrap();
-            Cid::new_v1(Codec::RAW, hash)
-        };
-        assert!(verify(&shortened(MIN_DIGEST), b"data").is_ok());
-        assert!(verify(&shortened(MIN_DIGEST), b"Data").is_err());
-        assert!(verify(&shortened(MIN_DIGEST - 1), b"data").is_err());
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub(super) async fn import(
     config: &KuboConfig,
     car: BoxStream<'static, Result<Bytes, io::Error>>,
 ) -> Result<Vec<Cid>, Failure> {
-    let call = Call::new("dag/import").with("pin-roots", false).with("stats", true);
+    let call = Call::new("dag/import").with("allow-big-block", true).with("pin-roots", false).with("stats", true);
     let passage =
         Arc::new(Mutex::new(Passage { head: Head::Reading(Vec::new()), moved_at: Instant::now(), broken: None }));
     let watched = Arc::clone(&passage);

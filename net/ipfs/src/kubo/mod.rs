@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::ports::{Block, IpfsError, IpfsNode, PinRequest, ProgressSink};
-use cluster_types::{Cid, GcKey, IpfsId, Multiaddr, PinDepth, RepoStat};
+use cluster_types::{Cid, ErrorChain, GcKey, IpfsId, Multiaddr, PinDepth, RepoStat};
 use futures::stream::BoxStream;
 
 mod answer;
@@ -72,9 +72,10 @@ pub struct Kubo {
 impl Kubo {
     /// Prepares to speak to a Kubo; nothing is sent yet.
     pub fn new(config: KuboConfig) -> Result<Arc<Self>, IpfsError> {
-        let unusable = |cause| IpfsError::Unreachable { endpoint: config.endpoint.to_string(), cause };
-        let endpoint = Endpoint::parse(&config.endpoint).map_err(|error| unusable(error.into()))?;
-        let client = Client::new(&endpoint, &config.endpoint.to_string()).map_err(|error| unusable(error.into()))?;
+        let unusable = |reason: String| IpfsError::Refused { reason };
+        let endpoint = Endpoint::parse(&config.endpoint).map_err(|error| unusable(error.to_string()))?;
+        let client = Client::new(&endpoint, &config.endpoint.to_string())
+            .map_err(|error| unusable(format!("cannot use {}: {}", config.endpoint, ErrorChain(&error))))?;
         Ok(Arc::new(Self { client, config }))
     }
 }

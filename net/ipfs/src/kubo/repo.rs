@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::KuboConfig;
 use super::client::{Call, Client, Failure, shortened};
+use crate::GcList;
 
 /// The longest answer to a small question.
 const MAX_SMALL: usize = 64 * 1024;
@@ -17,8 +18,6 @@ const MAX_PEERS: usize = 16 * 1024 * 1024;
 const MAX_ADDRESSES: usize = 64;
 /// The longest path that is resolved.
 const MAX_PATH: usize = 4096;
-/// The most removed blocks that are named; the rest is only counted, because a repository can hold any number.
-const MAX_GC_KEYS: usize = 200_000;
 
 #[derive(Deserialize)]
 struct IdAnswer {
@@ -107,19 +106,14 @@ struct Link {
 /// Removes what nothing protects. Errors of single blocks are entries; the error that sums them up is none more.
 pub(super) async fn collect_garbage(client: &Client, config: &KuboConfig) -> Result<Vec<GcKey>, Failure> {
     let call = Call::new("repo/gc").with("stream-errors", true);
-    let mut keys = Vec::new();
-    let mut unnamed: u64 = 0;
+    let mut keys = GcList::new();
     let mut failed = false;
     let work = async {
         let mut lines = client.post(&call, None).await?.lines();
         while let Some(line) = lines.next::<GcLine>().await? {
             let error = shortened(&line.error.unwrap_or_default());
             failed |= !error.is_empty();
-            if keys.len() < MAX_GC_KEYS {
-                keys.push(GcKey { key: line.key.map(|link| link.cid), error });
-            } else {
-                unnamed += 1;
-            }
+            keys.push(line.key.map(|link| link.cid), error);
         }
         Ok(())
     };
@@ -129,10 +123,7 @@ pub(super) async fn collect_garbage(client: &Client, config: &KuboConfig) -> Res
         Err(Failure::Said { status: 200, .. }) if failed => {}
         Err(failure) => return Err(failure),
     }
-    if unnamed > 0 {
-        keys.push(GcKey { key: None, error: format!("{unnamed} more blocks are not listed") });
-    }
-    Ok(keys)
+    Ok(keys.finish())
 }
 
 /// Connects to one other node.

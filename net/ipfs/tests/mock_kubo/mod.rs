@@ -13,10 +13,10 @@ use axum::routing::post;
 use cluster_core::ports::{Block, IpfsError, IpfsNode, PinProgress, PinRequest};
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::testing::mem_ipfs::MemIpfs;
+use cluster_core::unixfs::CidBuilder;
 use cluster_core::watch;
 use cluster_types::{Cid, Codec, Multiaddr, PinDepth};
 use futures::StreamExt;
-use multihash_codetable::{Code, MultihashDigest};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -139,13 +139,14 @@ async fn block_put(State(node): Node, RawQuery(query): RawQuery, mut parts: Mult
         "dag-pb" => Codec::DAG_PB,
         _ => Codec::RAW,
     };
-    assert_eq!((argument(&arguments, "mhtype"), argument(&arguments, "mhlen")), ("sha2-256", "32"));
+    let hash = CidBuilder::new(1, argument(&arguments, "mhtype")).map_err(|error| Refusal(error.to_string()))?;
     let mut answers = Vec::new();
     let mut bytes = 0;
     while let Some(part) = parts.next_field().await.unwrap() {
         let data = part.bytes().await.unwrap();
         bytes += data.len();
-        let block = Block { cid: Cid::new_v1(codec, Code::Sha2_256.digest(&data)), data };
+        let block = Block { cid: hash.cid(codec, &data), data };
+        assert_eq!(argument(&arguments, "mhlen"), block.cid.hash().size().to_string());
         answers.push(json!({"Key": block.cid.to_string(), "Size": block.data.len()}));
         node.put_blocks(vec![block]).await?;
     }
@@ -154,7 +155,8 @@ async fn block_put(State(node): Node, RawQuery(query): RawQuery, mut parts: Mult
 }
 
 async fn dag_import(State(node): Node, RawQuery(query): RawQuery, mut parts: Multipart) -> Answer {
-    assert_eq!(argument(&arguments(query), "pin-roots"), "false");
+    let arguments = arguments(query);
+    assert_eq!((argument(&arguments, "pin-roots"), argument(&arguments, "allow-big-block")), ("false", "true"));
     let part = parts.next_field().await.map_err(|error| Refusal(error.to_string()))?;
     let part = part.ok_or_else(|| Refusal("no file".to_owned()))?;
     let archive: Bytes = part.bytes().await.map_err(|error| Refusal(error.to_string()))?;
