@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cluster_types::{BoxError, Cid, ErrorClass, GcKey, IpfsId, Multiaddr, PinDepth, RepoStat};
 use futures::stream::BoxStream;
 
-use super::blockstore::Block;
+use super::blockstore::{Block, BlockError};
 
 /// How far a fetch is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,13 @@ pub enum IpfsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The node is there, but its block store is not well.
+    #[error("the blocks of the IPFS node cannot be read or written")]
+    Store {
+        /// What is wrong with it.
+        #[source]
+        cause: BlockError,
+    },
     /// Unpinning is switched off by configuration.
     #[error("ipfs unpinning is disallowed by configuration on this peer")]
     UnpinDisabled,
@@ -96,6 +103,7 @@ impl IpfsError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Unreachable { .. } | Self::Stalled { .. } | Self::BadAnswer { .. } => ErrorClass::Unavailable,
+            Self::Store { cause } => cause.class(),
             Self::Refused { .. } | Self::BadBlock { .. } | Self::UnpinDisabled => ErrorClass::Invalid,
         }
     }

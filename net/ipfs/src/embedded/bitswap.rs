@@ -36,18 +36,22 @@ const MESSAGE_TARGET: usize = 512 * 1024;
 const SMALL_BLOCK: u64 = 1024;
 /// Blocks wanted at a time in all fetches together: half of what a peer keeps per asker.
 const MAX_WANTED: usize = 512;
-/// Streams a peer may have open towards us.
-const STREAMS_PER_PEER: usize = 64;
-/// Message bodies read at a time, per peer and in all: at most 4 MiB each.
+/// Streams a peer may have open towards us; others use one or two. Each may hold 256 KiB that is not read yet.
+const STREAMS_PER_PEER: usize = 8;
+/// Message bodies of one peer read at a time: at most 4 MiB each.
 const BODIES_PER_PEER: usize = 4;
-const BODIES: usize = 32;
+/// Large bodies read at a time from peers that owe us blocks, and from all others: whoever was asked for nothing cannot
+/// keep out what was asked for.
+const BODIES_OWED: usize = 24;
+const BODIES_UNASKED: usize = 8;
 
 /// The exchange.
 pub(super) struct Bitswap {
     pub(super) kept: Arc<Kept>,
     pub(super) tasks: TaskGroup,
     pub(super) swarm: mpsc::Sender<Command>,
-    pub(super) bodies: Arc<Semaphore>,
+    bodies_owed: Semaphore,
+    bodies_unasked: Semaphore,
     state: Mutex<State>,
     wanting: Semaphore,
 }
@@ -145,7 +149,8 @@ impl Bitswap {
             kept,
             tasks,
             swarm,
-            bodies: Arc::new(Semaphore::new(BODIES)),
+            bodies_owed: Semaphore::new(BODIES_OWED),
+            bodies_unasked: Semaphore::new(BODIES_UNASKED),
             state: Mutex::new(state),
             wanting: Semaphore::new(MAX_WANTED),
         })
@@ -202,6 +207,11 @@ impl Bitswap {
         handles
     }
 
+    /// The slots for large messages of a peer.
+    pub(super) fn bodies_for(&self, peer: &PeerId) -> &Semaphore {
+        if self.state.lock().client.owes(peer) { &self.bodies_owed } else { &self.bodies_unasked }
+    }
+
     /// A peer is connected.
     pub(super) fn peer_joined(self: &Arc<Self>, id: PeerId) {
         drop(self.peer(id));
@@ -251,12 +261,17 @@ impl Bitswap {
             let (waiter, landed) = self.change(|state, now, out| state.client.want(session.id, cid, now, out));
             let _guard = WantGuard { bitswap: self, multihash: multihash.clone(), waiter };
             // It may have arrived between the caller's look and the want.
-            if let Some(data) = self.kept.get(&multihash).await? {
+            if let Some(data) = self.kept.get_sound(&multihash).await? {
                 return Ok(data);
             }
-            // An error means that the want was dropped without a block, which the look at the store decides.
-            drop(landed.await);
-            if let Some(data) = self.kept.get(&multihash).await? {
+            match landed.await {
+                Ok(Err(error)) => {
+                    return Err(BlockError::Io { operation: "keep a fetched block", cause: error.into() });
+                }
+                // Without an answer the want was dropped, and the look at the store decides.
+                Ok(Ok(())) | Err(_) => {}
+            }
+            if let Some(data) = self.kept.get_sound(&multihash).await? {
                 return Ok(data);
             }
         }
@@ -305,7 +320,12 @@ impl Bitswap {
         let multihashes: Vec<_> = blocks.iter().map(|block| block.cid.hash_bytes()).collect();
         match self.kept.put_fetched(blocks).await {
             Ok(()) => self.arrived(&multihashes, Some(from)),
-            Err(error) => tracing::warn!(error = %ErrorChain(&error), "cannot keep fetched blocks"),
+            Err(error) => {
+                let error = Arc::new(error);
+                self.change(|state, _now, _out| {
+                    multihashes.iter().for_each(|multihash| state.client.failed(multihash, &error));
+                });
+            }
         }
     }
 
@@ -319,28 +339,22 @@ impl Bitswap {
     }
 
     /// The next message to a peer; `None` when there is nothing to say.
-    pub(super) async fn next_message(&self, id: PeerId, version: Version) -> Result<Option<Message>, BlockError> {
+    pub(super) async fn next_message(&self, id: PeerId, version: Version) -> Option<Message> {
         let mut message = Message { wantlist: self.take_changes(id), ..Message::default() };
         let mut size = 0;
         while size < MESSAGE_TARGET {
             let Some(owed) = self.with_ledger(id, Ledger::next).flatten() else { break };
-            size += self.answer(id, owed, version, &mut message).await?;
+            size += self.answer(id, owed, version, &mut message).await;
         }
         let empty = message.wantlist.is_none()
             && message.payload.is_empty()
             && message.blocks.is_empty()
             && message.presences.is_empty();
-        Ok((!empty).then_some(message))
+        (!empty).then_some(message)
     }
 
-    /// Adds the answer to a want; says how large it is.
-    async fn answer(
-        &self,
-        id: PeerId,
-        owed: Owed,
-        version: Version,
-        message: &mut Message,
-    ) -> Result<usize, BlockError> {
+    /// Size and, if that is the answer, bytes of a block that a peer wants.
+    async fn look_up(&self, owed: &Owed, version: Version) -> Result<(Option<Bytes>, Option<u64>), BlockError> {
         let multihash = owed.cid.hash_bytes();
         let size = self.kept.store().size(&multihash).await?.filter(|size| *size <= wire::MAX_BLOCK as u64);
         let as_block = owed.block || version != Version::V1_2;
@@ -348,6 +362,17 @@ impl Bitswap {
             Some(size) if as_block || size <= SMALL_BLOCK => self.kept.get(&multihash).await?,
             _ => None,
         };
+        Ok((data, size))
+    }
+
+    /// Adds the answer to a want; says how large it is.
+    async fn answer(&self, id: PeerId, owed: Owed, version: Version, message: &mut Message) -> usize {
+        let (data, size) = self.look_up(&owed, version).await.unwrap_or_else(|error| {
+            // What cannot be read is not here, as far as others are concerned; they may find it elsewhere.
+            tracing::debug!(cid = %owed.cid, error = %ErrorChain(&error), "cannot read a block that a peer wants");
+            (None, None)
+        });
+        let as_block = owed.block || version != Version::V1_2;
         let cid = Bytes::from(owed.cid.to_bytes());
         let cost = cid.len() + 16 + data.as_ref().map_or(0, Bytes::len);
         match (data, size) {
@@ -368,7 +393,7 @@ impl Bitswap {
             }
             (None, _) => {}
         }
-        Ok(cost)
+        cost
     }
 
     fn with_ledger<T>(&self, id: PeerId, work: impl FnOnce(&mut Ledger) -> T) -> Option<T> {

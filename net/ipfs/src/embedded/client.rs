@@ -8,8 +8,10 @@
 //! **Invariant:** every peer that was asked hears CANCEL when the want ends, unless it sent the block itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_core::ports::BlockError;
 use cluster_types::{Cid, PeerId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -45,6 +47,9 @@ pub(super) struct Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SessionId(u64);
 
+/// How waiting for a block ends: it is in the store, or the store did not take it.
+pub(super) type Landing = Result<(), Arc<BlockError>>;
+
 /// Somebody who waits for a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaiterId(u64);
@@ -54,6 +59,8 @@ pub(super) struct WaiterId(u64);
 enum Asked {
     /// Asked whether it has it.
     Have,
+    /// Asked before; the question is due again.
+    Again,
     /// It says it has it.
     Has,
     /// Asked to send it.
@@ -68,7 +75,7 @@ enum Asked {
 struct Waiter {
     id: WaiterId,
     session: SessionId,
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<Landing>,
 }
 
 #[derive(Debug)]
@@ -124,14 +131,14 @@ impl Client {
         self.sessions.remove(&session);
     }
 
-    /// Wants a block; the receiver fires when it is in the store.
+    /// Wants a block; the receiver fires when it is in the store, or cannot be put there.
     pub(super) fn want(
         &mut self,
         session: SessionId,
         cid: Cid,
         now: Instant,
         out: &mut Vec<Question>,
-    ) -> (WaiterId, oneshot::Receiver<()>) {
+    ) -> (WaiterId, oneshot::Receiver<Landing>) {
         let id = WaiterId(self.fresh_id());
         let (done, landed) = oneshot::channel();
         let repeat_after = self.request_timeout;
@@ -168,12 +175,24 @@ impl Client {
             if let (Some(peer), Some(members)) = (from, self.sessions.get_mut(&waiter.session)) {
                 members.insert(peer);
             }
-            let _whoever_waited_may_be_gone = waiter.done.send(());
+            let _whoever_waited_may_be_gone = waiter.done.send(Ok(()));
         }
         if let Some(standing) = from.and_then(|peer| self.peers.get_mut(&peer)) {
             standing.useful_at = Some(now);
             standing.strikes = 0;
         }
+    }
+
+    /// A block came and cannot be stored: whoever waits for it hears why, and may give up.
+    pub(super) fn failed(&mut self, multihash: &[u8], error: &Arc<BlockError>) {
+        for waiter in self.wants.get_mut(multihash).into_iter().flat_map(|want| want.waiters.drain(..)) {
+            let _whoever_waited_may_be_gone = waiter.done.send(Err(Arc::clone(error)));
+        }
+    }
+
+    /// Whether a peer was asked for a block that has not come yet.
+    pub(super) fn owes(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|standing| standing.owed > 0)
     }
 
     fn end_want(&mut self, multihash: &[u8], from: Option<PeerId>, out: &mut Vec<Question>) -> Option<Want> {
@@ -252,7 +271,8 @@ impl Client {
             if now >= want.repeat_at && !is_on_its_way(want) {
                 want.repeat_after = (want.repeat_after * 2).min(LONGEST_REPEAT);
                 want.repeat_at = now + want.repeat_after;
-                want.asked.retain(|_, asked| *asked == Asked::Has);
+                // Nobody is forgotten: whoever was asked must hear of the end.
+                want.asked.values_mut().filter(|asked| **asked != Asked::Has).for_each(|asked| *asked = Asked::Again);
             }
             plan(want, &self.sessions, &mut self.peers, now, out);
         }
@@ -262,7 +282,7 @@ impl Client {
     pub(super) fn questions_to(&self, peer: PeerId) -> Vec<(Cid, Ask)> {
         let ask = |want: &Want| match want.asked.get(&peer)? {
             Asked::Block { .. } => Some((want.cid, Ask::Block)),
-            Asked::Have | Asked::Has | Asked::Lacks | Asked::Late => Some((want.cid, Ask::Have)),
+            Asked::Have | Asked::Again | Asked::Has | Asked::Lacks | Asked::Late => Some((want.cid, Ask::Have)),
         };
         self.wants.values().filter_map(ask).collect()
     }
@@ -293,7 +313,8 @@ fn plan(
         .flatten()
         .filter(|peer| !matches!(want.asked.get(peer), Some(Asked::Lacks | Asked::Late)))
         .copied();
-    let only = || (peers.len() == 1).then(|| peers.keys().find(|peer| !want.asked.contains_key(peer)).copied());
+    let is_due = |asked: Option<&Asked>| matches!(asked, None | Some(Asked::Again));
+    let only = || (peers.len() == 1).then(|| peers.keys().find(|peer| is_due(want.asked.get(peer))).copied());
     let chosen = says_it_has.min_by_key(load).or_else(|| in_session.min_by_key(load)).or_else(|| only().flatten());
     if let Some(peer) = chosen {
         want.asked.insert(peer, Asked::Block { since: now });
@@ -304,10 +325,10 @@ fn plan(
         return;
     }
     for peer in peers.keys() {
-        want.asked.entry(*peer).or_insert_with(|| {
+        if is_due(want.asked.get(peer)) {
+            want.asked.insert(*peer, Asked::Have);
             out.push(Question { peer: *peer, cid: want.cid, ask: Ask::Have });
-            Asked::Have
-        });
+        }
     }
 }
 
@@ -344,7 +365,7 @@ mod tests {
             Self { client, now, peers, session }
         }
 
-        fn want(&mut self, cid: Cid) -> (Vec<(PeerId, Ask)>, WaiterId, oneshot::Receiver<()>) {
+        fn want(&mut self, cid: Cid) -> (Vec<(PeerId, Ask)>, WaiterId, oneshot::Receiver<Landing>) {
             let mut out = Vec::new();
             let (waiter, landed) = self.client.want(self.session, cid, self.now, &mut out);
             (brief(out), waiter, landed)
@@ -384,7 +405,7 @@ mod tests {
         assert_eq!(world.presence(2, &block(1), true), [(peers[2], Ask::Block)]);
         assert_eq!(world.presence(1, &block(1), true), [], "it is on its way");
         assert_eq!(world.landed(2, &block(1)), [(peers[0], Ask::Cancel), (peers[1], Ask::Cancel)]);
-        assert_eq!(landed.try_recv(), Ok(()));
+        assert!(matches!(landed.try_recv(), Ok(Ok(()))));
         assert_eq!(world.want(block(2)).0, [(peers[2], Ask::Block)]);
         assert_eq!(
             world.presence(2, &block(2), false),
@@ -439,6 +460,23 @@ mod tests {
         assert_eq!(brief(out), [(late, Ask::Have)]);
         // A peer that got it after all says so without being asked again.
         assert_eq!(world.presence(1, &block(1), true), [(peers[1], Ask::Block)]);
+    }
+
+    #[test]
+    fn whoever_was_asked_hears_of_the_end_also_after_a_repeated_question() {
+        let mut world = World::with_peers(3);
+        let peers = world.peers.clone();
+        // The last one belongs to the session, so it alone is asked when the question is due again.
+        let _landed = world.want(block(1));
+        world.presence(2, &block(1), true);
+        world.landed(2, &block(1));
+        let (asked, waiter, _landed) = world.want(block(2));
+        assert_eq!(asked, [(peers[2], Ask::Block)]);
+        world.presence(2, &block(2), false);
+        assert_eq!(world.later(TIMEOUT), [(peers[2], Ask::Block)]);
+        let mut out = Vec::new();
+        world.client.give_up(&block(2).hash_bytes(), waiter, &mut out);
+        assert_eq!(brief(out), peers.iter().map(|peer| (*peer, Ask::Cancel)).collect::<Vec<_>>());
     }
 
     #[test]

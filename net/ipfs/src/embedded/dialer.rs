@@ -28,10 +28,13 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Remembers where a peer is. Says no when there are too many peers already.
+    /// Remembers where a peer is. When there are too many, one goes that was not reached for long; if there is none, the
+    /// answer is no.
     pub(super) fn remember(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant) -> bool {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
-            return false;
+            let Some(lost) = self.peers.iter().find(|(_, wanted)| wanted.pause == LONGEST_PAUSE) else { return false };
+            let lost = *lost.0;
+            self.peers.remove(&lost);
         }
         let wanted =
             self.peers.entry(peer).or_insert_with(|| Wanted { addresses: Vec::new(), due: now, pause: FIRST_PAUSE });
@@ -95,5 +98,14 @@ mod tests {
             assert!(dialer.remember(PeerId::random(), &[], now));
         }
         assert!(!dialer.remember(PeerId::random(), &[], now));
+        // After some minutes all but one are known to be out of reach, and newcomers take their places.
+        for minute in 0..10 {
+            dialer.due(now + minute * LONGEST_PAUSE, |connected| *connected == peer);
+        }
+        for _ in 1..MAX_PEERS {
+            assert!(dialer.remember(PeerId::random(), &[], now));
+        }
+        assert!(!dialer.remember(PeerId::random(), &[], now));
+        assert!(dialer.peers.contains_key(&peer));
     }
 }

@@ -34,8 +34,8 @@ struct Visited {
 }
 
 /// What a failing block store means for a caller of the node.
-pub(super) fn store_failed(error: BlockError) -> IpfsError {
-    IpfsError::Unreachable { endpoint: "the embedded block store".to_owned(), cause: error.into() }
+pub(super) fn store_failed(cause: BlockError) -> IpfsError {
+    IpfsError::Store { cause }
 }
 
 impl Fetcher {
@@ -50,7 +50,10 @@ impl Fetcher {
             while under_way.len() < self.concurrency {
                 match walk.next() {
                     Some(Step::Visit(cid, below)) => under_way.push(self.visit(&session, cid, below)),
-                    Some(Step::Reload(cid)) => walk.reload(self.reload(&session, cid).await?),
+                    Some(Step::Reload(cid)) => {
+                        let reloading = timeout(self.stall_timeout, self.reload(&session, cid));
+                        walk.reload(reloading.await.map_err(|_elapsed| self.stalled(done.blocks))??);
+                    }
                     None => break,
                 }
             }
@@ -72,7 +75,7 @@ impl Fetcher {
         if let Some(data) = identity_data(&cid) {
             return Ok(Bytes::copy_from_slice(data));
         }
-        if let Some(data) = self.bitswap.kept.get(&cid.hash_bytes()).await.map_err(store_failed)? {
+        if let Some(data) = self.bitswap.kept.get_sound(&cid.hash_bytes()).await.map_err(store_failed)? {
             return Ok(data);
         }
         let session = self.bitswap.session();
@@ -98,7 +101,7 @@ impl Fetcher {
             if !wants_links {
                 return Ok(visited(Vec::new(), 0));
             }
-            if let Some(data) = kept.get(&multihash).await.map_err(store_failed)? {
+            if let Some(data) = kept.get_sound(&multihash).await.map_err(store_failed)? {
                 return Ok(visited(links_of(&cid, &data)?, 0));
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! Runs beside everything else. What must not be swept because somebody just put or found it is the business of
 //! [`super::kept`]; its header says why nothing is lost. Memory: two bytes per block of the store, at most 64 MiB
-//! ([`super::filter`]), about 50 bytes per inner block of what is pinned ([`super::walk`]), and the list of what was
-//! removed, which the caller wants.
+//! ([`super::filter`]), about 50 bytes per inner block of what is pinned ([`super::walk`]), and the bounded list of what
+//! was removed.
 
 use cluster_core::ports::{BlockError, Root};
 use cluster_core::unixfs::{identity_data, links};
@@ -11,6 +11,7 @@ use cluster_types::{Cid, Codec, ErrorChain, GcKey};
 
 use super::kept::{Kept, Marking};
 use super::walk::{Step, Walk};
+use crate::GcList;
 
 /// Names read from the store at a time.
 const PAGE: usize = 4096;
@@ -88,13 +89,13 @@ async fn read_links(kept: &Kept, cid: &Cid) -> Result<Vec<Cid>, BlockError> {
 }
 
 async fn sweep(kept: &Kept, marking: &Marking<'_>) -> Result<Vec<GcKey>, BlockError> {
-    let mut removed = Vec::new();
+    let mut removed = GcList::new();
     let mut after = None;
     loop {
         let page = kept.store().list(after, PAGE).await?;
         after = match page.last() {
             Some(last) => Some(last.clone()),
-            None => return Ok(removed),
+            None => return Ok(removed.finish()),
         };
         let garbage: Vec<_> = page.into_iter().filter(|multihash| !marking.stays(multihash)).collect();
         for batch in garbage.chunks(BATCH) {
@@ -102,7 +103,7 @@ async fn sweep(kept: &Kept, marking: &Marking<'_>) -> Result<Vec<GcKey>, BlockEr
             // Whoever came while the gate was open has marked what it relies on.
             let batch: Vec<_> = batch.iter().filter(|multihash| !marking.stays(multihash)).cloned().collect();
             kept.store().delete(batch.clone()).await?;
-            removed.extend(batch.iter().map(|multihash| GcKey { key: raw_name(multihash), error: String::new() }));
+            batch.iter().for_each(|multihash| removed.push(raw_name(multihash), String::new()));
         }
     }
 }

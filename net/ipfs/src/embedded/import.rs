@@ -1,32 +1,21 @@
 //! Blocks and paths from outside, checked before they count.
 
 use bytes::Bytes;
-use cluster_core::ports::{Block, IpfsError};
+use cluster_core::ports::IpfsError;
 use cluster_core::unixfs;
 use cluster_core::unixfs::car::CarReader;
+use cluster_core::unixfs::read::ReadError;
 use cluster_types::{Cid, ErrorChain};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::{EmbeddedNode, unreachable};
+use super::EmbeddedNode;
+use crate::check_block;
 
 /// Blocks of an archive are kept in batches of about this many bytes.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// An archive's roots: more would have to be held in memory for an answer that nobody reads.
 const MAX_ROOTS: usize = 16 * 1024;
-
-/// Checks that a block is what its CID names, and not too large to be exchanged.
-pub(super) fn check(block: &Block) -> Result<(), IpfsError> {
-    let bad = |reason: String| IpfsError::BadBlock { cid: block.cid, reason };
-    if block.data.len() > unixfs::MAX_BLOCK {
-        return Err(bad(format!(
-            "{} bytes are more than the {} a block may have",
-            block.data.len(),
-            unixfs::MAX_BLOCK
-        )));
-    }
-    unixfs::verify(&block.cid, &block.data).map_err(|error| bad(error.to_string()))
-}
 
 /// Keeps the blocks of an archive as they come.
 pub(super) async fn import_car(
@@ -38,11 +27,16 @@ pub(super) async fn import_car(
     };
     let mut reader = CarReader::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while let Some(piece) = car.next().await {
-        let piece = piece.map_err(|cause| unreachable("the sender of the CAR archive", cause.into()))?;
+    let silence = node.fetcher.stall_timeout;
+    let broken = |reason: String| IpfsError::Refused { reason: format!("cannot import the CAR archive: {reason}") };
+    loop {
+        let piece = tokio::time::timeout(silence, car.next()).await;
+        let piece = piece.map_err(|_elapsed| broken(format!("nothing came for {} s", silence.as_secs())))?;
+        let Some(piece) = piece else { break };
+        let piece = piece.map_err(|error| broken(error.to_string()))?;
         reader.push(&piece);
         while let Some(block) = reader.next_block().map_err(refused)? {
-            check(&block)?;
+            check_block(&block.cid, &block.data)?;
             if unixfs::identity_data(&block.cid).is_some() {
                 continue;
             }
@@ -61,6 +55,18 @@ pub(super) async fn import_car(
         return Err(IpfsError::Refused { reason: format!("a CAR archive with {} roots is refused", roots.len()) });
     }
     Ok(roots.to_vec())
+}
+
+/// Why a path leads nowhere. A block that could not be had just now is another matter than one that says no.
+pub(super) fn not_resolved(path: &str, error: ReadError) -> IpfsError {
+    let error = match error {
+        ReadError::Fetch { cid, cause } => match cause.downcast::<IpfsError>() {
+            Ok(failure) => return *failure,
+            Err(cause) => ReadError::Fetch { cid, cause },
+        },
+        other => other,
+    };
+    IpfsError::Refused { reason: format!("cannot resolve {path}: {}", ErrorChain(&error)) }
 }
 
 /// The root CID of a path, and the names below it.
@@ -92,16 +98,5 @@ mod tests {
         for bad in ["", "/", "/ipfs/", "/ipfs/x", root, "/btih/1"] {
             assert!(parse_path(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_block_under_a_wrong_name_is_refused() {
-        let cid = unixfs::CidBuilder::new(1, "sha2-256").unwrap().cid(cluster_types::Codec::RAW, b"right");
-        assert!(check(&Block { cid, data: Bytes::from_static(b"right") }).is_ok());
-        let wrong = check(&Block { cid, data: Bytes::from_static(b"wrong") }).unwrap_err();
-        assert!(matches!(wrong, IpfsError::BadBlock { .. }));
-        let large = Bytes::from(vec![0; unixfs::MAX_BLOCK + 1]);
-        let cid = unixfs::CidBuilder::new(1, "sha2-256").unwrap().cid(cluster_types::Codec::RAW, &large);
-        assert!(matches!(check(&Block { cid, data: large }), Err(IpfsError::BadBlock { .. })));
     }
 }

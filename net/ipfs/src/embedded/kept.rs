@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_core::ports::{Block, BlockError, Blockstore, Root};
+use cluster_types::ErrorChain;
 use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockWriteGuard};
 use tokio::time::Instant;
@@ -90,6 +91,18 @@ impl Kept {
     /// The bytes of a block.
     pub(super) async fn get(&self, multihash: &[u8]) -> Result<Option<Bytes>, BlockError> {
         self.store.get(multihash).await
+    }
+
+    /// The bytes of a block that could be fetched again: a damaged one is removed, and counts as absent.
+    pub(super) async fn get_sound(&self, multihash: &[u8]) -> Result<Option<Bytes>, BlockError> {
+        match self.get(multihash).await {
+            Err(error @ BlockError::Damaged { .. }) => {
+                tracing::warn!(error = %ErrorChain(&error), "removed a damaged block; it is fetched anew");
+                self.store.delete(vec![multihash.to_vec()]).await?;
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// The size of a block that the caller is going to rely on: a running collection will leave it alone.

@@ -33,8 +33,13 @@ fn create(path: &Path) -> Result<Keypair, std::io::Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let temporary = path.with_extension("new");
+    // A leftover of a crash may have been made by someone with other permissions: start from nothing.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&temporary)?;
@@ -53,6 +58,9 @@ mod tests {
     fn a_key_is_made_once_and_a_broken_file_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep").join("key");
+        // A leftover that everybody may read must not become the key's file.
+        std::fs::create_dir(folder.path().join("deep")).unwrap();
+        std::fs::write(path.with_extension("new"), b"leftover").unwrap();
         let made = load_or_create(&path).unwrap();
         assert_eq!(load_or_create(&path).unwrap().public(), made.public());
         #[cfg(unix)]

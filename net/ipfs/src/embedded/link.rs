@@ -17,17 +17,19 @@ use tokio::time::timeout;
 use super::bitswap::{Bitswap, PeerHandles};
 use super::streams::OpenError;
 use super::swarm::Command;
-use super::wire::{self, Message, Version, WireError};
+use super::wire::{self, Version, WireError};
 
 /// A stream on which nothing comes for so long is closed; the other side opens another when it needs one.
 const IDLE: Duration = Duration::from_secs(15 * 60);
-/// A message that has begun must end within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A message that has begun must go on within this time, and end within it and what [`SLOWEST`] allows.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes per second of the slowest peer that is waited for.
+const SLOWEST: u32 = 32 * 1024;
 /// A peer that does not read for so long is not written to on this stream any more.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Opening a stream takes a round trip or two.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// After so many failures in a row the peer is left alone until it connects again.
+/// After so many failures in a row the connection is closed.
 const MAX_FAILURES: u32 = 6;
 /// The pause after the first failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -41,8 +43,15 @@ enum WriteError {
     Io(#[source] std::io::Error),
     #[error("the peer does not read")]
     Stuck,
-    #[error("cannot read the blocks to send")]
-    Store(#[source] BlockError),
+}
+
+/// What is on its way to a peer.
+#[derive(Default)]
+struct Outgoing {
+    stream: Option<(Stream, Version)>,
+    /// A message whose stream broke. It is sent once more: peers close streams that were silent for long, and that
+    /// shows only here.
+    unsent: Option<(Version, Vec<u8>)>,
 }
 
 impl Bitswap {
@@ -68,35 +77,47 @@ impl Bitswap {
     where
         R: AsyncRead + Unpin,
     {
-        let late = || WireError::Io(std::io::ErrorKind::TimedOut.into());
         loop {
             let Ok(length) = timeout(IDLE, wire::read_length(&mut stream)).await else { return Ok(()) };
             let Some(length) = length? else { return Ok(()) };
             let _own = handles.bodies.acquire().await;
-            let _shared = self.bodies.acquire().await;
-            let body = wire::read_body(&mut stream, length);
-            let message = timeout(BODY_TIMEOUT, body).await.map_err(|_elapsed| late())??;
-            self.receive(peer, message).await;
+            let mut body = Vec::new();
+            // So much may be kept of every peer; only what is larger takes from what all share.
+            wire::read_on(&mut stream, &mut body, length.min(wire::READ_PIECE), BODY_TIMEOUT).await?;
+            let mut _shared = None;
+            if body.len() < length {
+                _shared = self.bodies_for(&peer).acquire().await.ok();
+                let limit = BODY_TIMEOUT + Duration::from_secs(1) * u32::try_from(length).unwrap_or(u32::MAX) / SLOWEST;
+                let rest = timeout(limit, wire::read_on(&mut stream, &mut body, length, BODY_TIMEOUT)).await;
+                rest.map_err(|late| WireError::Io(late.into())).flatten()?;
+            }
+            self.receive(peer, wire::decode(body.into())?).await;
         }
     }
 
     /// Writes to a peer until it is gone.
     pub(super) async fn write_to(self: Arc<Self>, peer: PeerId, handles: PeerHandles) {
-        let mut stream = None;
+        let mut outgoing = Outgoing::default();
         let mut failures = 0;
         let mut pause = FIRST_PAUSE;
         let work = async {
             loop {
                 handles.wake.notified().await;
-                while self.has_work(peer) {
-                    match self.write_next(peer, &mut stream).await {
+                while outgoing.unsent.is_some() || self.has_work(peer) {
+                    match self.write_next(peer, &mut outgoing).await {
                         Ok(()) => (failures, pause) = (0, FIRST_PAUSE),
                         Err(error) => {
                             tracing::debug!(%peer, error = %ErrorChain(&error), "cannot write to a bitswap peer");
-                            stream = None;
+                            outgoing.stream = None;
                             failures += 1;
-                            if failures == MAX_FAILURES || matches!(error, WriteError::Open(OpenError::Unsupported)) {
+                            let unsupported = matches!(error, WriteError::Open(OpenError::Unsupported));
+                            if unsupported || failures == MAX_FAILURES {
+                                outgoing.unsent = None;
                                 self.mute(peer);
+                                if !unsupported {
+                                    // A connection that only carries one way is worse than none: none is dialled again.
+                                    drop(self.swarm.send(Command::Disconnect { peer }).await);
+                                }
                                 continue;
                             }
                             self.resend_all(peer);
@@ -110,15 +131,19 @@ impl Bitswap {
         let _stopped: Option<std::convert::Infallible> = handles.gone.run_until_cancelled(work).await;
     }
 
-    async fn write_next(&self, peer: PeerId, stream: &mut Option<(Stream, Version)>) -> Result<(), WriteError> {
-        if stream.is_none() {
-            *stream = Some(self.open(peer).await?);
+    async fn write_next(&self, peer: PeerId, outgoing: &mut Outgoing) -> Result<(), WriteError> {
+        if outgoing.stream.is_none() {
+            outgoing.stream = Some(self.open(peer).await?);
         }
-        let Some((stream, version)) = stream else { return Ok(()) };
-        match self.next_message(peer, *version).await.map_err(WriteError::Store)? {
-            Some(message) => send(stream, &message).await,
-            None => Ok(()),
+        let Some((stream, version)) = &mut outgoing.stream else { return Ok(()) };
+        if let Some((_, frame)) = outgoing.unsent.take().filter(|(written_for, _)| written_for == version) {
+            return send(stream, &frame).await;
         }
+        let Some(message) = self.next_message(peer, *version).await else { return Ok(()) };
+        let frame = message.to_frame();
+        let sent = send(stream, &frame).await;
+        outgoing.unsent = sent.is_err().then_some((*version, frame));
+        sent
     }
 
     async fn open(&self, peer: PeerId) -> Result<(Stream, Version), WriteError> {
@@ -132,10 +157,9 @@ impl Bitswap {
     }
 }
 
-async fn send(stream: &mut Stream, message: &Message) -> Result<(), WriteError> {
-    let frame = message.to_frame();
+async fn send(stream: &mut Stream, frame: &[u8]) -> Result<(), WriteError> {
     let writing = async {
-        stream.write_all(&frame).await?;
+        stream.write_all(frame).await?;
         stream.flush().await
     };
     match timeout(WRITE_TIMEOUT, writing).await {

@@ -36,11 +36,12 @@ use bytes::Bytes;
 use cluster_core::ports::{Block, Blockstore, IpfsError, IpfsNode, PinRequest, ProgressSink, Root};
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::unixfs;
-use cluster_types::{BoxError, Cid, ErrorChain, GcKey, IpfsId, Multiaddr, PeerId, PinDepth, Protocol, RepoStat};
+use cluster_types::{BoxError, Cid, GcKey, IpfsId, Multiaddr, PeerId, PinDepth, Protocol, RepoStat};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::check_block;
 use bitswap::Bitswap;
 pub use config::{EmbeddedConfig, StartError};
 use fetch::{Fetcher, store_failed};
@@ -168,7 +169,7 @@ impl IpfsNode for EmbeddedNode {
 
     async fn put_blocks(&self, blocks: Vec<Block>) -> Result<(), IpfsError> {
         for block in &blocks {
-            import::check(block)?;
+            check_block(&block.cid, &block.data)?;
         }
         // What a CID holds itself needs no place in the store.
         self.keep_imported(blocks.into_iter().filter(|block| unixfs::identity_data(&block.cid).is_none()).collect())
@@ -186,9 +187,7 @@ impl IpfsNode for EmbeddedNode {
     async fn resolve(&self, path: &str) -> Result<Cid, IpfsError> {
         let (root, rest) = import::parse_path(path)?;
         let fetch = |cid| async move { self.block(cid).await.map_err(BoxError::from) };
-        unixfs::read::resolve(fetch, root, rest)
-            .await
-            .map_err(|error| IpfsError::Refused { reason: format!("cannot resolve {path}: {}", ErrorChain(&error)) })
+        unixfs::read::resolve(fetch, root, rest).await.map_err(|error| import::not_resolved(path, error))
     }
 
     async fn repo_stat(&self) -> Result<RepoStat, IpfsError> {

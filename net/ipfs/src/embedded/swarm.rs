@@ -4,6 +4,7 @@
 //! node was told to connect to are exempt and dialled again when lost ([`Dialer`]).
 
 use std::collections::HashMap;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -33,6 +34,12 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(60 * 60);
 const CONNECTIONS_PER_PEER: u32 = 4;
 /// Connections that are not yet established, in either direction.
 const PENDING_CONNECTIONS: u32 = 64;
+/// The part of all connections that may come from outside: dialling out must stay possible.
+const INBOUND_SHARE: (u32, u32) = (3, 4);
+/// Streams of one connection in both directions, and those of them that are being negotiated: what others open at the
+/// same time is far less. Each may hold 256 KiB that nobody has read yet.
+const STREAMS_PER_CONNECTION: usize = 32;
+const NEGOTIATING_STREAMS: usize = 16;
 /// How long listening may take to begin.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often lost peers are looked for.
@@ -46,6 +53,8 @@ pub(super) enum Command {
     OpenStream { peer: PeerId, reply: OpenReply },
     /// Connect to a peer, and stay connected if `remember`.
     Connect { peer: PeerId, addresses: Vec<Multiaddr>, remember: bool, reply: oneshot::Sender<Result<(), String>> },
+    /// Close the connections to a peer.
+    Disconnect { peer: PeerId },
     /// Where it listens.
     Addresses { reply: oneshot::Sender<Vec<Multiaddr>> },
     /// Who is connected.
@@ -80,6 +89,10 @@ pub(super) struct SwarmActor {
 impl SwarmActor {
     /// Builds the swarm and waits until it listens everywhere it should.
     pub(super) async fn start(setup: Setup, bitswap: Arc<Bitswap>) -> Result<Self, StartError> {
+        for address in &setup.listen {
+            let fail = |cause: std::io::Error| StartError::Listen { address: address.clone(), cause: cause.into() };
+            probe(address).map_err(fail)?;
+        }
         let swarm = build(&setup, &bitswap)?;
         let mut actor = Self { swarm, bitswap, dialer: Dialer::default(), waiting: HashMap::new() };
         let mut missing = HashMap::new();
@@ -143,6 +156,8 @@ impl SwarmActor {
         match command {
             Command::OpenStream { peer, reply } => self.swarm.behaviour_mut().bitswap.open(peer, reply),
             Command::Connect { peer, addresses, remember, reply } => self.connect(peer, addresses, remember, reply),
+            // The only error is that it is not connected any more.
+            Command::Disconnect { peer } => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Addresses { reply } => {
                 let own = Protocol::P2p(*self.swarm.local_peer_id());
                 let all = self.swarm.listeners().chain(self.swarm.external_addresses());
@@ -175,8 +190,14 @@ impl SwarmActor {
             return;
         }
         self.waiting.entry(peer).or_default().push(reply);
-        // An error here means that a dial is under way already; its end answers.
-        drop(self.swarm.dial(dial_options(peer, addresses)));
+        match self.swarm.dial(dial_options(peer, addresses)) {
+            // The end of this dial, or of the one under way, answers.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => {
+                tracing::debug!(%peer, error = %ErrorChain(&error), "cannot dial");
+                self.answer_waiting(&peer, &Err(ErrorChain(&error).to_string()));
+            }
+        }
     }
 
     fn answer_waiting(&mut self, peer: &PeerId, result: &Result<(), String>) {
@@ -205,12 +226,36 @@ impl SwarmActor {
                     self.answer_waiting(&peer, &Err(ErrorChain(&error).to_string()));
                 }
             }
+            SwarmEvent::Behaviour(ProtocolsEvent::Ping(ping::Event { peer, connection, result: Err(error) }))
+                if !matches!(error, ping::Failure::Unsupported) =>
+            {
+                tracing::debug!(%peer, error = %ErrorChain(&error), "closing a connection that does not answer");
+                self.swarm.close_connection(connection);
+            }
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "the IPFS node listens"),
             SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
                 tracing::error!(?addresses, %error, "the IPFS node no longer listens");
             }
             _ => {}
         }
+    }
+}
+
+/// libp2p shares its port with other sockets of the same user, and connections would go to one or the other by chance.
+/// So the port is taken once without sharing first. Other trouble is for libp2p to report.
+fn probe(address: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => match TcpListener::bind((ip, port)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 
@@ -224,6 +269,7 @@ fn build(setup: &Setup, bitswap: &Arc<Bitswap>) -> Result<Swarm<Protocols>, Star
     let accept: streams::OnStream = Arc::new(move |peer, stream, _version| accepting.accept(peer, stream));
     let limits = ConnectionLimits::default()
         .with_max_established(Some(setup.max_connections))
+        .with_max_established_incoming(Some(setup.max_connections.div_ceil(INBOUND_SHARE.1) * INBOUND_SHARE.0))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
         .with_max_pending_incoming(Some(PENDING_CONNECTIONS))
         .with_max_pending_outgoing(Some(PENDING_CONNECTIONS));
@@ -235,26 +281,26 @@ fn build(setup: &Setup, bitswap: &Arc<Bitswap>) -> Result<Swarm<Protocols>, Star
         ping: ping::Behaviour::new(ping::Config::new()),
         bitswap: streams::Behaviour::new(accept),
     };
+    let multiplexer = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(STREAMS_PER_CONNECTION);
+        config
+    };
+    let config = |config: libp2p::swarm::Config| {
+        config.with_idle_connection_timeout(IDLE_CONNECTION).with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS)
+    };
     let over_tcp = || {
         SwarmBuilder::with_existing_identity(setup.key.clone())
             .with_tokio()
-            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)
             .map_err(|error| fail(error.into()))
     };
     let never = |error: std::convert::Infallible| match error {};
     Ok(match over_tcp()?.with_dns() {
-        Ok(builder) => builder
-            .with_behaviour(protocols)
-            .map_err(never)?
-            .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_CONNECTION))
-            .build(),
+        Ok(builder) => builder.with_behaviour(protocols).map_err(never)?.with_swarm_config(config).build(),
         Err(error) => {
             tracing::warn!(error = %ErrorChain(&error), "no name resolution: only numeric addresses can be dialled");
-            over_tcp()?
-                .with_behaviour(protocols)
-                .map_err(never)?
-                .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_CONNECTION))
-                .build()
+            over_tcp()?.with_behaviour(protocols).map_err(never)?.with_swarm_config(config).build()
         }
     })
 }

@@ -1,7 +1,9 @@
 //! Whole nodes against each other, and against peers that misbehave. Loopback only.
 
+mod hostile;
 pub(super) mod mem;
 mod raw;
+mod trouble;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,10 +16,10 @@ use cluster_core::unixfs::CidBuilder;
 use cluster_core::unixfs::file::FileBuilder;
 use cluster_core::watch;
 use cluster_types::{Cid, Codec, PinDepth};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use super::wire::{self, Message, Presence, Wantlist};
-use super::{EmbeddedConfig, EmbeddedNode};
+use super::{EmbeddedConfig, EmbeddedNode, StartError};
 use mem::MemBlocks;
 use raw::{RawPeer, silent};
 

@@ -3,6 +3,8 @@
 //! Everything read here is hostile. A message is refused before it is believed: by its announced length, then by the
 //! number of its parts (a part of two bytes takes a hundred in memory), then by protobuf.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes};
 use cluster_core::unixfs::HashFunction;
 use cluster_types::{Cid, Codec};
@@ -21,7 +23,7 @@ const MAX_PARTS: usize = 32 * 1024;
 /// Digests shorter than this prove nothing.
 const MIN_DIGEST: u64 = 20;
 /// A body is read in pieces, so that memory is taken by bytes that came and not by a promise.
-const READ_PIECE: usize = 64 * 1024;
+pub(super) const READ_PIECE: usize = 64 * 1024;
 
 /// What the other side of a stream understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,15 +166,20 @@ pub(super) async fn read_length<R: AsyncRead + Unpin>(stream: &mut R) -> Result<
     Err(WireError::TooLarge(length))
 }
 
-/// Reads a message whose length is known.
-pub(super) async fn read_body<R: AsyncRead + Unpin>(stream: &mut R, length: usize) -> Result<Message, WireError> {
-    let mut body = Vec::with_capacity(length.min(READ_PIECE));
+/// Reads on until `body` has `length` bytes. Each piece must come within `silence`.
+pub(super) async fn read_on<R: AsyncRead + Unpin>(
+    stream: &mut R,
+    body: &mut Vec<u8>,
+    length: usize,
+    silence: Duration,
+) -> Result<(), WireError> {
     while body.len() < length {
         let start = body.len();
         body.resize(length.min(start + READ_PIECE), 0);
-        stream.read_exact(&mut body[start..]).await.map_err(WireError::Io)?;
+        let piece = tokio::time::timeout(silence, stream.read_exact(&mut body[start..])).await;
+        piece.map_err(std::io::Error::from).flatten().map_err(WireError::Io)?;
     }
-    decode(Bytes::from(body))
+    Ok(())
 }
 
 /// Reads a message from bytes.
@@ -241,6 +248,14 @@ mod tests {
     use futures::io::Cursor;
 
     use super::*;
+
+    const SILENCE: Duration = Duration::from_secs(10);
+
+    async fn read_body<R: AsyncRead + Unpin>(stream: &mut R, length: usize) -> Result<Message, WireError> {
+        let mut body = Vec::new();
+        read_on(stream, &mut body, length, SILENCE).await?;
+        decode(Bytes::from(body))
+    }
 
     fn entry(cid: &Cid) -> Entry {
         Entry { cid: cid.to_bytes().into(), priority: 1, cancel: false, want_type: WANT_HAVE, send_dont_have: true }

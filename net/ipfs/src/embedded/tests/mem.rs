@@ -1,8 +1,8 @@
-//! A block store in memory that counts what is put.
+//! A block store in memory that counts what is put, and can fail as a disk does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,12 +15,32 @@ pub(crate) struct MemBlocks {
     blocks: Mutex<BTreeMap<Vec<u8>, Bytes>>,
     roots: Mutex<BTreeMap<Vec<u8>, Root>>,
     puts: AtomicU64,
+    /// Blocks whose records are damaged.
+    damaged: Mutex<BTreeSet<Vec<u8>>>,
+    /// Blocks that cannot be read for another reason.
+    unreadable: Mutex<BTreeSet<Vec<u8>>>,
+    full: AtomicBool,
 }
 
 impl MemBlocks {
     /// Blocks that were put and new, since the start.
     pub(crate) fn puts(&self) -> u64 {
         self.puts.load(Ordering::SeqCst)
+    }
+
+    /// From now on the record of a block is damaged, until it is deleted.
+    pub(crate) fn damage(&self, cid: &Cid) {
+        self.damaged.lock().insert(cid.hash_bytes());
+    }
+
+    /// From now on a block cannot be read.
+    pub(crate) fn make_unreadable(&self, cid: &Cid) {
+        self.unreadable.lock().insert(cid.hash_bytes());
+    }
+
+    /// From now on nothing can be written.
+    pub(crate) fn fill_up(&self) {
+        self.full.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -39,6 +59,12 @@ fn after<T>(key: Option<T>) -> (Bound<T>, Bound<T>) {
 #[async_trait]
 impl Blockstore for MemBlocks {
     async fn get(&self, multihash: &[u8]) -> Result<Option<Bytes>, BlockError> {
+        if self.damaged.lock().contains(multihash) {
+            return Err(BlockError::Damaged { what: "a block".to_owned() });
+        }
+        if self.unreadable.lock().contains(multihash) {
+            return Err(BlockError::Io { operation: "read a block", cause: "told to".into() });
+        }
         Ok(self.blocks.lock().get(multihash).cloned())
     }
 
@@ -47,6 +73,9 @@ impl Blockstore for MemBlocks {
     }
 
     async fn put(&self, blocks: Vec<Block>) -> Result<(), BlockError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(BlockError::Io { operation: "write blocks", cause: "no space left".into() });
+        }
         for block in blocks {
             if self.blocks.lock().insert(block.cid.hash_bytes(), block.data).is_none() {
                 self.puts.fetch_add(1, Ordering::SeqCst);
@@ -60,6 +89,7 @@ impl Blockstore for MemBlocks {
         tokio::task::yield_now().await;
         for multihash in multihashes {
             self.blocks.lock().remove(&multihash);
+            self.damaged.lock().remove(&multihash);
         }
         Ok(())
     }
