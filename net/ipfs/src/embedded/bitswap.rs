@@ -264,12 +264,9 @@ impl Bitswap {
             if let Some(data) = self.kept.get_sound(&multihash).await? {
                 return Ok(data);
             }
-            match landed.await {
-                Ok(Err(error)) => {
-                    return Err(BlockError::Io { operation: "keep a fetched block", cause: error.into() });
-                }
-                // Without an answer the want was dropped, and the look at the store decides.
-                Ok(Ok(())) | Err(_) => {}
+            // Without an answer the want was dropped, and the look at the store decides.
+            if let Ok(Err(error)) = landed.await {
+                return Err(BlockError::Io { operation: "keep a fetched block", cause: error.into() });
             }
             if let Some(data) = self.kept.get_sound(&multihash).await? {
                 return Ok(data);

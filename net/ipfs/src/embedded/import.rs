@@ -59,12 +59,13 @@ pub(super) async fn import_car(
 
 /// Why a path leads nowhere. A block that could not be had just now is another matter than one that says no.
 pub(super) fn not_resolved(path: &str, error: ReadError) -> IpfsError {
-    let error = match error {
-        ReadError::Fetch { cid, cause } => match cause.downcast::<IpfsError>() {
+    let error = if let ReadError::Fetch { cid, cause } = error {
+        match cause.downcast::<IpfsError>() {
             Ok(failure) => return *failure,
             Err(cause) => ReadError::Fetch { cid, cause },
-        },
-        other => other,
+        }
+    } else {
+        error
     };
     IpfsError::Refused { reason: format!("cannot resolve {path}: {}", ErrorChain(&error)) }
 }
