@@ -210,6 +210,11 @@ async fn strangers_that_promise_large_calls_take_nothing_from_members() {
     let (friend, stranger) = (factory.start(config()).await, factory.start(config()).await);
     target.remember(friend.local_peer(), friend.own_addresses());
     stranger.dial(address.clone(), PATIENCE).await.unwrap();
+    for caller in [&friend, &stranger] {
+        until("connected", || !caller.connected().is_empty()).await;
+        // Both have their streams: new ones may be lost when many come at once.
+        assert_eq!(echo(caller, target.local_peer(), "hello").await.unwrap(), "hello");
+    }
     let mut attacks = tokio::task::JoinSet::new();
     for _ in 0..9 {
         let (address, target) = (address.clone(), target.local_peer());
