@@ -27,7 +27,17 @@ pub(crate) type Fill = Box<dyn FnOnce(&Engine, &mut WriteBatch) -> Result<(), St
 /// Is told how a write ended.
 pub(crate) type Told = Box<dyn FnOnce(Result<(), String>) + Send>;
 
-/// When a write has ended.
+/// Something to write, and who waits for it.
+pub(crate) struct Write {
+    /// What.
+    pub(crate) fill: Fill,
+    /// Is told when it survives the process.
+    pub(crate) written: Option<Told>,
+    /// Is told when it survives a power cut.
+    pub(crate) flushed: Option<Told>,
+}
+
+/// When a write has ended for its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ends {
     /// When it survives the process.
@@ -37,7 +47,7 @@ pub(crate) enum Ends {
 }
 
 enum Message {
-    Write(Fill, Ends, Told),
+    Write(Write),
     Stop,
 }
 
@@ -62,11 +72,11 @@ impl LogWriter {
         Ok(Self { messages: Some(sender), thread: Mutex::new(Some(thread)), failed })
     }
 
-    /// Has something written after everything that was asked for before; `told` hears of its end.
-    pub(crate) async fn begin(&self, fill: Fill, ends: Ends, told: Told) -> io::Result<()> {
+    /// Has something written after everything that was asked for before.
+    pub(crate) async fn begin(&self, write: Write) -> io::Result<()> {
         self.refuse_after_failure()?;
         let sender = self.messages.as_ref().ok_or_else(closed)?;
-        sender.send(Message::Write(fill, ends, told)).await.map_err(|_ended| closed())
+        sender.send(Message::Write(write)).await.map_err(|_ended| closed())
     }
 
     /// The same, and waits for its end.
@@ -76,8 +86,9 @@ impl LogWriter {
     {
         let (told, end) = oneshot::channel();
         // Whoever does not wait any more need not know.
-        let told = Box::new(move |end| drop(told.send(end)));
-        self.begin(Box::new(fill), ends, told).await?;
+        let told: Told = Box::new(move |end| drop(told.send(end)));
+        let (written, flushed) = if ends == Ends::Written { (Some(told), None) } else { (None, Some(told)) };
+        self.begin(Write { fill: Box::new(fill), written, flushed }).await?;
         end.await.map_err(|_ended| closed())?.map_err(io::Error::other)
     }
 
@@ -129,39 +140,52 @@ impl Work {
         let mut stop = false;
         while !stop {
             let Some(first) = messages.blocking_recv() else { return };
-            let (mut fills, mut waiting, mut flush) = (Vec::new(), Vec::new(), false);
+            let mut writes = Vec::new();
             let mut next = Some(first);
             while let Some(message) = next {
                 match message {
-                    Message::Write(fill, ends, told) => {
-                        flush |= ends == Ends::Flushed;
-                        fills.push(fill);
-                        waiting.push(told);
-                    }
+                    Message::Write(write) => writes.push(write),
                     Message::Stop => stop = true,
                 }
                 next = messages.try_recv().ok();
             }
-            let end = self.write(fills, flush);
-            for told in waiting {
-                told(end.clone());
+            if !writes.is_empty() {
+                self.carry_out(writes);
             }
         }
     }
 
-    fn write(&self, fills: Vec<Fill>, flush: bool) -> Result<(), String> {
-        if let Some(reason) = self.failed.get() {
-            return Err(reason.clone());
+    fn carry_out(&self, writes: Vec<Write>) {
+        let (mut fills, mut written, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
+        for write in writes {
+            fills.push(write.fill);
+            written.extend(write.written);
+            flushed.extend(write.flushed);
         }
-        let written = self.door.call(|database| {
+        let mut end = self.once(|database| {
             let mut batch = WriteBatch::default();
             for fill in fills {
                 fill(&database.engine, &mut batch)?;
             }
-            database.engine.write(batch)?;
-            if flush { database.engine.flush() } else { Ok(()) }
+            database.engine.write(batch)
         });
-        written.map_err(|error| {
+        for told in written {
+            told(end.clone());
+        }
+        if !flushed.is_empty() && end.is_ok() {
+            end = self.once(|database| database.engine.flush());
+        }
+        for told in flushed {
+            told(end.clone());
+        }
+    }
+
+    /// Does something that is never tried again once it has failed.
+    fn once(&self, step: impl FnOnce(&Database) -> Result<(), StateError>) -> Result<(), String> {
+        if let Some(reason) = self.failed.get() {
+            return Err(reason.clone());
+        }
+        self.door.call(step).map_err(|error| {
             let reason = ErrorChain(&error).to_string();
             tracing::error!(error = %reason, "the raft log cannot be written");
             self.failed.get_or_init(|| reason).clone()

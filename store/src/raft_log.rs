@@ -1,9 +1,9 @@
 //! The raft log on RocksDB: openraft's log storage.
 //!
 //! Vote and entries go through one write-ahead log in the order of the calls, by the one thread of
-//! [`crate::log_writer`]. An appended entry can be read at once, from memory, and counts once it is flushed; a vote is
-//! flushed before it returns. Which entries are committed is not kept: what is applied is written with each entry, and
-//! the rest comes from the leader.
+//! [`crate::log_writer`]. An appended entry can be read at once, from memory, is applied once it is written, and
+//! counts once it is flushed; a vote is flushed before it returns. Which entries are committed is not kept: what is
+//! applied is written with each entry, and the rest comes from the leader.
 //!
 //! **Invariant:** no read holds more than [`CHUNK_BYTES`] of entries but the one openraft wants whole.
 
@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use cluster_core::consensus::log::{LogId, TypeConfig};
 use cluster_core::ports::{NodeIdRecord, StateError};
 use cluster_types::BoxError;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use openraft::alias::{EntryOf, LeaderIdOf, VoteOf};
 use openraft::errors::LeaderChanged;
 use openraft::storage::{IOFlushed, LeaderBoundedStreamError, RaftLogStorage};
@@ -25,12 +25,13 @@ use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::blocking::{Door, Kind};
 use crate::codec;
 use crate::engine::Engine;
 use crate::keys::{self, Family};
-use crate::log_writer::{Ends, LogWriter};
+use crate::log_writer::{Ends, LogWriter, Write};
 use crate::recent::Recent;
 use crate::state::Database;
 
@@ -53,6 +54,8 @@ struct Shared {
     door: Arc<Door<Database>>,
     kept: Mutex<Kept>,
     recent: Arc<Mutex<Recent<Entry>>>,
+    /// The number of entries known to survive the process: the index after the last one written.
+    written: Arc<watch::Sender<u64>>,
     writer: LogWriter,
 }
 
@@ -69,7 +72,9 @@ impl RaftLog {
     pub(crate) fn open(door: Arc<Door<Database>>) -> Result<Self, StateError> {
         let kept = door.call(|database| Kept::load(&database.engine))?;
         let writer = LogWriter::start(Arc::clone(&door))?;
-        Ok(Self { shared: Arc::new(Shared { door, kept: Mutex::new(kept), recent: Arc::default(), writer }) })
+        let written = Arc::new(watch::Sender::new(kept.last.map_or(0, |last| last.index + 1)));
+        let shared = Shared { door, kept: Mutex::new(kept), recent: Arc::default(), written, writer };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Ends the writer after what waits for it.
@@ -132,6 +137,14 @@ impl Shared {
             }
         }
         Ok(entries)
+    }
+
+    /// Returns when the entries before `end` survive the process.
+    async fn wait_until_written(&self, end: u64) -> io::Result<()> {
+        let mut written = self.written.subscribe();
+        let reached = written.wait_for(|written| *written >= end || self.writer.refuse_after_failure().is_err());
+        drop(reached.await.map_err(io::Error::other)?);
+        self.writer.refuse_after_failure()
     }
 
     /// Entries in chunks, checking before each that `still` holds.
@@ -211,7 +224,24 @@ impl RaftLogReader<TypeConfig> for RaftLog {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        Box::pin(Arc::clone(&self.shared).chunks(ends(&range), |_shared| Ok(())))
+        // This is what is applied. Were the state written before the entries it comes from, a crash in between would
+        // leave a state ahead of its log.
+        let shared = Arc::clone(&self.shared);
+        let (from, to) = ends(&range);
+        Box::pin(async_stream::try_stream! {
+            let end = shared.kept.lock().last.map_or(0, |last| last.index + 1);
+            shared.wait_until_written(to.map_or(end, |to| to.min(end))).await?;
+            let mut chunks = std::pin::pin!(shared.chunks((from, to), |_shared| Ok::<(), io::Error>(())));
+            let mut next = from;
+            while let Some(entry) = chunks.next().await {
+                let entry = entry?;
+                if entry.log_id.index != next {
+                    Err(gap(next))?;
+                }
+                next += 1;
+                yield entry;
+            }
+        })
     }
 
     async fn leader_bounded_stream<RB>(
@@ -279,14 +309,18 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             }
             Ok(())
         };
-        let recent = Arc::clone(&self.shared.recent);
-        let told = move |end: Result<(), String>| {
-            if let (Ok(()), Some(last)) = (&end, last) {
+        let (recent, written) = (Arc::clone(&self.shared.recent), Arc::clone(&self.shared.written));
+        let on_written = move |end: Result<(), String>| match (end, last) {
+            (Ok(()), Some(last)) => {
                 recent.lock().written(last.index);
+                written.send_replace(last.index + 1);
             }
-            callback.io_completed(end.map_err(io::Error::other));
+            // Whoever waits finds the failure.
+            (Ok(()) | Err(_), _) => written.send_modify(|_written| {}),
         };
-        self.shared.writer.begin(Box::new(fill), Ends::Flushed, Box::new(told)).await
+        let on_flushed = move |end: Result<(), String>| callback.io_completed(end.map_err(io::Error::other));
+        let (written, flushed) = (Box::new(on_written), Box::new(on_flushed));
+        self.shared.writer.begin(Write { fill: Box::new(fill), written: Some(written), flushed: Some(flushed) }).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
@@ -303,7 +337,10 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             engine.delete_range(batch, Family::RaftLog, &keys::log_index(first), &to);
             Ok(())
         };
-        self.shared.writer.write(Ends::Written, fill).await
+        self.shared.writer.write(Ends::Written, fill).await?;
+        // What takes the places of the entries that went is not written yet.
+        self.shared.written.send_modify(|written| *written = first.min(*written));
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
@@ -320,6 +357,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         };
         self.shared.writer.write(Ends::Written, fill).await?;
         self.shared.recent.lock().purge(log_id.index);
+        self.shared.written.send_modify(|written| *written = (log_id.index + 1).max(*written));
         let mut kept = self.shared.kept.lock();
         kept.purged = Some(log_id);
         if kept.last.is_none_or(|last| last.index < log_id.index) {
@@ -389,6 +427,28 @@ mod tests {
     use openraft::EntryPayload;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_not_written_yet_is_read_but_not_applied() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = crate::Store::open(folder.path(), crate::StoreOptions::default()).unwrap();
+        let mut log = store.raft_log();
+        let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+        let slow = Box::new(move |_: &Engine, _: &mut WriteBatch| {
+            let _gone = may_go_on.recv();
+            Ok(())
+        });
+        log.shared.writer.begin(Write { fill: slow, written: None, flushed: None }).await.unwrap();
+        let payload = EntryPayload::Normal(operation::Entry { time: Timestamp::ZERO, operations: Vec::new() });
+        let entry: Entry = openraft::Entry { log_id: LogId::new(1.into(), 0), payload };
+        log.append([entry.clone()], IOFlushed::noop()).await.unwrap();
+        assert_eq!(log.try_get_log_entries(0..1).await.unwrap(), [entry.clone()]);
+        let mut reader = log.clone();
+        let mut applied = reader.entries_stream(0..1).await;
+        assert!(futures::poll!(applied.next()).is_pending(), "it is not on its way to the disk before this");
+        go_on.send(()).unwrap();
+        assert_eq!(applied.next().await.unwrap().unwrap(), entry);
+    }
 
     #[test]
     fn entries_and_votes_are_as_their_golden_files() {

@@ -1,5 +1,6 @@
 //! The loop that works off what is due.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -211,17 +212,23 @@ impl Runner {
         Ok(started)
     }
 
-    /// Tasks with the pins they are about, as they stand at one instant.
+    /// Tasks with the pins they are about, each CID once, as they stand at one instant: what was listed in several steps
+    /// may have changed in between.
     async fn with_pins(&self, tasks: Vec<TrackedTask>) -> Result<Vec<(TrackedTask, Option<Pin>)>, StateError> {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
         let (sender, result) = oneshot::channel();
         let read = move |view: &dyn StateView| {
-            let mut found = Vec::with_capacity(tasks.len());
+            let mut found: Vec<(TrackedTask, Option<Pin>)> = Vec::with_capacity(tasks.len());
+            let mut seen = HashSet::new();
             for task in tasks {
-                let pin = view.pin(&task.cid)?;
-                found.push((task, pin));
+                let now = view.tracked(&task.cid)?;
+                let holds = now.is_some_and(|record| record.generation == task.record.generation);
+                if holds && seen.insert(task.cid) {
+                    let pin = view.pin(&task.cid)?;
+                    found.push((task, pin));
+                }
             }
             drop(sender.send(found));
             Ok(())

@@ -40,6 +40,8 @@ struct Known {
     /// What the local network told last, the newest at the end.
     nearby: Vec<Multiaddr>,
     remembered: bool,
+    /// Nothing is learnt of it until its connection is gone or somebody remembers it again.
+    forgotten: bool,
     connected: bool,
     dialling: bool,
     failures: u32,
@@ -87,6 +89,7 @@ impl AddressBook {
             return;
         }
         let known = self.peers.entry(peer).or_default();
+        known.forgotten = false;
         let was_remembered = std::mem::replace(&mut known.remembered, true);
         let has_new = add_addresses(&mut known.addresses, addresses, &peer);
         if has_new || !was_remembered {
@@ -102,7 +105,8 @@ impl AddressBook {
         let Some(known) = self.peers.remove(peer) else { return };
         if known.connected || known.dialling {
             self.to_disconnect.insert(*peer);
-            let rest = Known { connected: known.connected, dialling: known.dialling, ..Known::default() };
+            let (connected, dialling) = (known.connected, known.dialling);
+            let rest = Known { forgotten: true, connected, dialling, ..Known::default() };
             self.peers.insert(*peer, rest);
         }
         self.revision += 1;
@@ -110,7 +114,7 @@ impl AddressBook {
 
     /// Adds addresses a connected peer gives of itself, or where it answered.
     pub(crate) fn learn(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant) {
-        if peer == self.local || self.to_disconnect.contains(&peer) || !self.make_room(&peer) {
+        if peer == self.local || self.is_forgotten(&peer) || !self.make_room(&peer) {
             return;
         }
         let known = self.peers.entry(peer).or_default();
@@ -124,7 +128,7 @@ impl AddressBook {
 
     /// Adds a peer found on the local network, and has it dialled a few times.
     pub(crate) fn found(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant) {
-        if peer == self.local || self.to_disconnect.contains(&peer) || !self.make_room(&peer) {
+        if peer == self.local || self.is_forgotten(&peer) || !self.make_room(&peer) {
             return;
         }
         let known = self.peers.entry(peer).or_default();
@@ -157,6 +161,7 @@ impl AddressBook {
         known.next_try = None;
         if let Some(worked) = address.and_then(|address| dialable(address, &peer))
             && known.addresses.first() != Some(&worked)
+            && !known.forgotten
         {
             known.addresses.retain(|address| *address != worked);
             known.addresses.insert(0, worked);
@@ -241,6 +246,10 @@ impl AddressBook {
     /// Known addresses of a peer, the one that worked last first.
     pub(crate) fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.peers.get(peer).map(Known::all_addresses).unwrap_or_default()
+    }
+
+    fn is_forgotten(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|known| known.forgotten)
     }
 
     /// Whether somebody asked to remember a peer.

@@ -42,6 +42,9 @@ async fn a_forgotten_peer_is_disconnected_and_its_addresses_are_gone() {
     book.forget(&peer);
     assert!(book.addresses_of(&peer).is_empty());
     assert_eq!(book.take_to_disconnect(), [peer]);
+    // What it said of itself comes late.
+    book.learn(peer, &[address(2)], now);
+    assert!(book.addresses_of(&peer).is_empty());
     book.disconnected(&peer, now, 0.0);
     assert!(book.connected_peers().is_empty());
     assert_eq!(book.next_due(), None);
