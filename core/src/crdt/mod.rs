@@ -1,0 +1,3 @@
+//! What lets peers write apart and come together again.
+
+pub mod merge;
