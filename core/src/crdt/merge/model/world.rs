@@ -169,6 +169,13 @@ impl World {
 
     /// Plays a few rounds of cuts and heals; in the end every write is in the log.
     pub(super) fn run(&mut self) {
+        // Most begin with something that all of them know and can disagree about.
+        if !self.chance.one_in(4) {
+            self.commit();
+            self.commit();
+            let applied = self.log.len();
+            self.replicas.iter_mut().for_each(|replica| replica.applied = applied);
+        }
         for _ in 0..1 + self.chance.below(3) {
             self.cut();
             for _ in 0..3 + self.chance.below(7) {
@@ -386,11 +393,11 @@ impl World {
         }
         let time = self.now();
         let write = Write::by(self.peers[number], time, cid, shown.clone(), sight);
-        let choice = if shown.is_none() { 0 } else { self.chance.below(5) };
+        let choice = if shown.is_none() { 0 } else { self.chance.below(6) };
         let due = shown.as_ref().is_some_and(|pin| self.is_due(pin));
         let write = match choice {
             1 | 2 => write.unpin(),
-            3 => write.reallocate(self.holders()),
+            3 | 5 => write.reallocate(self.holders()),
             4 if due => write.expire(),
             _ => write.pin(self.wanted(cid, shown.as_ref(), other.as_ref())),
         };
