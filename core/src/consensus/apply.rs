@@ -116,8 +116,8 @@ impl Work<'_> {
                 let Some(now) = touched.now.as_mut().filter(|now| now.allocations == *was) else {
                     return Ok(Outcome::Unchanged);
                 };
+                // The time stays: it says when somebody wished for the pin, and merges compare it.
                 now.allocations.clone_from(&pin.allocations);
-                now.timestamp = pin.timestamp.whole_seconds();
                 Ok(Outcome::Pinned(Box::new(now.clone())))
             }
             Operation::Remove { cid } => {
@@ -251,7 +251,7 @@ fn minute(time: Timestamp) -> i64 {
 }
 
 /// Whether `new` may take the place of `old`.
-fn check_replacement(old: Option<&Pin>, new: &Pin) -> Result<(), WireError> {
+pub(crate) fn check_replacement(old: Option<&Pin>, new: &Pin) -> Result<(), WireError> {
     let Some(old) = old else { return Ok(()) };
     if old.kind != new.kind {
         return Err(WireError::new(
@@ -272,7 +272,7 @@ fn check_replacement(old: Option<&Pin>, new: &Pin) -> Result<(), WireError> {
 }
 
 /// Whether a pin may be removed by itself.
-fn check_removal(pin: Option<&Pin>) -> Result<(), WireError> {
+pub(crate) fn check_removal(pin: Option<&Pin>) -> Result<(), WireError> {
     let refuse = |text| Err(WireError::new(ErrorClass::Conflict, text));
     match pin.map(|pin| pin.kind) {
         None => Err(WireError::new(ErrorClass::NotFound, NOT_PINNED)),

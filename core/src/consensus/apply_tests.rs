@@ -182,12 +182,14 @@ fn a_reallocation_counts_only_while_its_ground_holds() {
     let mut moved = first.clone();
     moved.allocations = vec![b];
     moved.options.name = "stale copy".to_owned();
+    moved.timestamp = Timestamp::from_unix_seconds(2_000);
     let reallocate = |was: Vec<PeerId>| Operation::Reallocate { pin: Box::new(moved.clone()), was };
     state.apply(&[entry(61, vec![(2, reallocate(vec![b]))])]);
     assert_eq!(state.pins[&cid(1)].allocations, vec![a]);
     state.apply(&[entry(62, vec![(3, reallocate(vec![a]))])]);
     assert_eq!(state.pins[&cid(1)].allocations, vec![b]);
     assert_eq!(state.pins[&cid(1)].options.name, "a", "only allocations move");
+    assert_eq!(state.pins[&cid(1)].timestamp, first.timestamp, "a reallocation is nobody's wish");
 }
 
 #[test]

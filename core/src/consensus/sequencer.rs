@@ -423,7 +423,6 @@ impl Context<'_> {
             return Ok(Decision::Nothing);
         }
         pin.allocations = allocations;
-        pin.timestamp = self.now;
         Ok(Decision::Write(Operation::Reallocate { pin: Box::new(pin), was }))
     }
 

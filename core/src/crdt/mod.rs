@@ -3,9 +3,9 @@
 //! A shard's **canonical document** ([`document`]) is derived from its records when it is needed and dropped again: the
 //! same records give the same bytes and heads on every peer. Writes without a quorum are [`change`]s on such a document;
 //! [`survey`](mod@survey) says what a set of them asks for, record by record, next to what the log made of it meanwhile
-//! (which side wins is not decided here). What a shard was at an earlier log index comes from undoing its tail
+//! (which side wins, [`merge`] decides). What a shard was at an earlier log index comes from undoing its tail
 //! ([`epoch`]). Peers that were apart compare shards by [`manifest`], then key ranges within a shard by [`ranges`], and
-//! move records in chunks ([`packing`]).
+//! move records in chunks ([`packing`]). How writes made apart come together is in [`merge`].
 //!
 //! Pure: records and bytes in, records and bytes out. A record is opaque here: the canonical form of a pin
 //! ([`encode_pin`](crate::consensus::operation::encode_pin)).
@@ -19,6 +19,7 @@ mod codec;
 pub mod document;
 pub mod epoch;
 pub mod manifest;
+pub mod merge;
 pub mod packing;
 pub mod ranges;
 pub mod survey;
