@@ -6,6 +6,7 @@
 
 pub mod cat;
 pub mod config;
+pub mod inspect;
 pub mod logging;
 mod peer;
 mod wire;

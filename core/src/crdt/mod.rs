@@ -4,7 +4,7 @@
 //! same records give the same bytes and heads on every peer. Writes without a quorum are [`change`]s on such a document;
 //! [`survey`](mod@survey) says what a set of them asks for, record by record, next to what the log made of it meanwhile
 //! (which side wins, [`merge`] decides). What a shard was at an earlier log index comes from undoing its tail
-//! ([`epoch`]). Peers that were apart compare shards by [`manifest`], then key ranges within a shard by [`ranges`], and
+//! ([`epoch`], [`shard`]). Peers that were apart compare shards by [`manifest`], then key ranges within a shard by [`ranges`], and
 //! move records in chunks ([`packing`]). How writes made apart come together is in [`merge`].
 //!
 //! Pure: records and bytes in, records and bytes out. A record is opaque here: the canonical form of a pin
@@ -22,6 +22,7 @@ pub mod manifest;
 pub mod merge;
 pub mod packing;
 pub mod ranges;
+pub mod shard;
 pub mod survey;
 #[cfg(test)]
 mod testing;
