@@ -332,7 +332,6 @@ fn the_formats_are_pinned() {
         ("history", history.encode(), include_str!("golden/history-v1.hex")),
         ("conflict", conflict.encode(), include_str!("golden/conflict-v1.hex")),
     ] {
-        println!("{what}: {}", hex(&bytes));
         assert_eq!(hex(&bytes), golden.trim(), "{what}");
     }
     assert_eq!(Eventual::decode(&sample().encode()).unwrap(), sample());

@@ -23,7 +23,7 @@ pub(super) fn check(world: &mut World) -> Result<(), String> {
     }
     let end = world.end().clone();
     for _ in 0..ORDERS {
-        let other = replay(world, |world| reordered(world));
+        let other = replay(world, reordered);
         same("in another order", &end, &other)?;
     }
     check_repetition(world, &end)

@@ -5,6 +5,7 @@ use cluster_types::Pin;
 use super::super::{Eventual, History, Merged, Place, Wish, merge};
 use super::{FIRST_SEED, first_failure};
 
+#[expect(clippy::print_stdout, reason = "says how soon the checker noticed")]
 fn must_be_found(what: &str, merge: super::MergeFn) {
     let (seed, story) = first_failure(FIRST_SEED..FIRST_SEED + 2_000, merge).expect(what);
     println!("{what}: found after {} cases: {}", seed - FIRST_SEED + 1, story.lines().next().unwrap());

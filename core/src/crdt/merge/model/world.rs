@@ -67,7 +67,7 @@ impl MergeState for State {
 /// What an entry of the log does.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
-    Put(Pin),
+    Put(Box<Pin>),
     Remove(Cid),
     Reallocate(Cid, Vec<PeerId>),
     Merge(Vec<Eventual>),
@@ -76,7 +76,7 @@ pub(super) enum Entry {
 /// Applies an entry.
 pub(super) fn apply(state: &mut State, merge: MergeFn, index: u64, time: Timestamp, entry: &Entry) -> MergedSet {
     match entry {
-        Entry::Put(pin) => drop(state.records.insert(pin.cid, pin.clone())),
+        Entry::Put(pin) => drop(state.records.insert(pin.cid, pin.as_ref().clone())),
         Entry::Remove(cid) => drop(state.records.remove(cid)),
         Entry::Reallocate(cid, allocations) => {
             if let Some(pin) = state.records.get_mut(cid) {
@@ -340,7 +340,7 @@ impl World {
                 let mut pin = self.wanted(cid, now.as_ref(), None);
                 pin.timestamp = self.now().whole_seconds();
                 pin.options.name = format!("log {}", self.serial);
-                (Wish::Pin, Entry::Put(pin.clone()), Some(pin))
+                (Wish::Pin, Entry::Put(Box::new(pin.clone())), Some(pin))
             }
         };
         let seen = self.in_log[self.log.len()].clone();
