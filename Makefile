@@ -22,6 +22,8 @@ PEERS ?= 3
 DEMO_FLAGS := --peers $(PEERS) $(if $(KEEP),--keep) $(if $(CONTENT),--content "$(CONTENT)")
 # make bench PROFILE=dev
 PROFILE ?= release
+# make sim SEEDS=5000 FROM=1, make sim SEED=7
+SEEDS ?= 1000
 
 .PHONY: help demo test verify fix bench sim e2e binaries tools libclang kubo
 
@@ -42,7 +44,7 @@ verify: binaries kubo ## what must hold before a change goes in; writes nothing 
 	cargo clippy --workspace --all-targets -- -D warnings
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; else cargo test --workspace --all-targets; fi
 	cargo test --workspace --doc
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; else echo "cargo-deny is missing: owners and licences are not checked"; fi
 
 fix: libclang tools ## format, and let clippy repair what it can
@@ -55,9 +57,9 @@ bench: libclang tools ## speed as a ratio to bare append+fdatasync, flushes, mem
 	cargo build --profile $(PROFILE) --workspace --bins --benches
 	cargo bench --profile $(PROFILE) --workspace --bench bench
 
-sim: libclang tools ## whole raft nodes in memory and virtual time: cuts, power cuts, elections
+sim: tools ## whole clusters in virtual time: cuts, power cuts, elections (SEEDS=1000 of them from FROM=1 on, or replay SEED=7)
 	$(WITH_TOOLS)
-	cargo test --package cluster-core --lib -- consensus:: tracker:: --nocapture
+	SIM_SEED=$(SEED) SIM_SEEDS=$(SEEDS) SIM_FROM=$(FROM) cargo test --package cluster-core --test sim -- --nocapture
 
 e2e: binaries kubo ## real processes: kills, restarts, Kubo
 	$(WITH_TOOLS)

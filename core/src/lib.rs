@@ -15,3 +15,4 @@ pub mod task;
 pub mod testing;
 pub mod tracker;
 pub mod unixfs;
+pub mod watch;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use cluster_core::consensus::log::{StateMachine, TypeConfig};
 use cluster_core::ports::{Block, Blockstore, NodeIdRecord, Root};
 use cluster_core::testing::suite::{self, pinset::cid};
+use cluster_core::watch;
 use cluster_store::{BlockStore, RaftLog, RocksState, Store, StoreError, StoreOptions};
 use cluster_types::PinDepth;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 async fn state() -> (Arc<RocksState>, (TempDir, Store)) {
     let folder = TempDir::new().unwrap();

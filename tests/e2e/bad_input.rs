@@ -7,7 +7,7 @@ mod start;
 mod strangers;
 mod uploads;
 
-use cluster_tests::linear::Told;
+use cluster_core::testing::linear::Told;
 use cluster_tests::process::{NodeKind, ProcessCluster};
 use cluster_types::{Cid, Pin, StateReport};
 

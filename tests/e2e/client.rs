@@ -1,8 +1,8 @@
 //! What the tests do to a cluster, and what they were told.
 
 use anyhow::{Result, bail};
+use cluster_core::testing::linear::Told;
 pub(crate) use cluster_tests::content::inline_cid;
-use cluster_tests::linear::Told;
 use cluster_tests::process::ProcessCluster;
 use cluster_types::{Cid, Pin};
 use reqwest::{Method, StatusCode};

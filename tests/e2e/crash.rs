@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cluster_tests::linear::Told;
+use cluster_core::testing::linear::Told;
 use cluster_tests::process::{NodeKind, ProcessCluster};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

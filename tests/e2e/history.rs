@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cluster_tests::linear::{Action, Operation, Told, check};
+use cluster_core::testing::linear::{Action, Operation, Told, check};
 use cluster_tests::process::{NodeKind, ProcessCluster};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

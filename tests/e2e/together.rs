@@ -65,7 +65,7 @@ async fn without_a_quorum_writes_are_refused_and_reads_go_on() {
     let cluster = ProcessCluster::start(&EMBEDDED).await.unwrap();
     let cid = crate::client::inline_cid(7);
     let pinned = crate::client::pin(&cluster, 0, &cid, "7").await;
-    assert_eq!(pinned, cluster_tests::linear::Told::Pinned);
+    assert_eq!(pinned, cluster_core::testing::linear::Told::Pinned);
     cluster.wait_equal().await;
     cluster.kill(1).unwrap();
     cluster.kill(2).unwrap();
@@ -88,7 +88,7 @@ async fn a_leader_that_is_asked_to_stop_hands_over_and_leaves_with_code_0() {
     assert_eq!(cluster.stop(leader).await.unwrap(), Some(0));
     let other = (leader + 1) % 3;
     let told = crate::client::pin(&cluster, other, &crate::client::inline_cid(1), "1").await;
-    assert_eq!(told, cluster_tests::linear::Told::Pinned);
+    assert_eq!(told, cluster_core::testing::linear::Told::Pinned);
     cluster.start_peer(leader).await.unwrap();
     cluster.wait_equal().await;
 }

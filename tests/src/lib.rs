@@ -2,6 +2,5 @@
 
 pub mod content;
 pub mod kubo;
-pub mod linear;
 pub mod process;
 pub mod wait;

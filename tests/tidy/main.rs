@@ -220,3 +220,27 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
         .collect();
     assert_none("use #[expect(…, reason = \"…\")]", &findings);
 }
+
+/// What no run of the simulator could repeat, and what to use instead.
+const UNREPEATABLE: [(&str, &str); 2] =
+    [("tokio::sync::watch", "crate::watch, which wakes in order"), ("rand::random", "a generator that is handed in")];
+
+#[test]
+fn nothing_in_core_is_left_to_chance() {
+    let core = workspace().join("core/src");
+    let mut findings = Vec::new();
+    for path in sources().into_iter().filter(|path| path.starts_with(&core)) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        for (number, line) in code.iter().enumerate() {
+            for (word, instead) in UNREPEATABLE.iter().filter(|(word, _)| line.contains(word)) {
+                findings.push(format!("{}: {word}; use {instead}", shown(&path)));
+            }
+            let biased = code.get(number + 1).is_some_and(|next| next.trim() == "biased;");
+            if line.contains("tokio::select! {") && !biased {
+                findings.push(format!("{}: select! without biased;", shown(&path)));
+            }
+        }
+    }
+    assert_none("core draws chance by itself", &findings);
+}

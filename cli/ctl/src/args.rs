@@ -3,6 +3,12 @@
 //! Names, short forms and defaults are those of the original, so that scripts keep working. How flags may be written
 //! is the business of [`crate::spelling`].
 
+#![expect(
+    rustdoc::invalid_html_tags,
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are the help on a terminal"
+)]
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_types::{Cid, GoDuration};
 

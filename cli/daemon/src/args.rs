@@ -3,6 +3,8 @@
 //! Names, short forms and defaults are those of the original, so that units and scripts keep working; what is our own
 //! is `--ipfs`, `demo`, `cat`, and `--encoding` of `state crdt info`.
 
+#![expect(rustdoc::invalid_html_tags, reason = "these comments are the help on a terminal")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 

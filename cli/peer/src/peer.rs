@@ -125,7 +125,7 @@ impl Peer {
     pub async fn ready(&self) {
         let mut position = self.consensus.position();
         // An error means that consensus has ended, which `ended` reports.
-        drop(position.wait_for(|position| position.leader.is_some()).await);
+        let _ended = position.wait_for(|position| position.leader.is_some()).await;
         let mut failures = 0;
         while let Err(error) = self.ipfs.id().await {
             failures += 1;
@@ -243,6 +243,7 @@ impl Rooms<'_> {
             server: Arc::clone(server),
             allocator: Arc::clone(allocator),
             clock: Arc::clone(self.clock),
+            chance: rand::make_rng(),
             bootstrap,
             settings: wire::consensus(self.config),
         }

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, Role};
 use futures::TryStreamExt;
 use futures::future::join_all;
-use tokio::sync::watch;
 
 use crate::consensus::{Consensus, Outcome, Position, Request};
 use crate::ports::{Clock, Scan, StateError, StateStore};
@@ -32,6 +32,7 @@ pub fn start(
     let stop = tasks.stop_token();
     tasks.spawn("expiry", OnExit::StopPeer, async move {
         tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             end = expiry.run() => end,
         }
@@ -64,12 +65,13 @@ impl Expiry {
                 Err(error) => tracing::warn!(error = %ErrorChain(&error), "cannot look for expired pins"),
             }
             tokio::select! {
-                () = tokio::time::sleep(self.interval) => {}
+                biased;
                 told = self.position.wait_for(|position| position.role != Role::Leader) => {
                     if told.is_err() {
                         return Ok(());
                     }
                 }
+                () = tokio::time::sleep(self.interval) => {}
             }
         }
     }

@@ -14,10 +14,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, PeerId, Pin, Role};
 use futures::TryStreamExt;
 use futures::future::join_all;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::consensus::{Consensus, Outcome, Position, Request};
@@ -74,6 +74,7 @@ pub fn start(
     let stop = tasks.stop_token();
     tasks.spawn("repin", OnExit::StopPeer, async move {
         tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             end = repin.run() => end,
         }
@@ -201,12 +202,7 @@ impl Repin {
     /// Waits until there may be something to do: another leader, other members, another suspect, the end of a grace
     /// period, or, if something is still `open`, the time to try again. A change of suspects or members makes trying
     /// again worthwhile at once.
-    async fn rest(
-        &mut self,
-        leads: bool,
-        members: &BTreeSet<PeerId>,
-        open: bool,
-    ) -> Result<(), watch::error::RecvError> {
+    async fn rest(&mut self, leads: bool, members: &BTreeSet<PeerId>, open: bool) -> Result<(), watch::Gone> {
         let now = Instant::now();
         let retry = open.then_some(self.attempts.next);
         let wake_at = self.suspicion.next(now, self.config.grace).into_iter().chain(retry).min();
@@ -217,7 +213,7 @@ impl Repin {
             }
         };
         tokio::select! {
-            () = timer => Ok(()),
+            biased;
             told = self.position.wait_for(|position| {
                 (position.role == Role::Leader) != leads || differ(position, members)
             }) => {
@@ -228,6 +224,7 @@ impl Repin {
                 self.attempts.start_over();
                 told
             }
+            () = timer => Ok(()),
         }
     }
 

@@ -17,7 +17,9 @@ use super::digest::shard_of;
 use super::operation::{Entry, Operation, Proposed, decode_pin, encode_pin, normalised};
 use crate::cluster::NOT_PINNED;
 use crate::crdt::TailEntry;
-use crate::ports::{Changes, LocalEffect, PinChange, RequestKey, ShardState, StateError, StateView, TailRow};
+use crate::ports::{
+    Changes, LocalEffect, PinChange, RequestKey, ShardState, StateError, StateView, TailRow, TrackerRecord,
+};
 
 /// How many windows back the outcome of a request is remembered. A window of the log ends when the minute of its
 /// entries changes, forwards or backwards, and there is at most one end an entry: about one a minute, and one more when
@@ -111,6 +113,38 @@ struct Touched {
     cid: Cid,
     before: Option<Pin>,
     now: Option<Pin>,
+    /// What it was in between, oldest first.
+    passed: Vec<Option<Pin>>,
+    changed: bool,
+}
+
+impl Touched {
+    /// From now on the pin is this; returns what it was.
+    fn become_now(&mut self, next: Option<Pin>) -> Option<Pin> {
+        let was = mem::replace(&mut self.now, next);
+        if self.changed {
+            self.passed.push(was.clone());
+        }
+        self.changed = true;
+        was
+    }
+
+    /// What its changes, one after the other, make of this peer's record: how entries are grouped must not matter. A
+    /// pin that was gone in between may have been dropped by the node before a power cut took the record of it.
+    fn record(&self, mut tracked: Option<TrackerRecord>, effect: &LocalEffect) -> Option<Option<TrackerRecord>> {
+        let mut written = None;
+        let mut last = self.before.as_ref();
+        for next in self.passed.iter().chain([&self.now]).map(Option::as_ref) {
+            if last != next
+                && let Some(record) = effect(last, next, tracked.as_ref())
+            {
+                tracked.clone_from(&record);
+                written = Some(record);
+            }
+            last = next;
+        }
+        written
+    }
 }
 
 impl Work<'_> {
@@ -137,24 +171,25 @@ impl Work<'_> {
                 if let Err(refusal) = check_replacement(touched.now.as_ref(), &pin) {
                     return Ok(Outcome::Refused(refusal));
                 }
-                touched.now = Some(pin.clone());
+                touched.become_now(Some(pin.clone()));
                 Ok(Outcome::Pinned(Box::new(pin)))
             }
             Operation::Reallocate { pin, was } => {
                 let touched = self.touch(&pin.cid)?;
-                let Some(now) = touched.now.as_mut().filter(|now| now.allocations == *was) else {
+                let Some(now) = touched.now.as_ref().filter(|now| now.allocations == *was) else {
                     return Ok(Outcome::Unchanged);
                 };
                 // The time stays: it says when somebody wished for the pin, and merges compare it.
-                now.allocations.clone_from(&pin.allocations);
-                Ok(Outcome::Pinned(Box::new(now.clone())))
+                let moved = Pin { allocations: pin.allocations.clone(), ..now.clone() };
+                touched.become_now(Some(moved.clone()));
+                Ok(Outcome::Pinned(Box::new(moved)))
             }
             Operation::Remove { cid } => {
                 let touched = self.touch(cid)?;
                 if let Err(refusal) = check_removal(touched.now.as_ref()) {
                     return Ok(Outcome::Refused(refusal));
                 }
-                Ok(touched.now.take().map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
+                Ok(touched.become_now(None).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
             }
             Operation::Expire { cid } => {
                 let touched = self.touch(cid)?;
@@ -165,7 +200,7 @@ impl Work<'_> {
                 if !over {
                     return Ok(Outcome::Unchanged);
                 }
-                Ok(touched.now.take().map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
+                Ok(touched.become_now(None).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
             }
             Operation::Reserve => Ok(Outcome::Unchanged),
         }
@@ -178,7 +213,7 @@ impl Work<'_> {
             Slot::Occupied(slot) => slot.into_mut(),
             Slot::Vacant(slot) => {
                 let before = self.view.pin(cid)?;
-                slot.insert(Touched { cid: *cid, now: before.clone(), before })
+                slot.insert(Touched { cid: *cid, now: before.clone(), before, passed: Vec::new(), changed: false })
             }
         };
         self.in_entry.entry(order).or_insert_with(|| touched.now.clone());
@@ -277,12 +312,14 @@ impl Work<'_> {
     fn into_changes(self, window_moved: bool, effect: &LocalEffect) -> Result<Changes, StateError> {
         let mut changes = Changes::default();
         for touched in self.pins.into_values() {
-            if touched.before == touched.now {
+            if !touched.changed {
                 continue;
             }
-            let tracked = self.view.tracked(&touched.cid)?;
-            if let Some(record) = effect(touched.before.as_ref(), touched.now.as_ref(), tracked.as_ref()) {
+            if let Some(record) = touched.record(self.view.tracked(&touched.cid)?, effect) {
                 changes.tracker.push((touched.cid, record));
+            }
+            if touched.before == touched.now {
+                continue;
             }
             changes.pins.push(PinChange { cid: touched.cid, before: touched.before, after: touched.now });
         }

@@ -277,3 +277,25 @@ fn a_pin_expires_by_the_clock_of_the_log() {
     state.apply(&[entry(100, vec![(3, Operation::Expire { cid: cid(1) })])]);
     assert!(state.pins.is_empty());
 }
+
+#[test]
+fn this_peers_record_follows_every_change_however_entries_are_grouped() {
+    use parking_lot::Mutex;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let effect: LocalEffect = {
+        let seen = Arc::clone(&seen);
+        Arc::new(move |before, after, _tracked| {
+            let name = |pin: Option<&Pin>| pin.map(|pin| pin.options.name.clone());
+            seen.lock().push((name(before), name(after)));
+            Some(None)
+        })
+    };
+    let mut state = State::default();
+    state.apply(&[entry(60, vec![(1, put(1, "a"))])]);
+    let back_again = [entry(61, vec![(2, Operation::Remove { cid: cid(1) })]), entry(62, vec![(3, put(1, "a"))])];
+    let applied = apply(&state, state.clock, (2..).zip(&back_again), &effect).unwrap();
+    let a = Some("a".to_owned());
+    assert_eq!(*seen.lock(), [(a.clone(), None), (None, a)], "the node may have dropped it in between");
+    assert!(applied.changes.pins.is_empty());
+    assert_eq!(applied.changes.tracker, [(cid(1), None)]);
+}

@@ -12,10 +12,10 @@ pub mod sequencer;
 
 use std::time::Duration;
 
+use crate::watch;
 use async_trait::async_trait;
 use cluster_types::{Cid, ErrorClass, Multiaddr, PeerId, Pin, Role, StateReport, WireError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 /// A wish to change the shared state. The leader decides what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

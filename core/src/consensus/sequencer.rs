@@ -122,6 +122,7 @@ impl Sequencer {
         let stop = tasks.stop_token();
         tasks.spawn("sequencer", OnExit::StopPeer, async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => Ok(()),
                 result = work.run(requests) => result,
             }

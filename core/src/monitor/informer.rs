@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::watch;
 use async_trait::async_trait;
 use cluster_types::BoxError;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +56,7 @@ pub(super) async fn publish_regularly(
     let mut eager = FIRST_PAUSE;
     loop {
         let measured = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             measured = tokio::time::timeout(ttl.max(LEAST_PATIENCE), informer.measure()) => measured,
         };
@@ -85,6 +86,7 @@ async fn wait_for_turn(wait: Duration, announce: &mut watch::Receiver<u64>, stop
     let mut until = last + wait;
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return false,
             () = tokio::time::sleep_until(until) => return true,
             asked = announce.changed() => match asked {

@@ -20,9 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{Alert, BoxError, IpfsId, Metric, PeerId, PingValue};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::consensus::Position;
@@ -325,6 +326,7 @@ impl Monitor {
         tasks.spawn("monitor", OnExit::StopPeer, async move {
             loop {
                 let received = tokio::select! {
+                    biased;
                     () = stop.cancelled() => return Ok(()),
                     received = messages.recv() => received,
                 };
@@ -344,6 +346,7 @@ impl Monitor {
         tasks.spawn("monitor check", OnExit::StopPeer, async move {
             loop {
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return Ok::<(), BoxError>(()),
                     () = tokio::time::sleep(monitor.config.check_interval) => monitor.check(),
                 }
@@ -380,7 +383,7 @@ impl Monitor {
 async fn next_membership(
     position: &mut watch::Receiver<Position>,
     known: &BTreeSet<PeerId>,
-) -> Result<(), watch::error::RecvError> {
+) -> Result<(), watch::Gone> {
     let differs = |position: &Position| {
         position.members.len() != known.len() || position.members.iter().any(|member| !known.contains(&member.peer))
     };

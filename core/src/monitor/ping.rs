@@ -46,6 +46,7 @@ impl Informer for PingInformer {
 pub(super) async fn watch_node(monitor: &Monitor, node: &dyn IpfsNode, interval: Duration, stop: CancellationToken) {
     loop {
         let answer = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             answer = node.id() => answer,
         };
@@ -65,6 +66,7 @@ pub(super) async fn watch_node(monitor: &Monitor, node: &dyn IpfsNode, interval:
             Err(error) => tracing::debug!(error = %error, "the IPFS node does not say who it is"),
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
         }

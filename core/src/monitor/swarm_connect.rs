@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{ErrorChain, Multiaddr, PeerId, PingValue, Protocol};
 use futures::StreamExt;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -42,10 +42,12 @@ pub(super) async fn keep_connected(
             }
         });
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = connecting => {}
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(next_round) => {}
             told = heard.changed() => if told.is_err() { return },

@@ -10,11 +10,11 @@
 //! * `put_blocks` checks every block against its CID and keeps all of them or reports an error;
 //! * every call has a deadline of its own, inside the adapter.
 
+use crate::watch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{BoxError, Cid, ErrorClass, GcKey, IpfsId, Multiaddr, PinDepth, RepoStat};
 use futures::stream::BoxStream;
-use tokio::sync::watch;
 
 use super::blockstore::Block;
 

@@ -56,6 +56,7 @@ struct State {
     acquainted: BTreeSet<Pair>,
     delay: Range<Duration>,
     break_rate: f64,
+    repeat_rate: f64,
     gossip_loss: f64,
     gossip_replay: f64,
     in_flight: BTreeMap<(PeerId, PeerId, Purpose), Arc<Semaphore>>,
@@ -78,6 +79,7 @@ impl MemNet {
             acquainted: BTreeSet::new(),
             delay: Duration::ZERO..Duration::ZERO,
             break_rate: 0.0,
+            repeat_rate: 0.0,
             gossip_loss: 0.0,
             gossip_replay: 0.0,
             in_flight: BTreeMap::new(),
@@ -94,8 +96,13 @@ impl MemNet {
         Arc::clone(state.peers.entry(peer).or_insert_with(|| Arc::new(MemPeer::new(peer, world))))
     }
 
+    /// Where a peer is reached that has, or once had, a place in the network.
+    pub fn address_of(&self, peer: PeerId) -> Multiaddr {
+        self.world.state.lock().address(peer)
+    }
+
     /// Takes a peer away as a crash does: its connections and what it remembered are gone, and [`MemNet::peer`] makes
-    /// a new one. Calls it is handling run on, but nobody gets their answers.
+    /// a new one. Calls it is handling run on, but nobody gets their answers, and what it still sends goes nowhere.
     pub fn crash(&self, peer: PeerId) {
         let mut state = self.world.state.lock();
         state.peers.remove(&peer);
@@ -154,6 +161,12 @@ impl MemNet {
         self.world.state.lock().break_rate = rate;
     }
 
+    /// How likely a call is handled a second time, a moment later; nobody gets the second answer. The contract of the
+    /// transport rules this out; what is above it should not mind.
+    pub fn set_repeat_rate(&self, rate: f64) {
+        self.world.state.lock().repeat_rate = rate;
+    }
+
     /// How likely a gossip message is lost on its way to one peer.
     pub fn set_gossip_loss(&self, rate: f64) {
         self.world.state.lock().gossip_loss = rate;
@@ -175,6 +188,11 @@ enum Way {
 }
 
 impl State {
+    /// Whether this is the peer's present place, and not one it had before a crash.
+    fn is_present(&self, peer: &MemPeer) -> bool {
+        self.peers.get(&peer.local).is_some_and(|present| std::ptr::eq(Arc::as_ptr(present), peer))
+    }
+
     fn address(&self, peer: PeerId) -> Multiaddr {
         Multiaddr::empty().with(Protocol::Memory(self.numbers.get(&peer).copied().unwrap_or_default()))
     }

@@ -15,6 +15,7 @@ use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::Crash;
 use crate::consensus::digest::{SHARDS, order_key, shard_of};
 use crate::consensus::operation::{decode_pin, encode_pin};
 use crate::crdt::{ShardMeta, TailEntry};
@@ -84,6 +85,44 @@ impl MemState {
         }
         *written = durable.clone();
     }
+}
+
+impl MemState {
+    /// The disk as the next start finds it; what still runs on this one reaches it no more.
+    pub fn reopened(&self, crash: Crash) -> Self {
+        let inner = self.inner.lock();
+        let (written, unsynced) = match crash {
+            Crash::Killed => (inner.written.clone(), inner.unsynced.clone()),
+            Crash::PowerCut => (inner.durable.clone(), VecDeque::new()),
+        };
+        let inner = Inner { written, unsynced, durable: inner.durable.clone(), frozen: inner.frozen.clone() };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// All there is at one instant, for checks: `durable` says whether only what would survive a power cut.
+    pub fn contents(&self, durable: bool) -> Contents {
+        let inner = self.inner.lock();
+        let state = if durable { &inner.durable } else { &inner.written };
+        Contents {
+            pins: state.pins.values().cloned().collect(),
+            tracked: state.tracker.values().cloned().collect(),
+            shards: state.shards.iter().map(|(shard, state)| (*shard, state.sum)).collect(),
+            applied: state.applied.clone(),
+        }
+    }
+}
+
+/// What a [`MemState`] holds at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// The pins, in the order of listings.
+    pub pins: Vec<Pin>,
+    /// The tracker's records, in the order of listings.
+    pub tracked: Vec<TrackedTask>,
+    /// The sums of the shards that were ever touched.
+    pub shards: Vec<(u16, ShardSum)>,
+    /// The applied position.
+    pub applied: Option<Bytes>,
 }
 
 impl Inner {

@@ -33,10 +33,12 @@ pub(super) async fn run(tracker: &Tracker, config: &AuditConfig, stop: Cancellat
     let mut cursor = None;
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(config.interval) => {}
         }
         let audited = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             audited = page(tracker, config, cursor) => audited,
         };

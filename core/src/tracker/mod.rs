@@ -27,11 +27,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use cluster_types::{BoxError, Cid, PeerId, Pin, PinInfoShort, StatusFilter, Timestamp, TrackerStatus};
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{

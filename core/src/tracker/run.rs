@@ -8,7 +8,7 @@ use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, Pin, StatusFilter, Ti
 use futures::FutureExt;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use super::{Job, Tracker, UNPINS, UnderWay, retry};
 use crate::ports::{
     IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink, Settled, StateError, StateView, TrackedTask,
 };
+use crate::watch;
 
 /// How long the loop rests at most: the wall clock may jump, and a due time with it.
 const LONGEST_REST: Duration = Duration::from_secs(60);
@@ -88,10 +89,12 @@ impl Runner {
             changed = false;
             let gather = if self.crowded { CROWDED_GATHER } else { GATHER };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(gather) => {}
             }
             tokio::select! {
+                biased;
                 // Dropping the jobs ends the calls on the node.
                 () = stop.cancelled() => return Ok(()),
                 told = self.wake.changed() => match told {
@@ -403,6 +406,7 @@ async fn work(
         }
     };
     let result = tokio::select! {
+        biased;
         () = cancel.cancelled() => return End::Job { cid, outcome: Outcome::Cancelled },
         result = AssertUnwindSafe(call).catch_unwind() => result,
     };

@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use cluster_core::ports::{IpfsError, IpfsNode, PinProgress, PinRequest};
 use cluster_core::testing::dag;
 use cluster_core::testing::suite::ipfs::{self, IpfsFactory, IpfsFixture};
+use cluster_core::watch;
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
 use cluster_types::{Cid, Multiaddr, PinDepth};
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 #[expect(dead_code, unreachable_pub, reason = "the harness is shared with package cluster-tests")]
 #[path = "../../../tests/src/kubo.rs"]

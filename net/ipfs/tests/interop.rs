@@ -15,11 +15,11 @@ use cluster_core::testing::suite::ipfs::{self, IpfsFactory, IpfsFixture};
 use cluster_core::unixfs::directory::build_directory;
 use cluster_core::unixfs::file::{Built, FileBuilder};
 use cluster_core::unixfs::{CidBuilder, read};
+use cluster_core::watch;
 use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
 use cluster_types::{BoxError, Cid, PinDepth};
 use futures::TryStreamExt;
-use tokio::sync::watch;
 
 #[path = "../../../tests/src/kubo.rs"]
 #[expect(dead_code, unreachable_pub, reason = "shared with other test binaries, which need more of it")]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cluster_tests::linear::Told;
+use cluster_core::testing::linear::Told;
 use cluster_tests::process::{ProcessCluster, SETTLE_LIMIT, binary};
 use cluster_tests::wait;
 use cluster_types::{AddedOutput, GlobalPinInfo, Id, TrackerStatus};

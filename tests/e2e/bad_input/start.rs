@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use cluster_tests::linear::Told;
+use cluster_core::testing::linear::Told;
 use cluster_tests::process::{NodeKind, ProcessCluster};
 use serde_json::{Value, json};
 

@@ -8,14 +8,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use async_trait::async_trait;
 use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
 use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
-use tokio::sync::watch;
+use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::chance::Chance;
 use super::membership;
 use super::network::Network;
 use super::position;
@@ -93,6 +95,8 @@ pub struct LogParts<LS> {
     pub allocator: Arc<dyn Allocator>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// Where ids come from: this node's, if it founds a cluster, and those of requests. Never the same twice.
+    pub chance: StdRng,
     /// Members to join; none: found a cluster, or go on with what is on disk.
     pub bootstrap: Vec<PeerId>,
     /// How to behave.
@@ -114,6 +118,7 @@ pub struct LogConsensus {
     pub(super) client: PeerClient,
     pub(super) transport: Arc<dyn Transport>,
     state: Arc<dyn StateStore>,
+    chance: Chance,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
     removed: watch::Sender<bool>,
@@ -154,10 +159,11 @@ impl LogConsensus {
         let fail = |error: BoxError| StartError::Log(error);
         let peer = parts.transport.local_peer();
         let client = PeerClient::new(Arc::clone(&parts.transport));
+        let chance = Chance::new(parts.chance);
         let known = parts.record.load().await.map_err(fail)?;
         let node_id = match known {
             Some(id) => id,
-            None if parts.bootstrap.is_empty() => FOUNDER | rand::random::<u64>(),
+            None if parts.bootstrap.is_empty() => FOUNDER | chance.draw::<u64>(),
             None => membership::reserve(&client, &parts.bootstrap, parts.settings.join_timeout).await?,
         };
         if known.is_none() {
@@ -167,7 +173,7 @@ impl LogConsensus {
         let machine = StateMachine::open(Arc::clone(&parts.state), parts.effect_at, applied_sender);
         let machine = machine.await.map_err(|error| fail(error.into()))?;
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
-        let network = Network::new(Arc::clone(&parts.transport));
+        let network = Network::new(Arc::clone(&parts.transport), chance.clone());
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
         let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state));
         parts.server.serve_raft(Arc::new(receiver));
@@ -191,6 +197,7 @@ impl LogConsensus {
             client,
             transport: parts.transport,
             state: parts.state,
+            chance,
             sequencer,
             applied,
             removed,
@@ -261,7 +268,7 @@ impl LogConsensus {
 
     /// A raft id that was never used and never will be again. This peer must lead.
     pub async fn reserve_here(&self) -> Result<NodeId, ProposeError> {
-        let proposed = Proposed { id: rand::random(), operation: Operation::Reserve };
+        let proposed = Proposed { id: self.chance.draw(), operation: Operation::Reserve };
         let entry = Entry { time: cluster_types::Timestamp::ZERO, operations: vec![proposed] };
         let (_term, index, _outcomes) = append(&self.raft, entry).await?;
         Ok(index)
@@ -336,7 +343,7 @@ impl LogConsensus {
 #[async_trait]
 impl Consensus for LogConsensus {
     async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError> {
-        let call = Call::Submit { id: rand::random(), request };
+        let call = Call::Submit { id: self.chance.draw(), request };
         let timeout = self.settings.write_timeout.min(MAX_WRITE_TIMEOUT);
         let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
         let Reply::Receipt { term, index, outcome } = reply else {
@@ -533,6 +540,9 @@ fn raft_config(settings: &LogSettings) -> Result<openraft::Config, openraft::Con
         max_in_snapshot_log_to_keep: settings.snapshot_every,
         install_snapshot_timeout: 3_600_000,
         enable_pre_vote: Some(true),
+        // A leader that restarts must be elected again. It may have sent entries that it had not flushed itself; going
+        // on in its old term it would fill their places with other entries.
+        enable_leader_restore: Some(false),
         // A follower whose folder was restored from a backup has less than it had: it gets the rest again. Without
         // this its leader would fail.
         allow_log_reversion: Some(true),

@@ -194,6 +194,7 @@ pub(super) fn balance_voters(node: Arc<LogConsensus>, tasks: &TaskGroup) {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok::<(), BoxError>(()),
                 _ = tick.tick() => balance_once(&node).await,
             }

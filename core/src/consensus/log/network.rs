@@ -18,6 +18,7 @@ use openraft::raft::{
 };
 use openraft::{AnyError, OptionalSend};
 
+use super::chance::Chance;
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::types::{Node, NodeId, Snapshot, TypeConfig, Vote};
 use crate::ports::{Purpose, SnapshotHandle, Transport, TransportError};
@@ -38,15 +39,23 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 #[derive(Clone)]
 pub(super) struct Network {
     transport: Arc<dyn Transport>,
+    chance: Chance,
 }
 
 impl Network {
-    pub(super) fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport }
+    pub(super) fn new(transport: Arc<dyn Transport>, chance: Chance) -> Self {
+        Self { transport, chance }
     }
 
     fn client(&self, to: NodeId, node: &Node, append: Purpose, append_timeout: Duration) -> Client {
-        Client { to, peer: node.peer, append, append_timeout, transport: Arc::clone(&self.transport) }
+        Client {
+            to,
+            peer: node.peer,
+            append,
+            append_timeout,
+            transport: Arc::clone(&self.transport),
+            chance: self.chance.clone(),
+        }
     }
 }
 
@@ -69,6 +78,7 @@ pub(super) struct Client {
     append: Purpose,
     append_timeout: Duration,
     transport: Arc<dyn Transport>,
+    chance: Chance,
 }
 
 impl Client {
@@ -91,7 +101,7 @@ impl Client {
         vote: Vote,
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let transfer = rand::random();
+        let transfer = self.chance.draw();
         self.call(Purpose::Bulk, RaftMessage::SnapshotBegin { transfer }, CHUNK_TIMEOUT).await?;
         let mut chunks = snapshot.snapshot.chunks();
         let mut sequence = 0;
@@ -152,6 +162,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot) => sent,
         }

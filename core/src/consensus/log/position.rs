@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::watch;
 use cluster_types::{BoxError, PeerId, Role};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::sync::watch;
 
 use super::receiver::Raft;
 use super::types::{NodeId, TypeConfig};
@@ -51,6 +51,7 @@ pub(super) fn follow(sources: Sources, node_id: NodeId, peer: PeerId, tasks: &Ta
                 changed
             });
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 changed = metrics.changed() => if changed.is_err() { return Ok(()) },
                 changed = applied.changed() => if changed.is_err() { return Ok(()) },

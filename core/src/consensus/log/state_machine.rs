@@ -1,4 +1,4 @@
-//! Feeds committed entries to [`apply`](crate::consensus::apply::apply) and writes what comes out.
+//! Feeds committed entries to [`apply`] and writes what comes out.
 //!
 //! **Invariant:** records, digests and the applied position of a group of entries are one batch of the store.
 //! **Invariant:** an answer goes out after that batch is written, and every entry gets one.
@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::watch;
 use bytes::Bytes;
 use cluster_types::Timestamp;
 use futures::{Stream, TryStreamExt};
@@ -14,7 +15,6 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::consensus::apply::{Applied, LogClock, apply};

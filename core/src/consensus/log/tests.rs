@@ -91,6 +91,7 @@ async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -
         server: Arc::clone(&server),
         allocator: Arc::new(FirstPeers),
         clock: Arc::new(SystemClock),
+        chance: rand::make_rng(),
         bootstrap: bootstrap.to_vec(),
         settings: LogSettings { write_timeout: Duration::from_secs(8), ..LogSettings::default() },
     };
@@ -281,4 +282,17 @@ async fn leadership_is_handed_over_on_request() {
     let new = leader_among(&all.iter().copied().filter(|node| node.peer() != old.peer()).collect::<Vec<_>>()).await;
     new.pin(1).await.unwrap();
     assert_equal(&all).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_restarts_does_not_go_on_in_its_old_term() {
+    let net = MemNet::new(7);
+    let mut nodes = three(&net).await;
+    let old = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
+    let place = nodes.iter().position(|node| node.peer() == old).unwrap();
+    let before = nodes[place].pin(1).await.unwrap();
+    let disks = nodes.remove(place).crash().await;
+    let again = start(&net, old, disks, &[]).await.unwrap();
+    let after = again.pin(2).await.unwrap();
+    assert!(after.term > before.term, "it may have sent entries that it lost, and must not fill their places");
 }

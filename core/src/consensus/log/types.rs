@@ -38,6 +38,7 @@ openraft::declare_raft_types!(
         R = Answers,
         NodeId = NodeId,
         Node = Node,
+        AsyncRuntime = super::runtime::Runtime,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
 );
 

@@ -26,6 +26,8 @@ const GOSSIP_BACKLOG: usize = 256;
 const NO_ROUTE_AFTER: Duration = Duration::from_millis(20);
 /// A replayed message comes this much later.
 const REPLAY_AFTER: Duration = Duration::from_secs(61);
+/// A repeated call comes at least this much later.
+const REPEAT_AFTER: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
 pub(super) struct KnownPeer {
@@ -33,9 +35,9 @@ pub(super) struct KnownPeer {
     pub(super) remembered: bool,
 }
 
-/// One peer's place in a [`MemNet`].
+/// One peer's place in a [`MemNet`](super::MemNet).
 pub struct MemPeer {
-    local: PeerId,
+    pub(super) local: PeerId,
     world: Weak<World>,
     handler: Mutex<Option<Arc<dyn CallHandler>>>,
     pub(super) known: Mutex<BTreeMap<PeerId, KnownPeer>>,
@@ -79,7 +81,7 @@ impl MemPeer {
     /// Connects to the callee: how long its call takes to arrive, and whether the connection breaks on the way.
     fn set_off(&self, world: &World, peer: PeerId) -> Result<(Duration, bool), &'static str> {
         let mut state = world.state.lock();
-        let both_live = state.peers.contains_key(&self.local) && state.peers.contains_key(&peer);
+        let both_live = state.is_present(self) && state.peers.contains_key(&peer);
         if !both_live || !(state.linked(self.local, peer) || state.knows_address(self.local, peer)) {
             return Err("no address leads to the peer");
         }
@@ -94,6 +96,9 @@ impl MemPeer {
     /// Hands a call that arrives to the handler of its peer.
     fn arrive(&self, world: &World, peer: PeerId, purpose: Purpose, body: &Bytes) -> Result<Answer, TransportError> {
         let mut state = world.state.lock();
+        if !state.is_present(self) {
+            return Err(TransportError::Broken { peer });
+        }
         match state.way(self.local, peer) {
             Way::Open => {}
             Way::Silent => return Ok(Answer::Never),
@@ -105,6 +110,11 @@ impl MemPeer {
         let slot = Arc::clone(slots).try_acquire_owned();
         let handler = target.handler.lock().clone();
         let (Some(handler), Ok(slot)) = (handler, slot) else { return Err(TransportError::Overloaded { peer }) };
+        let rate = state.repeat_rate;
+        if state.happens(rate) {
+            let delay = state.delay() + REPEAT_AFTER;
+            self.repeat(world, (delay, &target, &handler), purpose, body);
+        }
         let (reply, answer) = oneshot::channel();
         let (local, body) = (self.local, Bytes::copy_from_slice(body));
         world.tasks.spawn("handle a call in memory", OnExit::Continue, async move {
@@ -114,7 +124,27 @@ impl MemPeer {
             let _unheard = reply.send(answer);
             Ok::<(), BoxError>(())
         });
-        Ok(Answer::Later(answer))
+        Ok(Answer::Later(answer, target))
+    }
+
+    /// Hands a call to its handler once more, if the peer has not crashed until then.
+    fn repeat(
+        &self,
+        world: &World,
+        (delay, target, handler): (Duration, &Arc<Self>, &Arc<dyn CallHandler>),
+        purpose: Purpose,
+        body: &Bytes,
+    ) {
+        let (target, handler, weak) = (Arc::clone(target), Arc::clone(handler), self.world.clone());
+        let (local, body) = (self.local, Bytes::copy_from_slice(body));
+        world.tasks.spawn("handle a call in memory again", OnExit::Continue, async move {
+            sleep(delay).await;
+            let present = weak.upgrade().is_some_and(|world| world.state.lock().is_present(&target));
+            if present {
+                drop(handler.handle(local, purpose, body).await);
+            }
+            Ok::<(), BoxError>(())
+        });
     }
 
     /// Brings a call to its peer; the answer comes through the channel, or never.
@@ -133,7 +163,7 @@ impl MemPeer {
 
     /// Waits for the answer and brings it back.
     async fn receive(&self, world: &World, peer: PeerId, answer: Answer) -> Result<Bytes, TransportError> {
-        let Answer::Later(answer) = answer else { return std::future::pending().await };
+        let Answer::Later(answer, target) = answer else { return std::future::pending().await };
         // No answer: the handler panicked.
         let body = answer.await.map_err(|_| TransportError::Broken { peer })?;
         let (delay, breaks) = {
@@ -144,7 +174,7 @@ impl MemPeer {
         sleep(delay).await;
         let way = {
             let state = world.state.lock();
-            let alive = state.peers.contains_key(&peer) && state.peers.contains_key(&self.local);
+            let alive = state.is_present(&target) && state.is_present(self);
             if alive { state.way(peer, self.local) } else { Way::Broken }
         };
         match way {
@@ -156,7 +186,7 @@ impl MemPeer {
 }
 
 enum Answer {
-    Later(oneshot::Receiver<Bytes>),
+    Later(oneshot::Receiver<Bytes>, Arc<MemPeer>),
     Never,
 }
 
@@ -275,6 +305,9 @@ impl Gossip for MemPeer {
         let mut deliveries = Vec::new();
         {
             let mut state = world.state.lock();
+            if !state.is_present(self) {
+                return Err(GossipError::Closed);
+            }
             let (loss, replay) = (state.gossip_loss, state.gossip_replay);
             for peer in state.reached(self.local) {
                 let Some(target) = state.peers.get(&peer).cloned() else { continue };

@@ -42,6 +42,7 @@ async fn acquainted(factory: &dyn NetworkFactory, count: usize) -> Vec<TestPeer>
                 };
                 let hearing = async { while heard.recv().await.expect("it is open").from != speaker.id() {} };
                 tokio::select! {
+                    biased;
                     () = repeated => {}
                     heard = tokio::time::timeout(PATIENCE, hearing) => heard.expect("peers hear each other"),
                 }

@@ -9,11 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{Cid, PinDepth};
 use futures::{StreamExt, TryStreamExt};
-use tokio::sync::watch;
 
 use crate::ports::{Block, IpfsError, IpfsNode, PinProgress, PinRequest};
 use crate::testing::dag;

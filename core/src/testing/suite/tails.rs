@@ -13,7 +13,6 @@ use openraft::storage::RaftStateMachine;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::watch;
 
 use super::pinset::{cid, pin, pin_on, put};
 use crate::consensus::digest::{SHARDS, order_key, shard_of};
@@ -22,6 +21,7 @@ use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::crdt::{Document, Records, ShardMeta, TailEntry, shard};
 use crate::ports::{Changes, LocalEffect, ShardState, StateStore, StateView, TailPlace, TailRow};
 use crate::testing::MemState;
+use crate::watch;
 
 /// Entries of the log of the property.
 const ENTRIES: u64 = 700;

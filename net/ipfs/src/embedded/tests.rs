@@ -12,9 +12,9 @@ use cluster_core::ports::{Block, IpfsError, IpfsNode, PinProgress, PinRequest};
 use cluster_core::task::TaskGroup;
 use cluster_core::unixfs::CidBuilder;
 use cluster_core::unixfs::file::FileBuilder;
+use cluster_core::watch;
 use cluster_types::{Cid, Codec, PinDepth};
 use futures::TryStreamExt;
-use tokio::sync::watch;
 
 use super::wire::{self, Message, Presence, Wantlist};
 use super::{EmbeddedConfig, EmbeddedNode};

@@ -13,13 +13,13 @@ use axum::routing::post;
 use cluster_core::ports::{Block, IpfsError, IpfsNode, PinProgress, PinRequest};
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::testing::mem_ipfs::MemIpfs;
+use cluster_core::watch;
 use cluster_types::{Cid, Codec, Multiaddr, PinDepth};
 use futures::StreamExt;
 use multihash_codetable::{Code, MultihashDigest};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 /// How often the false Kubo tells progress; the real one does every half second.
 const TICK: Duration = Duration::from_millis(10);

@@ -1,0 +1,165 @@
+//! What must be true of all hosts after every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_core::consensus::Consensus;
+use cluster_core::consensus::digest::shard_of;
+use cluster_core::consensus::log::{AppliedPosition, LogId};
+use cluster_core::ports::ShardSum;
+use cluster_core::testing::mem_state::Contents;
+use cluster_types::{PeerId, Pin, ReplicationFactor, Role, TrackerStatus};
+
+use crate::host::{Disks, Host};
+use crate::world::World;
+
+/// What was seen in earlier steps.
+#[derive(Default)]
+pub(crate) struct Rules {
+    /// Who took itself for the leader of a term.
+    leaders: BTreeMap<u64, usize>,
+    /// Term and digest at an applied index.
+    digests: BTreeMap<u64, (u64, [u8; 32])>,
+    /// The index each running host had applied, with the start it belongs to.
+    applied: BTreeMap<usize, (usize, u64)>,
+    /// The term each disk has promised.
+    terms: BTreeMap<usize, u64>,
+}
+
+impl Rules {
+    /// Looks at every host; says what must not be.
+    pub(crate) fn check(&mut self, world: &World) -> Result<(), String> {
+        for host in &world.hosts {
+            let in_host = |what: String| format!("host {}: {what}", host.number);
+            let disks = host.disks();
+            let contents = disks.state.contents(false);
+            let position = position(&contents).map_err(in_host)?;
+            self.check_alive(host).map_err(in_host)?;
+            self.check_progress(host, &position).map_err(in_host)?;
+            self.check_disks(host.number, &disks).map_err(in_host)?;
+            self.check_digest(&position, &contents).map_err(in_host)?;
+            check_commitment(world, &position).map_err(in_host)?;
+            check_tracker(&host.peer, &contents).map_err(in_host)?;
+            contents.pins.iter().try_for_each(check_allocations).map_err(in_host)?;
+        }
+        Ok(())
+    }
+
+    /// No task that a peer cannot live without has ended, and there is one leader a term (INV10, INV24).
+    fn check_alive(&mut self, host: &Host) -> Result<(), String> {
+        let Some(running) = host.running() else { return Ok(()) };
+        if let Some(task) = running.tasks.failed() {
+            return Err(format!("the task {task:?} has failed"));
+        }
+        let position = running.consensus.position();
+        let position = position.borrow();
+        if position.role == Role::Leader {
+            let leader = *self.leaders.entry(position.term).or_insert(host.number);
+            if leader != host.number {
+                return Err(format!("leads in term {}, as host {leader} did", position.term));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is applied never falls while a peer runs (INV5).
+    fn check_progress(&mut self, host: &Host, position: &AppliedPosition) -> Result<(), String> {
+        let Some(running) = host.running() else { return Ok(()) };
+        let start = std::sync::Arc::as_ptr(&running.consensus) as usize;
+        let before = self.applied.insert(host.number, (start, position.index()));
+        match before {
+            Some((same, before)) if same == start && before > position.index() => {
+                Err(format!("applied falls from {before} to {}", position.index()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing is purged that is not applied, also after a power cut, and no promise is forgotten (INV11).
+    fn check_disks(&mut self, number: usize, disks: &Disks) -> Result<(), String> {
+        for durable in [true, false] {
+            let extent = disks.log.extent(durable);
+            let applied = position(&disks.state.contents(durable))?.index();
+            let purged = extent.purged.map_or(0, |id: LogId| id.index());
+            if purged > applied {
+                return Err(format!("purged up to {purged}, applied up to {applied} (durable: {durable})"));
+            }
+        }
+        let term = disks.log.extent(true).vote.map_or(0, |vote| vote.leader_id.term);
+        let before = self.terms.insert(number, term).unwrap_or(0);
+        if term < before { Err(format!("the promise of term {before} is forgotten for {term}")) } else { Ok(()) }
+    }
+
+    /// The digest is that of the records, and the same on all peers at the same index (INV7).
+    fn check_digest(&mut self, position: &AppliedPosition, contents: &Contents) -> Result<(), String> {
+        let mut sums: BTreeMap<u16, ShardSum> = BTreeMap::new();
+        for pin in &contents.pins {
+            sums.entry(shard_of(&pin.cid)).or_default().add(pin);
+        }
+        let kept: BTreeMap<u16, ShardSum> =
+            contents.shards.iter().copied().filter(|(_, sum)| *sum != ShardSum::default()).collect();
+        if kept != sums {
+            return Err(format!("the digest at index {} is not that of the records", position.index()));
+        }
+        let Some(last) = position.last else { return Ok(()) };
+        let mut hasher = blake3::Hasher::new();
+        for (shard, sum) in &kept {
+            hasher.update(&shard.to_be_bytes()).update(&sum.hash);
+        }
+        let seen = (**last.committed_leader_id(), *hasher.finalize().as_bytes());
+        let known = *self.digests.entry(position.index()).or_insert(seen);
+        if known == seen { Ok(()) } else { Err(format!("another state at index {} than elsewhere", position.index())) }
+    }
+}
+
+/// What is applied is on the disks of a majority of the voters (P1).
+fn check_commitment(world: &World, position: &AppliedPosition) -> Result<(), String> {
+    let Some(last) = position.last else { return Ok(()) };
+    let membership = position.membership.membership();
+    for voters in membership.get_joint_config() {
+        let holds = |voter: &&u64| {
+            let host = membership.get_node(voter).and_then(|node| world.numbers.get(&node.peer));
+            host.is_some_and(|host| world.hosts[*host].disks().log.is_durable(last))
+        };
+        let holders = voters.iter().filter(holds).count();
+        if holders * 2 <= voters.len() {
+            return Err(format!("applied {last}, which only {holders} of {} voters have on disk", voters.len()));
+        }
+    }
+    Ok(())
+}
+
+/// There is a record for what this peer was given, and for what it still has to drop (INV16, INV17).
+fn check_tracker(peer: &PeerId, contents: &Contents) -> Result<(), String> {
+    use TrackerStatus as S;
+    let wanted: BTreeSet<_> = contents.pins.iter().filter(|pin| pin.is_allocated_to(peer)).map(|pin| pin.cid).collect();
+    let mut found = BTreeSet::new();
+    for task in &contents.tracked {
+        let dropping = matches!(task.record.status, S::UnpinQueued | S::Unpinning | S::UnpinError);
+        if wanted.contains(&task.cid) == dropping {
+            return Err(format!("{} is {:?}, wanted: {}", task.cid, task.record.status, !dropping));
+        }
+        found.insert(task.cid);
+    }
+    match wanted.iter().find(|cid| !found.contains(*cid)) {
+        Some(cid) => Err(format!("{cid} is given to this peer, and not tracked")),
+        None => Ok(()),
+    }
+}
+
+/// A pin has as many holders as it wants, none of them twice (INV12).
+fn check_allocations(pin: &Pin) -> Result<(), String> {
+    let (min, max) = (pin.options.replication_factor_min, pin.options.replication_factor_max);
+    let (least, most) = match ReplicationFactor::checked(min, max) {
+        Ok(ReplicationFactor::Everywhere) => (0, 0),
+        Ok(ReplicationFactor::Between { min, max }) => (min as usize, max as usize),
+        Err(error) => return Err(error.to_string()),
+    };
+    let holders: BTreeSet<_> = pin.allocations.iter().collect();
+    let fits = (least..=most).contains(&holders.len()) && holders.len() == pin.allocations.len();
+    if fits { Ok(()) } else { Err(format!("{} wants {min} to {max} holders, and has {:?}", pin.cid, pin.allocations)) }
+}
+
+/// Where a state is in the log.
+pub(crate) fn position(contents: &Contents) -> Result<AppliedPosition, String> {
+    AppliedPosition::decode(contents.applied.as_ref()).map_err(|error| error.to_string())
+}
