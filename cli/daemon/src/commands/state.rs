@@ -20,7 +20,7 @@ fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> 
     if !folder.config_file().exists() {
         bail!("loading the configuration: {} does not exist", folder.config_file().display());
     }
-    let _lock = ExecutionLock::acquire(&folder).context("obtaining execution lock")?;
+    let _lock = ExecutionLock::acquire(&folder).context("reading the state")?;
     let loaded = load(&folder, &ProcessEnvironment).context("loading the configuration")?;
     if !matches!(loaded.config.consensus.mode, ConsensusMode::Crdt { .. }) {
         bail!("crdt subcommands can only be run on peers initialized with crdt consensus");
