@@ -6,6 +6,7 @@ pub mod add;
 pub mod alloc;
 pub mod cluster;
 pub mod consensus;
+pub mod crdt;
 pub mod monitor;
 pub mod ports;
 pub mod rpc;

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cluster_core::ports::{Root, ShardSum, StateError, TrackerCounts, TrackerRecord};
+use cluster_core::crdt::{ShardMeta, TailEntry};
+use cluster_core::ports::{Root, ShardState, ShardSum, StateError, TrackerCounts, TrackerRecord};
 use cluster_types::{Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, Timestamp, TrackerStatus};
 use prost::Message;
 
@@ -109,16 +110,28 @@ pub(crate) fn decode_tracker(bytes: &[u8]) -> Result<TrackerRecord, StateError> 
     })
 }
 
-/// Encodes a shard's sum.
-pub(crate) fn encode_sum(sum: &ShardSum) -> Vec<u8> {
-    versioned(&wire::Sum { pins: sum.pins, hash: sum.hash.to_vec() })
+/// Encodes a shard's sum and epochs.
+pub(crate) fn encode_shard(state: &ShardState) -> Vec<u8> {
+    let ShardState { sum, meta } = state;
+    let meta = if *meta == ShardMeta::default() { Vec::new() } else { meta.encode() };
+    versioned(&wire::Shard { pins: sum.pins, hash: sum.hash.to_vec(), meta })
 }
 
-/// Reads a shard's sum.
-pub(crate) fn decode_sum(bytes: &[u8]) -> Result<ShardSum, StateError> {
-    let message: wire::Sum = read_versioned("shard sum", bytes)?;
-    let hash = message.hash.try_into().map_err(|_| damaged("shard sum", "its hash is not 32 bytes long"))?;
-    Ok(ShardSum { pins: message.pins, hash })
+/// Reads a shard's sum and epochs.
+pub(crate) fn decode_shard(bytes: &[u8]) -> Result<ShardState, StateError> {
+    let message: wire::Shard = read_versioned("shard", bytes)?;
+    let hash = message.hash.try_into().map_err(|_| damaged("shard", "its hash is not 32 bytes long"))?;
+    let meta = if message.meta.is_empty() {
+        ShardMeta::default()
+    } else {
+        ShardMeta::decode(&message.meta).map_err(|error| damaged("shard", error))?
+    };
+    Ok(ShardState { sum: ShardSum { pins: message.pins, hash }, meta })
+}
+
+/// Reads an entry of a tail, whose own encoding is that of the core.
+pub(crate) fn decode_tail(bytes: &[u8]) -> Result<TailEntry, StateError> {
+    TailEntry::decode(bytes).map_err(|error| damaged("tail entry", error))
 }
 
 /// Encodes the numbers of tracker records.
@@ -284,13 +297,16 @@ mod wire {
         pub(super) never_changed: bool,
     }
 
-    /// A shard's sum.
+    /// A shard's sum and epochs.
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Sum {
+    pub(super) struct Shard {
         #[prost(uint64, tag = "1")]
         pub(super) pins: u64,
         #[prost(bytes = "vec", tag = "2")]
         pub(super) hash: Vec<u8>,
+        /// The epochs in the core's encoding; nothing while the tail reaches back to the beginning of the log.
+        #[prost(bytes = "vec", tag = "3")]
+        pub(super) meta: Vec<u8>,
     }
 
     /// Numbers of tracker records.

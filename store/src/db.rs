@@ -61,6 +61,11 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), door, state, log, telemetry })
     }
 
+    /// Whether a store was made in `folder`.
+    pub fn exists(folder: &Path) -> bool {
+        folder.join(STATE_FOLDER).join("CURRENT").exists()
+    }
+
     /// The pinset and the tracker's records.
     pub fn state(&self) -> Arc<RocksState> {
         Arc::clone(&self.state)

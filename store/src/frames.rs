@@ -17,14 +17,16 @@ const MAX_RECORD: u32 = 16 << 20;
 /// Bytes of the number and the hash in the last record.
 const END_BYTES: usize = 8 + 32;
 
-/// Kind of a shard's sum: shard `u16`, the record of [`crate::codec`].
-pub(crate) const SUM: u8 = 1;
+/// Kind of a shard's sum and epochs: shard `u16`, the record of [`crate::codec`].
+pub(crate) const SHARD: u8 = 1;
 /// Kind of a pin in canonical form.
 pub(crate) const PIN: u8 = 2;
 /// Kind of a remembered outcome: key, bytes.
 pub(crate) const OUTCOME: u8 = 3;
 /// Kind of a change in an install's journal.
 pub(crate) const CHANGE: u8 = 4;
+/// Kind of an entry of a shard's tail: the key of [`crate::keys`], the entry in the core's encoding.
+pub(crate) const TAIL: u8 = 5;
 
 /// Writes a stream.
 #[derive(Debug)]
@@ -162,7 +164,7 @@ mod tests {
     fn sample() -> Vec<u8> {
         let mut encoder = Encoder::new();
         encoder.record(PIN, &[b"ab", b"c"]).unwrap();
-        encoder.record(SUM, &[]).unwrap();
+        encoder.record(SHARD, &[]).unwrap();
         encoder.finish().to_vec()
     }
 
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn streams_round_trip() {
-        assert_eq!(read(&sample()).unwrap(), [(PIN, b"abc".to_vec()), (SUM, Vec::new())]);
+        assert_eq!(read(&sample()).unwrap(), [(PIN, b"abc".to_vec()), (SHARD, Vec::new())]);
     }
 
     #[test]

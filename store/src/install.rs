@@ -3,7 +3,7 @@
 //! Three steps. (1) Compare: snapshot and pins are both sorted, so one walk finds what differs; each difference, with
 //! what it means for the tracker, goes into a journal beside the snapshot. Nothing has changed yet. (2) Mark: the
 //! journal is on the disk, and a marker in the database says that it is being carried out. (3) Carry out: bounded
-//! batches, the same code as any update; the last batch writes position and sums and takes the marker away.
+//! batches, the same code as any update; the last batch writes position, sums and epochs and takes the marker away.
 //!
 //! A start that finds the marker carries the journal out again, from its beginning: a change that is there already
 //! changes nothing. So an install needs no decision at the start, only its journal.
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::consensus::operation::{decode_pin, encode_pin};
-use cluster_core::ports::{Changes, LocalEffect, PinChange, ShardSum, SnapshotHandle, StateError, StateView};
+use cluster_core::ports::{Changes, LocalEffect, PinChange, ShardState, SnapshotHandle, StateError, StateView};
 use cluster_types::Pin;
 use futures::StreamExt;
 use rocksdb::WriteBatch;
@@ -187,47 +187,56 @@ fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<()
         }
     }
     Batch::new(database).changes(changes)?.write()?;
-    let sums = replace_outcomes(database, &place)?;
+    let shards = replace_rest(database, &place)?;
     let frozen = folder_of(folder, received.number, Stage::Frozen);
     if place != frozen {
         let mut place = received.kept.place.lock();
         snapshot::rename_durably(&place, &frozen)?;
         place.clone_from(&frozen);
     }
-    end(database, received.applied(), sums)?;
+    end(database, received.applied(), shards)?;
     // The journal has done its work; when it stays behind it is only in the way of the disk.
     let _stays = fs::remove_file(frozen.join(JOURNAL_FILE));
     Ok(())
 }
 
-/// Puts the snapshot's outcomes in the place of the present ones; returns its shard sums.
-fn replace_outcomes(database: &Database, place: &Path) -> Result<Vec<ShardSum>, StateError> {
+/// Puts the snapshot's outcomes and tails in the place of the present ones; returns its shards.
+fn replace_rest(database: &Database, place: &Path) -> Result<Vec<ShardState>, StateError> {
     let engine = &database.engine;
-    let mut sums = vec![ShardSum::default(); usize::from(SHARDS)];
+    let mut shards = vec![ShardState::default(); usize::from(SHARDS)];
     let mut stream = open_stream(place)?;
     let mut batch = WriteBatch::default();
     engine.delete_range(&mut batch, Family::Outcomes, &[], &[u8::MAX; 25]);
+    engine.delete_range(&mut batch, Family::ShardTail, &[], &[u8::MAX; keys::TAIL_BYTES + 1]);
     while let Some((kind, bytes)) = stream.next().map_err(own_damage)? {
-        if kind == frames::SUM {
-            let (shard, sum) = verify::read_sum(&bytes).map_err(own_damage)?;
-            if let Some(place) = sums.get_mut(usize::from(shard)) {
-                *place = sum;
+        match kind {
+            frames::SHARD => {
+                let (shard, state) = verify::read_shard(&bytes).map_err(own_damage)?;
+                if let Some(place) = shards.get_mut(usize::from(shard)) {
+                    *place = state;
+                }
             }
-        } else if kind == frames::OUTCOME {
-            let (key, outcome) = verify::split_outcome(&bytes).map_err(own_damage)?;
-            engine.put(&mut batch, Family::Outcomes, key, codec::encode_opaque(outcome));
-            if batch.len() >= BATCH_CHANGES {
-                engine.write(std::mem::take(&mut batch))?;
+            frames::OUTCOME => {
+                let (key, outcome) = verify::split_outcome(&bytes).map_err(own_damage)?;
+                engine.put(&mut batch, Family::Outcomes, key, codec::encode_opaque(outcome));
             }
+            frames::TAIL => {
+                let (key, entry) = verify::split_tail(&bytes).map_err(own_damage)?;
+                engine.put(&mut batch, Family::ShardTail, key, entry);
+            }
+            _ => {}
+        }
+        if batch.len() >= BATCH_CHANGES {
+            engine.write(std::mem::take(&mut batch))?;
         }
     }
     engine.write(batch)?;
-    Ok(sums)
+    Ok(shards)
 }
 
 /// The last batch: from here on the state is the snapshot's.
-fn end(database: &Database, applied: Bytes, sums: Vec<ShardSum>) -> Result<(), StateError> {
-    let shards = (0_u16..).zip(sums).collect();
+fn end(database: &Database, applied: Bytes, shards: Vec<ShardState>) -> Result<(), StateError> {
+    let shards = (0_u16..).zip(shards).collect();
     let mut batch = Batch::new(database).changes(Changes { shards, applied: Some(applied), ..Changes::default() })?;
     database.engine.delete(batch.raw(), Family::Meta, keys::INSTALLING);
     batch.write()?;

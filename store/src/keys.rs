@@ -5,11 +5,13 @@
 //! **Invariant:** numbers in keys are big endian, so bytes sort as the numbers do; signed ones are shifted by 2^63.
 
 use cluster_core::consensus::digest::order_key;
-use cluster_core::ports::{RequestKey, StateError};
+use cluster_core::ports::{RequestKey, StateError, TailPlace};
 use cluster_types::{Cid, Timestamp, TrackerStatus};
 
 /// Bytes in front of the CID in an order key: the shard.
 const SHARD_BYTES: usize = 2;
+/// Bytes of the key of a tail entry.
+pub(crate) const TAIL_BYTES: usize = 2 + 8 + 4;
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +30,10 @@ pub(crate) enum Family {
     ByPeer,
     /// Pins by time of expiry.
     ByExpiry,
-    /// The sums of the shards.
+    /// The sums and epochs of the shards.
     Shards,
+    /// The tails of the shards.
+    ShardTail,
     /// Outcomes of requests.
     Outcomes,
     /// What the tracker knows.
@@ -48,7 +52,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The families of the state's database.
-    pub(crate) const STATE: [Self; 12] = [
+    pub(crate) const STATE: [Self; 13] = [
         Self::RaftLog,
         Self::RaftMeta,
         Self::Meta,
@@ -57,6 +61,7 @@ impl Family {
         Self::ByPeer,
         Self::ByExpiry,
         Self::Shards,
+        Self::ShardTail,
         Self::Outcomes,
         Self::Tracker,
         Self::TrackerDue,
@@ -77,6 +82,7 @@ impl Family {
             Self::ByPeer => "by_peer",
             Self::ByExpiry => "by_expiry",
             Self::Shards => "shards",
+            Self::ShardTail => "shard_tail",
             Self::Outcomes => "outcomes",
             Self::Tracker => "tracker",
             Self::TrackerDue => "tracker_due",
@@ -135,7 +141,8 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Pins, prefix: b"", layout: "shard u16, CID -> pin" },
     KeyKind { family: Family::ByPeer, prefix: b"", layout: "peer u32, shard u16, CID -> nothing" },
     KeyKind { family: Family::ByExpiry, prefix: b"", layout: "seconds i64, shard u16, CID -> nothing" },
-    KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum" },
+    KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum and epochs" },
+    KeyKind { family: Family::ShardTail, prefix: b"", layout: "shard u16, index u64, place u32 -> tail entry" },
     KeyKind { family: Family::Outcomes, prefix: b"", layout: "window u64, id 16 bytes -> bytes" },
     KeyKind { family: Family::Tracker, prefix: b"", layout: "shard u16, CID -> tracker record" },
     KeyKind {
@@ -157,6 +164,26 @@ pub(crate) fn log_index(index: u64) -> [u8; 8] {
 /// The key of a shard's sum.
 pub(crate) fn shard(shard: u16) -> [u8; 2] {
     shard.to_be_bytes()
+}
+
+/// The key of an entry of a shard's tail.
+pub(crate) fn tail(shard: u16, place: TailPlace) -> [u8; TAIL_BYTES] {
+    let mut key = [0; TAIL_BYTES];
+    key[..2].copy_from_slice(&shard.to_be_bytes());
+    key[2..10].copy_from_slice(&place.index.to_be_bytes());
+    key[10..].copy_from_slice(&place.place.to_be_bytes());
+    key
+}
+
+/// Reads the key of an entry of a tail.
+pub(crate) fn read_tail(key: &[u8]) -> Result<(u16, TailPlace), StateError> {
+    let read = || {
+        let (shard, rest) = key.split_first_chunk()?;
+        let (index, rest) = rest.split_first_chunk()?;
+        let place = TailPlace { index: u64::from_be_bytes(*index), place: u32::from_be_bytes(rest.try_into().ok()?) };
+        Some((u16::from_be_bytes(*shard), place))
+    };
+    read().ok_or_else(|| damaged_key(Family::ShardTail))
 }
 
 /// The key of a peer in the dictionary.
@@ -294,6 +321,11 @@ mod tests {
         assert!(sorted.is_sorted());
         assert_eq!(due_at(&sorted[0]).unwrap(), at(-5));
         assert_eq!(due_at(&sorted[4]).unwrap(), at(1));
+        let places = [(0, 0, 9), (0, 256, 0), (0, 256, 1), (1, 3, 0)];
+        let tails = places.map(|(shard, index, place)| (shard, TailPlace { index, place }));
+        let keys = tails.map(|(shard, place)| tail(shard, place));
+        assert!(keys.is_sorted());
+        assert_eq!(keys.map(|key| read_tail(&key).unwrap()), tails);
         let seconds = [-9, -1, 0, 1, 9].map(|seconds| by_expiry(Timestamp::from_unix_seconds(seconds), &order));
         assert!(seconds.is_sorted());
     }
@@ -309,6 +341,7 @@ mod tests {
     fn short_keys_are_an_error() {
         assert!(peer_number(b"n12").is_err());
         assert!(read_outcome(&[0; 23]).is_err());
+        assert!(read_tail(&[0; TAIL_BYTES - 1]).is_err() && read_tail(&[0; TAIL_BYTES + 1]).is_err());
         assert!(due_at(&[0; 5]).is_err());
         assert!(order_part(&[0; 3], 2, Family::ByPeer).is_err());
         assert!(cid_of(&[0]).is_err());

@@ -3,7 +3,7 @@
 //! | database | families | guarantee |
 //! | --- | --- | --- |
 //! | `state` | `raft_log`, `raft_meta` | flushed before it is acknowledged; one flush for everybody who waits |
-//! | `state` | `pins`, `by_peer`, `by_expiry`, `shards`, `outcomes`, `meta`, `peers` | one batch per entry, flushed with the log |
+//! | `state` | `pins`, `by_peer`, `by_expiry`, `shards`, `shard_tail`, `outcomes`, `meta`, `peers` | one batch per entry, flushed with the log |
 //! | `state` | `tracker`, `tracker_due`, `tracker_status` | with the pin's batch, or not flushed at all |
 //! | `blocks` | `blocks`, `block_sizes` | survive a power cut after a flush |
 //! | `blocks` | `roots` | flushed before they return |

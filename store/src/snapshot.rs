@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster_core::ports::{RequestKey, SnapshotHandle, SnapshotReceiver, StateError};
+use cluster_core::ports::{RequestKey, ShardState, SnapshotHandle, SnapshotReceiver, StateError};
 use cluster_types::{ErrorChain, Pin};
 use futures::stream::BoxStream;
 use tokio::io::AsyncWriteExt;
@@ -27,7 +27,7 @@ use crate::error::Failed;
 use crate::frames::{self, Encoder, invalid};
 use crate::keys::{self, Family};
 use crate::peers::Dictionary;
-use crate::state::{Database, read_applied, read_sums};
+use crate::state::{Database, read_applied, read_shards};
 use crate::stream::{self, Outlet, Stop};
 use crate::{codec, verify};
 
@@ -311,9 +311,9 @@ fn stream_checkpoint(engine: &Engine, outlet: &mut Outlet<Bytes>) -> Result<(), 
     let moment = engine.moment();
     let dictionary = Dictionary::load(&moment)?;
     let mut encoder = Encoder::new();
-    for (shard, sum) in (0_u16..).zip(read_sums(&moment)?) {
-        if sum.pins > 0 {
-            encoder.record(frames::SUM, &[&keys::shard(shard), &codec::encode_sum(&sum)])?;
+    for (shard, state) in (0_u16..).zip(read_shards(&moment)?) {
+        if state != ShardState::default() {
+            encoder.record(frames::SHARD, &[&keys::shard(shard), &codec::encode_shard(&state)])?;
         }
     }
     let mut pins = moment.rows(Family::Pins, &[], None);
@@ -326,6 +326,11 @@ fn stream_checkpoint(engine: &Engine, outlet: &mut Outlet<Bytes>) -> Result<(), 
     while let Some((key, value)) = outcomes.next()? {
         let RequestKey { .. } = keys::read_outcome(&key)?;
         encoder.record(frames::OUTCOME, &[&key, &codec::decode_opaque("outcome", &value)?])?;
+        send_full(&mut encoder, outlet)?;
+    }
+    let mut tails = moment.rows(Family::ShardTail, &[], None);
+    while let Some((key, value)) = tails.next()? {
+        encoder.record(frames::TAIL, &[&key, &value])?;
         send_full(&mut encoder, outlet)?;
     }
     let mut rest = encoder.finish();

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
+use cluster_core::crdt::TailEntry;
 use cluster_core::ports::{
-    LocalEffect, ReadFn, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver, StateError, StateStore,
-    StateView, TrackerCounts, TrackerRecord, UpdateFn,
+    LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, SnapshotReceiver, StateError,
+    StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
 use futures::stream::BoxStream;
@@ -22,7 +23,7 @@ use tokio::sync::{Mutex, RwLock};
 use crate::blocking::{Door, Kind};
 use crate::codec;
 use crate::due_floor::DueFloor;
-use crate::engine::{Engine, Moment};
+use crate::engine::{Engine, KeyValue, Moment};
 use crate::keys::{self, Family};
 use crate::peers::Dictionary;
 use crate::scan;
@@ -135,10 +136,10 @@ impl StateStore for RocksState {
         scan::stream(Arc::clone(&self.door), Arc::clone(&self.whole), scan)
     }
 
-    async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError> {
+    async fn shards(&self) -> Result<(Vec<ShardState>, Option<Bytes>), StateError> {
         self.look(|database| {
             let moment = database.engine.moment();
-            Ok((read_sums(&moment)?, read_applied(&moment)?))
+            Ok((read_shards(&moment)?, read_applied(&moment)?))
         })
         .await
     }
@@ -189,15 +190,60 @@ impl<'a> View<'a> {
     }
 }
 
+impl View<'_> {
+    /// The first rows of a family from `from` to before `to`, as the port bounds a page.
+    fn page(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, StateError> {
+        let latest;
+        let moment = match &self.moment {
+            Some(moment) => moment,
+            None => {
+                latest = self.database.engine.moment();
+                &latest
+            }
+        };
+        let mut rows = moment.rows(family, from, to.as_deref());
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while page.len() < limit {
+            let Some((key, value)) = rows.next()? else { break };
+            bytes += value.len();
+            if bytes > PAGE_BYTES && !page.is_empty() {
+                break;
+            }
+            page.push((key, value));
+        }
+        Ok(page)
+    }
+}
+
 impl StateView for View<'_> {
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
         let value = self.get(Family::Pins, &order_key(cid))?;
         value.map(|bytes| scan::read_pin(self.database, *cid, &bytes)).transpose()
     }
 
-    fn shard(&self, shard: u16) -> Result<ShardSum, StateError> {
+    fn shard(&self, shard: u16) -> Result<ShardState, StateError> {
         let value = self.get(Family::Shards, &keys::shard(shard))?;
-        value.map_or(Ok(ShardSum::default()), |bytes| codec::decode_sum(&bytes))
+        value.map_or(Ok(ShardState::default()), |bytes| codec::decode_shard(&bytes))
+    }
+
+    fn shard_pins(&self, shard: u16, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StateError> {
+        let from = after.map_or_else(|| keys::shard(shard).to_vec(), |cid| keys::successor(order_key(cid)));
+        let rows = self.page(Family::Pins, &from, keys::prefix_end(&keys::shard(shard)), limit)?;
+        let pin = |(key, value): KeyValue| scan::read_pin(self.database, keys::cid_of(&key)?, &value);
+        rows.into_iter().map(pin).collect()
+    }
+
+    fn tail(&self, shard: u16, after: TailPlace, limit: usize) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
+        let from = keys::successor(keys::tail(shard, after).to_vec());
+        let rows = self.page(Family::ShardTail, &from, keys::prefix_end(&keys::shard(shard)), limit)?;
+        let entry = |(key, value): KeyValue| Ok((keys::read_tail(&key)?.1, codec::decode_tail(&value)?));
+        rows.into_iter().map(entry).collect()
     }
 
     fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError> {
@@ -211,16 +257,16 @@ impl StateView for View<'_> {
     }
 }
 
-/// The sums of all shards, by shard.
-pub(crate) fn read_sums(moment: &Moment<'_>) -> Result<Vec<ShardSum>, StateError> {
-    let mut sums = vec![ShardSum::default(); usize::from(SHARDS)];
+/// The sums and epochs of all shards, by shard.
+pub(crate) fn read_shards(moment: &Moment<'_>) -> Result<Vec<ShardState>, StateError> {
+    let mut states = vec![ShardState::default(); usize::from(SHARDS)];
     let mut rows = moment.rows(Family::Shards, &[], None);
     while let Some((key, value)) = rows.next()? {
         let shard = key.as_slice().try_into().map(u16::from_be_bytes).ok();
-        let place = shard.and_then(|shard| sums.get_mut(usize::from(shard)));
-        *place.ok_or_else(|| codec::damaged("shard sum", "its key is no shard"))? = codec::decode_sum(&value)?;
+        let place = shard.and_then(|shard| states.get_mut(usize::from(shard)));
+        *place.ok_or_else(|| codec::damaged("shard", "its key is no shard"))? = codec::decode_shard(&value)?;
     }
-    Ok(sums)
+    Ok(states)
 }
 
 /// The applied position.

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use cluster_core::consensus::digest::order_key;
-use cluster_core::ports::{Changes, PinChange, Settled, StateError, StateView, TrackerCounts, TrackerRecord};
+use cluster_core::ports::{
+    Changes, PinChange, Settled, StateError, StateView, TailPlace, TrackerCounts, TrackerRecord,
+};
 use cluster_types::Cid;
 use rocksdb::WriteBatch;
 
@@ -68,8 +70,17 @@ impl<'a> Batch<'a> {
         for change in &changes.pins {
             self.pin(change)?;
         }
-        for (shard, sum) in &changes.shards {
-            engine.put(&mut self.batch, Family::Shards, keys::shard(*shard), codec::encode_sum(sum));
+        for (shard, state) in &changes.shards {
+            engine.put(&mut self.batch, Family::Shards, keys::shard(*shard), codec::encode_shard(state));
+        }
+        for (shard, up_to) in &changes.drop_tail {
+            let [from, to] =
+                [TailPlace { index: 0, place: 0 }, TailPlace::after(*up_to)].map(|at| keys::tail(*shard, at));
+            engine.delete_range(&mut self.batch, Family::ShardTail, &from, &to);
+        }
+        for row in &changes.tail {
+            let place = TailPlace { index: row.entry.index, place: row.place };
+            engine.put(&mut self.batch, Family::ShardTail, keys::tail(row.shard, place), row.entry.encode());
         }
         if let Some(window) = changes.forget_before_window {
             engine.delete_range(&mut self.batch, Family::Outcomes, &[], &window.to_be_bytes());

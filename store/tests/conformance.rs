@@ -32,6 +32,19 @@ async fn the_state_keeps_its_contract_on_one_thread() {
 }
 
 #[tokio::test]
+async fn replicas_on_disk_agree() {
+    let reopen = |closed: Arc<RocksState>, (folder, store): (TempDir, Store)| async move {
+        store.close().await.unwrap();
+        drop((closed, store));
+        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+        (store.state(), (folder, store))
+    };
+    for seed in 0..4 {
+        suite::tails::replicas_agree(seed, state, reopen).await;
+    }
+}
+
+#[tokio::test]
 async fn the_tracker_keeps_its_contract() {
     suite::tracker_store::run(state).await;
 }

@@ -10,10 +10,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cluster_core::consensus::digest::shard_of;
+use cluster_core::consensus::operation::encode_pin;
+use cluster_core::crdt::{ShardMeta, TailEntry};
 use cluster_core::ports::{
-    Changes, LocalEffect, RequestKey, Scan, Settled, StateStore, StateView, TrackerCounts, TrackerStore,
+    Changes, LocalEffect, RequestKey, Scan, Settled, StateStore, StateView, TailPlace, TailRow, TrackerCounts,
+    TrackerStore,
 };
 use cluster_core::testing::suite::pinset::{self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track};
+use cluster_core::testing::suite::tails::tail;
 use cluster_store::{RocksState, Store, StoreError, StoreOptions};
 use cluster_types::{StatusFilter, Timestamp, TrackerStatus};
 use openraft::Vote;
@@ -343,6 +348,18 @@ async fn an_install_that_was_cut_off_is_finished_at_the_next_start() {
     let (from_folder, to_folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (from, to) = (open(from_folder.path()), open(to_folder.path()));
     put(from.state().as_ref(), (0..2_000).map(|number| pin_on(number, &[1])).collect(), "sender").await;
+    let place = shard_of(&cid(1));
+    for (store, before, tailed) in [(&from, pin(1), cid(1)), (&to, pin(2), cid(2))] {
+        let add = move |view: &dyn StateView| {
+            let shard = shard_of(&tailed);
+            let mut state = view.shard(shard)?;
+            state.meta = ShardMeta { epoch: 3, previous: 3, since_epoch: 1, since_previous: 1 };
+            let entry = TailEntry { index: 5, cid: tailed, before: Some(encode_pin(&before).into()) };
+            let tail = vec![TailRow { shard, place: 0, entry }];
+            Ok(Changes { shards: vec![(shard, state)], tail, ..Changes::default() })
+        };
+        store.state().update(Box::new(add)).await.unwrap();
+    }
     put(to.state().as_ref(), (1_000..3_000).map(|number| pin_on(number, &[2])).collect(), "receiver").await;
     let tracked = record(1, TrackerStatus::Pinned, None);
     track(to.state().as_ref(), (1_000..1_100).map(|number| (cid(number), Some(tracked.clone()))).collect()).await;
@@ -368,6 +385,11 @@ async fn an_install_that_was_cut_off_is_finished_at_the_next_start() {
     assert_eq!(state.applied().await.unwrap(), Some(Bytes::from_static(b"sender")));
     assert_eq!(state.shards().await.unwrap(), from.state().shards().await.unwrap());
     assert_sound(state.as_ref(), &[1, 2]).await;
+    let start = TailPlace::after(0);
+    let expected = tail(from.state().as_ref(), place, start, 9).await;
+    assert_eq!(expected.len(), 1);
+    assert_eq!(tail(state.as_ref(), place, start, 9).await, expected);
+    assert_eq!(tail(state.as_ref(), shard_of(&cid(2)), start, 9).await, []);
     assert_tracker_sound(&state).await;
     assert_eq!(state.counts(), TrackerCounts { queued: 2_000, failed: 0, pinned: 0 });
     assert_eq!(state.current_snapshot().await.unwrap().unwrap().applied(), snapshot.applied());

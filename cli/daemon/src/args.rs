@@ -1,7 +1,7 @@
 //! Flags and subcommands, with their help.
 //!
 //! Names, short forms and defaults are those of the original, so that units and scripts keep working; what is our own
-//! is `--ipfs`, `demo` and `cat`.
+//! is `--ipfs`, `demo`, `cat`, and `--encoding` of `state crdt info`.
 
 #![expect(rustdoc::invalid_html_tags, reason = "these comments are the help on a terminal")]
 
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Init(InitArguments),
     /// Run the peer until it is told to stop
     Daemon(DaemonArguments),
+    /// Look at what a stopped peer holds
+    State(StateArguments),
     /// Show a whole cluster at work on this machine: real content, a lost peer, its repair
     Demo(DemoArguments),
     /// Fetch a file from an IPFS node and write it to the standard output
@@ -126,6 +128,47 @@ pub(crate) struct DaemonArguments {
     /// Do not add the peers of --bootstrap to the trusted ones
     #[arg(long)]
     pub(crate) no_trust: bool,
+}
+
+/// Subcommands of `state`.
+#[derive(Args, Debug)]
+pub(crate) struct StateArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: StateCommand,
+}
+
+/// What to do with the state.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// The shards as CRDT documents
+    #[command(subcommand)]
+    Crdt(CrdtCommand),
+}
+
+/// What to do with the CRDT documents.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CrdtCommand {
+    /// Print shards, epochs, tails, digest and applied index
+    Info(InfoArguments),
+}
+
+/// Flags of `state crdt info`.
+#[derive(Args, Debug)]
+pub(crate) struct InfoArguments {
+    /// How to print it
+    #[arg(long, visible_alias = "enc", value_enum, default_value_t)]
+    pub(crate) encoding: Encoding,
+}
+
+/// `--encoding`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Encoding {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
 }
 
 /// Flags of `demo`.
@@ -252,6 +295,8 @@ mod tests {
             "ipfs-cluster-service -loglevel debug daemon -bootstrap /ip4/1.2.3.4/tcp/9096 --upgrade --no-trust",
             "ipfs-cluster-service daemon -j /ip4/1.2.3.4/tcp/9096 --leave --stats --tracing",
             "ipfs-cluster-service init https://example.org/service.json",
+            "ipfs-cluster-service state crdt info",
+            "ipfs-cluster-service state crdt info --enc json",
             "ipfs-cluster-service version",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

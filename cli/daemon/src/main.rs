@@ -46,6 +46,7 @@ fn run(command: &Command, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Daemon(daemon) => commands::daemon::run(daemon, arguments)?,
         Command::Demo(demo) => return commands::demo::run(demo),
         Command::Cat(cat) => commands::cat::run(cat, arguments)?,
+        Command::State(state) => commands::state::run(&state.command, arguments)?,
         Command::Version => println!("{}", cluster_types::VERSION),
         Command::Unknown(words) => {
             let word = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();

@@ -7,6 +7,7 @@
 pub mod cat;
 pub mod config;
 mod founding;
+pub mod inspect;
 pub mod logging;
 mod peer;
 mod wire;

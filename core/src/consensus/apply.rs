@@ -3,8 +3,11 @@
 //! **Invariant:** what is written depends on the state and the entries alone, so every peer that applies the same log
 //! holds the same. Only the tracker records (what this peer has to do about a pin) are local.
 //! **Invariant:** an operation whose request was carried out before changes nothing and gets the same answer.
+//! **Invariant:** pins are written as they are after the last entry, but tails and epochs are kept entry by entry, so it
+//! does not matter how entries are grouped.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 
 use bytes::Bytes;
 use cluster_types::{Cid, ErrorClass, Pin, PinMode, PinType, Timestamp, WireError};
@@ -13,7 +16,10 @@ use super::Outcome;
 use super::digest::shard_of;
 use super::operation::{Entry, Operation, Proposed, decode_pin, encode_pin, normalised};
 use crate::cluster::NOT_PINNED;
-use crate::ports::{Changes, LocalEffect, PinChange, RequestKey, ShardSum, StateError, StateView, TrackerRecord};
+use crate::crdt::TailEntry;
+use crate::ports::{
+    Changes, LocalEffect, PinChange, RequestKey, ShardState, StateError, StateView, TailRow, TrackerRecord,
+};
 
 /// How many windows back the outcome of a request is remembered. A window of the log ends when the minute of its
 /// entries changes, forwards or backwards, and there is at most one end an entry: about one a minute, and one more when
@@ -49,21 +55,31 @@ pub struct Applied {
     pub clock: LogClock,
 }
 
-/// Carries out `entries` on `view`. `clock` is the log's clock before them.
+/// Carries out `entries`, each with its log index, on `view`. `clock` is the log's clock before them.
 pub fn apply<'a>(
     view: &dyn StateView,
     clock: LogClock,
-    entries: impl IntoIterator<Item = &'a Entry>,
+    entries: impl IntoIterator<Item = (u64, &'a Entry)>,
     effect: &LocalEffect,
 ) -> Result<Applied, StateError> {
-    let mut work = Work { view, clock, pins: BTreeMap::new(), outcomes: HashMap::new() };
+    let mut work = Work {
+        view,
+        clock,
+        pins: BTreeMap::new(),
+        in_entry: BTreeMap::new(),
+        shards: BTreeMap::new(),
+        tail: Vec::new(),
+        drop_tail: BTreeMap::new(),
+        outcomes: HashMap::new(),
+    };
     let mut answers = Vec::new();
-    for entry in entries {
+    for (index, entry) in entries {
         if !entry.operations.is_empty() {
             work.clock = work.clock.advanced(entry.time);
         }
         let outcomes = entry.operations.iter().map(|proposed| work.once(proposed)).collect::<Result<_, _>>()?;
         answers.push(outcomes);
+        work.end_entry(index)?;
     }
     let now = work.clock;
     let changes = work.into_changes(now.window != clock.window, effect)?;
@@ -75,7 +91,22 @@ struct Work<'a> {
     clock: LogClock,
     /// Pins touched so far: as stored, and as they are now.
     pins: BTreeMap<Vec<u8>, Touched>,
+    /// Pins touched by the present entry, as they were before it.
+    in_entry: BTreeMap<Vec<u8>, Option<Pin>>,
+    /// Shards that changed.
+    shards: BTreeMap<u16, ShardState>,
+    tail: Vec<TailRow>,
+    /// Up to which log index shards drop their tails.
+    drop_tail: BTreeMap<u16, u64>,
     outcomes: HashMap<[u8; 16], (u64, Bytes)>,
+}
+
+/// A record before and after an entry, in canonical form.
+struct Rewritten {
+    shard: u16,
+    cid: Cid,
+    before: Option<Bytes>,
+    now: Option<Bytes>,
 }
 
 struct Touched {
@@ -90,7 +121,7 @@ struct Touched {
 impl Touched {
     /// From now on the pin is this; returns what it was.
     fn become_now(&mut self, next: Option<Pin>) -> Option<Pin> {
-        let was = std::mem::replace(&mut self.now, next);
+        let was = mem::replace(&mut self.now, next);
         if self.changed {
             self.passed.push(was.clone());
         }
@@ -148,8 +179,8 @@ impl Work<'_> {
                 let Some(now) = touched.now.as_ref().filter(|now| now.allocations == *was) else {
                     return Ok(Outcome::Unchanged);
                 };
-                let (allocations, timestamp) = (pin.allocations.clone(), pin.timestamp.whole_seconds());
-                let moved = Pin { allocations, timestamp, ..now.clone() };
+                // The time stays: it says when somebody wished for the pin, and merges compare it.
+                let moved = Pin { allocations: pin.allocations.clone(), ..now.clone() };
                 touched.become_now(Some(moved.clone()));
                 Ok(Outcome::Pinned(Box::new(moved)))
             }
@@ -177,13 +208,65 @@ impl Work<'_> {
 
     fn touch(&mut self, cid: &Cid) -> Result<&mut Touched, StateError> {
         use std::collections::btree_map::Entry as Slot;
-        match self.pins.entry(super::digest::order_key(cid)) {
-            Slot::Occupied(slot) => Ok(slot.into_mut()),
+        let order = super::digest::order_key(cid);
+        let touched = match self.pins.entry(order.clone()) {
+            Slot::Occupied(slot) => slot.into_mut(),
             Slot::Vacant(slot) => {
                 let before = self.view.pin(cid)?;
-                Ok(slot.insert(Touched { cid: *cid, now: before.clone(), before, passed: Vec::new(), changed: false }))
+                slot.insert(Touched { cid: *cid, now: before.clone(), before, passed: Vec::new(), changed: false })
             }
+        };
+        self.in_entry.entry(order).or_insert_with(|| touched.now.clone());
+        Ok(touched)
+    }
+
+    /// Keeps what it takes to undo the entry `index`, and moves the sums and epochs of its shards.
+    fn end_entry(&mut self, index: u64) -> Result<(), StateError> {
+        let changed = self.changed_in_entry();
+        // They are in the order of the listing, so those of a shard are side by side.
+        for rewritten in changed.chunk_by(|one, other| one.shard == other.shard) {
+            let [Rewritten { shard, .. }, ..] = rewritten else { continue };
+            let mut state = self.shard(*shard)?;
+            let ShardState { sum, meta } = state;
+            for record in rewritten {
+                if let Some(before) = &record.before {
+                    state.sum.remove_record(before);
+                }
+                if let Some(now) = &record.now {
+                    state.sum.add_record(now);
+                }
+            }
+            state.meta = meta.after(index, rewritten.len() as u64, sum.pins);
+            if state.meta.previous > meta.previous {
+                self.drop_tail.insert(*shard, state.meta.previous);
+            }
+            self.shards.insert(*shard, state);
+            self.tail.extend((0..).zip(rewritten).map(|(place, record)| TailRow {
+                shard: *shard,
+                place,
+                entry: TailEntry { index, cid: record.cid, before: record.before.clone() },
+            }));
         }
+        Ok(())
+    }
+
+    /// The records that the present entry changed.
+    fn changed_in_entry(&mut self) -> Vec<Rewritten> {
+        let changed = mem::take(&mut self.in_entry).into_iter().filter_map(|(order, before)| {
+            let touched = self.pins.get(&order).filter(|touched| touched.now != before)?;
+            let [before, now] = [&before, &touched.now].map(|pin| pin.as_ref().map(|pin| Bytes::from(encode_pin(pin))));
+            (before != now).then(|| Rewritten { shard: shard_of(&touched.cid), cid: touched.cid, before, now })
+        });
+        changed.collect()
+    }
+
+    /// A shard as the entries so far leave it.
+    fn shard(&mut self, shard: u16) -> Result<ShardState, StateError> {
+        use std::collections::btree_map::Entry as Slot;
+        Ok(match self.shards.entry(shard) {
+            Slot::Occupied(slot) => *slot.get(),
+            Slot::Vacant(slot) => *slot.insert(self.view.shard(shard)?),
+        })
     }
 
     fn remembered(&self, id: &[u8; 16]) -> Result<Option<Bytes>, StateError> {
@@ -227,7 +310,6 @@ impl Work<'_> {
     }
 
     fn into_changes(self, window_moved: bool, effect: &LocalEffect) -> Result<Changes, StateError> {
-        let mut shards: BTreeMap<u16, ShardSum> = BTreeMap::new();
         let mut changes = Changes::default();
         for touched in self.pins.into_values() {
             if !touched.changed {
@@ -239,20 +321,13 @@ impl Work<'_> {
             if touched.before == touched.now {
                 continue;
             }
-            let shard = shard_of(&touched.cid);
-            let sum = match shards.entry(shard) {
-                std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
-                std::collections::btree_map::Entry::Vacant(slot) => slot.insert(self.view.shard(shard)?),
-            };
-            if let Some(before) = &touched.before {
-                sum.remove(before);
-            }
-            if let Some(now) = &touched.now {
-                sum.add(now);
-            }
             changes.pins.push(PinChange { cid: touched.cid, before: touched.before, after: touched.now });
         }
-        changes.shards = shards.into_iter().collect();
+        changes.tail = self.tail;
+        // The group may have begun two epochs since.
+        changes.tail.retain(|row| self.drop_tail.get(&row.shard).is_none_or(|up_to| row.entry.index > *up_to));
+        changes.drop_tail = self.drop_tail.into_iter().collect();
+        changes.shards = self.shards.into_iter().collect();
         changes.outcomes =
             self.outcomes.into_iter().map(|(id, (window, packed))| (RequestKey { window, id }, packed)).collect();
         changes.outcomes.sort_unstable_by_key(|(key, _)| *key);
@@ -286,7 +361,7 @@ fn minute(time: Timestamp) -> i64 {
 }
 
 /// Whether `new` may take the place of `old`.
-fn check_replacement(old: Option<&Pin>, new: &Pin) -> Result<(), WireError> {
+pub(crate) fn check_replacement(old: Option<&Pin>, new: &Pin) -> Result<(), WireError> {
     let Some(old) = old else { return Ok(()) };
     if old.kind != new.kind {
         return Err(WireError::new(
@@ -307,7 +382,7 @@ fn check_replacement(old: Option<&Pin>, new: &Pin) -> Result<(), WireError> {
 }
 
 /// Whether a pin may be removed by itself.
-fn check_removal(pin: Option<&Pin>) -> Result<(), WireError> {
+pub(crate) fn check_removal(pin: Option<&Pin>) -> Result<(), WireError> {
     let refuse = |text| Err(WireError::new(ErrorClass::Conflict, text));
     match pin.map(|pin| pin.kind) {
         None => Err(WireError::new(ErrorClass::NotFound, NOT_PINNED)),

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use cluster_types::{PeerId, PinOptions};
 
 use super::*;
-use crate::ports::TrackerRecord;
+use crate::crdt::{Records, ShardMeta, epoch};
+use crate::ports::{ShardSum, TailPlace, TrackerRecord};
 
 #[derive(Clone, Default)]
 struct State {
     clock: LogClock,
     pins: BTreeMap<Cid, Pin>,
     shards: BTreeMap<u16, ShardSum>,
+    metas: BTreeMap<u16, ShardMeta>,
+    tails: BTreeMap<(u16, TailPlace), TailEntry>,
+    index: u64,
     outcomes: BTreeMap<RequestKey, Bytes>,
 }
 
@@ -20,8 +24,15 @@ impl StateView for State {
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
         Ok(self.pins.get(cid).cloned())
     }
-    fn shard(&self, shard: u16) -> Result<ShardSum, StateError> {
-        Ok(self.shards.get(&shard).copied().unwrap_or_default())
+    fn shard(&self, shard: u16) -> Result<ShardState, StateError> {
+        let sum = self.shards.get(&shard).copied().unwrap_or_default();
+        Ok(ShardState { sum, meta: self.metas.get(&shard).copied().unwrap_or_default() })
+    }
+    fn shard_pins(&self, _: u16, _: Option<&Cid>, _: usize) -> Result<Vec<Pin>, StateError> {
+        unreachable!("apply reads no pages")
+    }
+    fn tail(&self, _: u16, _: TailPlace, _: usize) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
+        unreachable!("apply reads no pages")
     }
     fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError> {
         Ok(self.outcomes.get(key).cloned())
@@ -34,21 +45,43 @@ impl StateView for State {
 impl State {
     fn apply(&mut self, entries: &[Entry]) -> Vec<Vec<Outcome>> {
         let effect: LocalEffect = Arc::new(|_, _, _| None);
-        let applied = apply(self, self.clock, entries, &effect).unwrap();
+        let numbered = (self.index + 1..).zip(entries);
+        let applied = apply(self, self.clock, numbered, &effect).unwrap();
+        self.index += entries.len() as u64;
         self.clock = applied.clock;
+        self.keep_tails(&applied.changes);
         for change in applied.changes.pins {
             match change.after {
                 Some(pin) => drop(self.pins.insert(change.cid, pin)),
                 None => drop(self.pins.remove(&change.cid)),
             }
         }
-        self.shards.extend(applied.changes.shards);
+        for (shard, state) in applied.changes.shards {
+            self.shards.insert(shard, state.sum);
+            self.metas.insert(shard, state.meta);
+        }
         self.shards.retain(|_, sum| *sum != ShardSum::default());
         if let Some(window) = applied.changes.forget_before_window {
             self.outcomes.retain(|key, _| key.window >= window);
         }
         self.outcomes.extend(applied.changes.outcomes);
         applied.answers
+    }
+
+    fn keep_tails(&mut self, changes: &Changes) {
+        for (shard, up_to) in &changes.drop_tail {
+            self.tails.retain(|(of, place), _| of != shard || place.index > *up_to);
+        }
+        for row in &changes.tail {
+            let place = TailPlace { index: row.entry.index, place: row.place };
+            assert_eq!(self.tails.insert((row.shard, place), row.entry.clone()), None, "each place is taken once");
+        }
+    }
+
+    /// The records of a shard in canonical form.
+    fn records(&self, shard: u16) -> Records {
+        let pins = self.pins.values().filter(|pin| shard_of(&pin.cid) == shard);
+        pins.map(|pin| (pin.cid, Bytes::from(encode_pin(pin)))).collect()
     }
 
     fn recomputed(&self) -> BTreeMap<u16, ShardSum> {
@@ -151,10 +184,51 @@ fn how_entries_are_grouped_does_not_matter() {
     let mut one_by_one = State::default();
     let single: Vec<_> = log.iter().flat_map(|entry| one_by_one.apply(std::slice::from_ref(entry))).collect();
     assert_eq!(answers, single);
+    assert_eq!((together.metas, together.tails), (one_by_one.metas, one_by_one.tails));
     assert_eq!(
         (together.pins, together.shards, together.clock),
         (one_by_one.pins, one_by_one.shards, one_by_one.clock)
     );
+}
+
+#[test]
+fn a_tail_undoes_every_entry_it_covers_whatever_the_groups() {
+    // Long enough that the shard begins several epochs, also two within a group.
+    let entry_at = |number: u8| {
+        let operation = if number % 3 == 2 { Operation::Remove { cid: cid(1) } } else { put(1, &number.to_string()) };
+        // Now and then an entry leaves everything as it was before.
+        let end = if number % 7 == 6 { number - 1 } else { number };
+        let operations = [operation, put(1, "short-lived"), put(1, &format!("end {end}"))];
+        let mut proposed = Vec::new();
+        for (of, operation) in (0..).zip(operations) {
+            let mut id = [number; 16];
+            id[0] = of;
+            proposed.push(Proposed { id, operation });
+        }
+        Entry { time: Timestamp::from_unix_seconds(60), operations: proposed }
+    };
+    let shard = shard_of(&cid(1));
+    let log: Vec<Entry> = (u8::MIN..=u8::MAX).map(entry_at).collect();
+    let mut single = State::default();
+    let mut past = vec![single.records(shard)];
+    for entry in &log {
+        single.apply(std::slice::from_ref(entry));
+        past.push(single.records(shard));
+    }
+    assert!(single.metas[&shard].previous > 0, "{:?}", single.metas);
+    for size in [2, 7, 100, 256] {
+        let mut state = State::default();
+        log.chunks(size).for_each(|group| drop(state.apply(group)));
+        assert_eq!((&state.metas, &state.tails), (&single.metas, &single.tails), "groups of {size}");
+        assert_eq!(state.shards, state.recomputed());
+    }
+    let meta = single.metas[&shard];
+    assert_eq!(single.tails.len() as u64, meta.since_previous);
+    for index in meta.previous..=256 {
+        let mut records = single.records(shard);
+        epoch::undo(&mut records, single.tails.values(), index);
+        assert_eq!(records, past[usize::try_from(index).unwrap()], "as of {index}");
+    }
 }
 
 #[test]
@@ -182,12 +256,14 @@ fn a_reallocation_counts_only_while_its_ground_holds() {
     let mut moved = first.clone();
     moved.allocations = vec![b];
     moved.options.name = "stale copy".to_owned();
+    moved.timestamp = Timestamp::from_unix_seconds(2_000);
     let reallocate = |was: Vec<PeerId>| Operation::Reallocate { pin: Box::new(moved.clone()), was };
     state.apply(&[entry(61, vec![(2, reallocate(vec![b]))])]);
     assert_eq!(state.pins[&cid(1)].allocations, vec![a]);
     state.apply(&[entry(62, vec![(3, reallocate(vec![a]))])]);
     assert_eq!(state.pins[&cid(1)].allocations, vec![b]);
     assert_eq!(state.pins[&cid(1)].options.name, "a", "only allocations move");
+    assert_eq!(state.pins[&cid(1)].timestamp, first.timestamp, "a reallocation is nobody's wish");
 }
 
 #[test]
@@ -217,7 +293,7 @@ fn this_peers_record_follows_every_change_however_entries_are_grouped() {
     let mut state = State::default();
     state.apply(&[entry(60, vec![(1, put(1, "a"))])]);
     let back_again = [entry(61, vec![(2, Operation::Remove { cid: cid(1) })]), entry(62, vec![(3, put(1, "a"))])];
-    let applied = apply(&state, state.clock, &back_again, &effect).unwrap();
+    let applied = apply(&state, state.clock, (2..).zip(&back_again), &effect).unwrap();
     let a = Some("a".to_owned());
     assert_eq!(*seen.lock(), [(a.clone(), None), (None, a)], "the node may have dropped it in between");
     assert!(applied.changes.pins.is_empty());

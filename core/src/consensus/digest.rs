@@ -29,30 +29,35 @@ pub fn order_key(cid: &Cid) -> Vec<u8> {
 impl ShardSum {
     /// Counts a record in.
     pub fn add(&mut self, pin: &Pin) {
-        self.pins = self.pins.wrapping_add(1);
-        self.hash = add(&self.hash, &record_hash(pin));
+        self.add_record(&super::operation::encode_pin(pin));
     }
 
     /// Counts a record out.
     pub fn remove(&mut self, pin: &Pin) {
+        self.remove_record(&super::operation::encode_pin(pin));
+    }
+
+    /// Counts a record in; `record` is its canonical form.
+    pub fn add_record(&mut self, record: &[u8]) {
+        self.pins = self.pins.wrapping_add(1);
+        self.hash = add(&self.hash, blake3::hash(record).as_bytes());
+    }
+
+    /// Counts a record out; `record` is its canonical form.
+    pub fn remove_record(&mut self, record: &[u8]) {
         self.pins = self.pins.wrapping_sub(1);
-        self.hash = subtract(&self.hash, &record_hash(pin));
+        self.hash = subtract(&self.hash, blake3::hash(record).as_bytes());
     }
 }
 
-/// The digest of the whole pinset.
-pub fn root(shards: &[ShardSum]) -> [u8; 32] {
+/// The digest of the whole pinset, from the sums of all shards in order.
+pub fn root<'a>(shards: impl IntoIterator<Item = &'a ShardSum>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     for shard in shards {
         hasher.update(&shard.pins.to_be_bytes());
         hasher.update(&shard.hash);
     }
     *hasher.finalize().as_bytes()
-}
-
-/// The hash of one record in canonical form.
-fn record_hash(pin: &Pin) -> [u8; 32] {
-    *blake3::hash(&super::operation::encode_pin(pin)).as_bytes()
 }
 
 fn add(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {

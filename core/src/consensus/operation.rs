@@ -23,7 +23,7 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    fn new(what: &'static str, reason: impl fmt::Display) -> Self {
+    pub(crate) fn new(what: &'static str, reason: impl fmt::Display) -> Self {
         Self { what, reason: reason.to_string() }
     }
 }

@@ -424,7 +424,6 @@ impl Context<'_> {
             return Ok(Decision::Nothing);
         }
         pin.allocations = allocations;
-        pin.timestamp = self.now;
         Ok(Decision::Write(Operation::Reallocate { pin: Box::new(pin), was }))
     }
 
@@ -447,7 +446,8 @@ mod tests {
     use cluster_types::PinOptions;
 
     use super::*;
-    use crate::ports::{RequestKey, ShardSum, StateError, TrackerRecord};
+    use crate::crdt::TailEntry;
+    use crate::ports::{RequestKey, ShardState, StateError, TailPlace, TrackerRecord};
     use crate::tracker::fakes::cid;
 
     struct OnePin(Pin);
@@ -456,7 +456,13 @@ mod tests {
         fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
             Ok((self.0.cid == *cid).then(|| self.0.clone()))
         }
-        fn shard(&self, _shard: u16) -> Result<ShardSum, StateError> {
+        fn shard(&self, _shard: u16) -> Result<ShardState, StateError> {
+            Err(StateError::Closed)
+        }
+        fn shard_pins(&self, _shard: u16, _after: Option<&Cid>, _limit: usize) -> Result<Vec<Pin>, StateError> {
+            Err(StateError::Closed)
+        }
+        fn tail(&self, _: u16, _: TailPlace, _: usize) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
             Err(StateError::Closed)
         }
         fn outcome(&self, _key: &RequestKey) -> Result<Option<Bytes>, StateError> {

@@ -18,8 +18,8 @@ pub use gossip::{Gossip, GossipError, GossipMessage, Topic};
 pub use ipfs::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink};
 pub use node_record::NodeIdRecord;
 pub use state::{
-    Changes, LocalEffect, PinChange, ReadFn, RequestKey, Row, Scan, ShardSum, SnapshotHandle, SnapshotReceiver,
-    StateError, StateStore, StateView, UpdateFn,
+    Changes, LocalEffect, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum, SnapshotHandle,
+    SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
 };
 pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};
 pub use transport::{CallHandler, MAX_MESSAGE, Purpose, Transport, TransportError};

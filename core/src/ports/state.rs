@@ -2,7 +2,8 @@
 //!
 //! Contract:
 //! * [`StateStore::update`] runs its function on a consistent view and writes what it returns in one atomic batch:
-//!   records, secondary indexes, digests, remembered outcomes, tracker records and the applied position, all or none.
+//!   records, secondary indexes, digests, tails, remembered outcomes, tracker records and the applied position, all or
+//!   none.
 //!   It is not flushed: after a power cut the state may be older, never mixed, and the log brings it back;
 //! * updates are carried out one at a time, in the order of the calls;
 //! * a scan shows one instant: that of its first row. It holds a buffer, never the pinset, and a reader that stops
@@ -21,6 +22,10 @@ use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, StatusFilter, Timest
 use futures::stream::BoxStream;
 
 use super::tracker_store::TrackerRecord;
+use crate::crdt::{ShardMeta, TailEntry};
+
+/// The most bytes of records, as the store keeps them, in a page of a [`StateView`]; its first row may be larger.
+pub const PAGE_BYTES: usize = 1 << 20;
 
 /// The store failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +80,42 @@ pub struct ShardSum {
     pub hash: [u8; 32],
 }
 
+/// What is kept of a shard beside its records and its tail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardState {
+    /// The sum of its records.
+    pub sum: ShardSum,
+    /// How far back its tail reaches.
+    pub meta: ShardMeta,
+}
+
+/// Where an entry of a tail stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TailPlace {
+    /// Index of the log entry.
+    pub index: u64,
+    /// Its number among the tail entries of the shard that this log entry made.
+    pub place: u32,
+}
+
+impl TailPlace {
+    /// Behind everything that the log entries up to `index` made.
+    pub fn after(index: u64) -> Self {
+        Self { index, place: u32::MAX }
+    }
+}
+
+/// An entry of a shard's tail, to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailRow {
+    /// The shard.
+    pub shard: u16,
+    /// Its number among those of the shard and of the same log entry.
+    pub place: u32,
+    /// What it takes to undo the change.
+    pub entry: TailEntry,
+}
+
 /// Names a request, so that a repeated one takes effect once. `window` is the log's own measure of time
 /// ([`LogClock`](crate::consensus::apply::LogClock)); remembered outcomes are dropped a window at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,8 +142,12 @@ pub struct PinChange {
 pub struct Changes {
     /// Pins, each CID at most once.
     pub pins: Vec<PinChange>,
-    /// New sums of the shards that changed.
-    pub shards: Vec<(u16, ShardSum)>,
+    /// New sums and epochs of the shards that changed.
+    pub shards: Vec<(u16, ShardState)>,
+    /// The entries of a shard's tail up to this log index are dropped.
+    pub drop_tail: Vec<(u16, u64)>,
+    /// New entries of the tails; none that is dropped.
+    pub tail: Vec<TailRow>,
     /// Outcomes to remember.
     pub outcomes: Vec<(RequestKey, Bytes)>,
     /// Outcomes of windows before this one are dropped.
@@ -117,8 +162,14 @@ pub struct Changes {
 pub trait StateView {
     /// One pin.
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError>;
-    /// The sum of one shard.
-    fn shard(&self, shard: u16) -> Result<ShardSum, StateError>;
+    /// The sum and the epochs of one shard.
+    fn shard(&self, shard: u16) -> Result<ShardState, StateError>;
+    /// Some pins of a shard in order, beginning behind `after`: at most `limit`, and no more than come to
+    /// [`PAGE_BYTES`]. Only an empty page is the end.
+    fn shard_pins(&self, shard: u16, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StateError>;
+    /// Some entries of a shard's tail in the order of the log, beginning behind `after`: at most `limit`, and no more
+    /// than come to [`PAGE_BYTES`]. Only an empty page is the end.
+    fn tail(&self, shard: u16, after: TailPlace, limit: usize) -> Result<Vec<(TailPlace, TailEntry)>, StateError>;
     /// The remembered outcome of a request.
     fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError>;
     /// What the tracker knows of a pin.
@@ -206,8 +257,8 @@ pub trait StateStore: Send + Sync + 'static {
     async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError>;
     /// Rows one after the other.
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>>;
-    /// The sums of all 4,096 shards, by shard, with the applied position of the same instant.
-    async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError>;
+    /// The sums and epochs of all 4,096 shards, by shard, with the applied position of the same instant.
+    async fn shards(&self) -> Result<(Vec<ShardState>, Option<Bytes>), StateError>;
     /// Number of pins; costs nothing.
     fn pins(&self) -> u64;
 
@@ -218,7 +269,7 @@ pub trait StateStore: Send + Sync + 'static {
     /// Begins to take in a snapshot; an unfinished earlier one is dropped.
     async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError>;
     /// Replaces the state by a received snapshot, which becomes the last frozen one; its applied position becomes the
-    /// state's. The remembered outcomes and shard sums come from the snapshot; tracker records from `effect`, pin by
+    /// state's. The remembered outcomes, shard sums, epochs and tails come from the snapshot; tracker records from `effect`, pin by
     /// pin that differs.
     async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError>;
 }

@@ -4,6 +4,7 @@
 //! them, as many as the test says, and none in part. A clone shares the same "disk".
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,11 +16,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Crash;
-use crate::consensus::digest::{SHARDS, order_key};
+use crate::consensus::digest::{SHARDS, order_key, shard_of};
 use crate::consensus::operation::{decode_pin, encode_pin};
+use crate::crdt::{ShardMeta, TailEntry};
 use crate::ports::{
-    Changes, LocalEffect, ReadFn, RequestKey, Row, Scan, Settled, ShardSum, SnapshotHandle, SnapshotReceiver,
-    StateError, StateStore, StateView, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore, UpdateFn,
+    Changes, LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle,
+    SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, TrackedTask, TrackerCounts, TrackerRecord,
+    TrackerStore, UpdateFn,
 };
 
 /// Bytes of a chunk of a snapshot: small, so that tests see many.
@@ -46,7 +49,8 @@ struct Inner {
 struct State {
     pins: BTreeMap<Vec<u8>, Pin>,
     tracker: BTreeMap<Vec<u8>, TrackedTask>,
-    shards: BTreeMap<u16, ShardSum>,
+    shards: BTreeMap<u16, ShardState>,
+    tails: BTreeMap<(u16, TailPlace), TailEntry>,
     outcomes: BTreeMap<RequestKey, Bytes>,
     applied: Option<Bytes>,
 }
@@ -102,7 +106,7 @@ impl MemState {
         Contents {
             pins: state.pins.values().cloned().collect(),
             tracked: state.tracker.values().cloned().collect(),
-            shards: state.shards.iter().map(|(shard, sum)| (*shard, *sum)).collect(),
+            shards: state.shards.iter().map(|(shard, state)| (*shard, state.sum)).collect(),
             applied: state.applied.clone(),
         }
     }
@@ -149,6 +153,14 @@ impl State {
         }
         self.outcomes.extend(changes.outcomes.iter().cloned());
         self.shards.extend(changes.shards.iter().copied());
+        for (shard, up_to) in &changes.drop_tail {
+            self.tails.retain(|(of, place), _entry| of != shard || place.index > *up_to);
+        }
+        let row = |row: &TailRow| {
+            let place = TailPlace { index: row.entry.index, place: row.place };
+            ((row.shard, place), row.entry.clone())
+        };
+        self.tails.extend(changes.tail.iter().map(row));
         if let Some(applied) = &changes.applied {
             self.applied = Some(applied.clone());
         }
@@ -197,13 +209,40 @@ fn wanted(scan: &Scan, row: &Row) -> bool {
     }
 }
 
+/// The first rows, as a page holds them.
+fn page<T>(rows: impl Iterator<Item = T>, limit: usize, size: impl Fn(&T) -> usize) -> Vec<T> {
+    let mut bytes = 0;
+    let mut page = Vec::new();
+    for row in rows.take(limit) {
+        bytes += size(&row);
+        if bytes > PAGE_BYTES && !page.is_empty() {
+            break;
+        }
+        page.push(row);
+    }
+    page
+}
+
 impl StateView for State {
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
         Ok(self.pins.get(&order_key(cid)).cloned())
     }
 
-    fn shard(&self, shard: u16) -> Result<ShardSum, StateError> {
+    fn shard(&self, shard: u16) -> Result<ShardState, StateError> {
         Ok(self.shards.get(&shard).copied().unwrap_or_default())
+    }
+
+    fn shard_pins(&self, shard: u16, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StateError> {
+        let from = after.map_or_else(|| shard.to_be_bytes().to_vec(), order_key);
+        let rest = self.pins.range((Bound::Excluded(from), Bound::Unbounded));
+        let rest = rest.map(|(_order, pin)| pin.clone()).take_while(|pin| shard_of(&pin.cid) == shard);
+        Ok(page(rest, limit, |pin| encode_pin(pin).len()))
+    }
+
+    fn tail(&self, shard: u16, after: TailPlace, limit: usize) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
+        let rest = self.tails.range((Bound::Excluded((shard, after)), Bound::Unbounded));
+        let rest = rest.take_while(|((of, _place), _entry)| *of == shard);
+        Ok(page(rest.map(|((_shard, place), entry)| (*place, entry.clone())), limit, |(_, entry)| entry.encode().len()))
     }
 
     fn outcome(&self, key: &RequestKey) -> Result<Option<Bytes>, StateError> {
@@ -246,7 +285,7 @@ impl StateStore for MemState {
         stream::once(rows).flatten().boxed()
     }
 
-    async fn shards(&self) -> Result<(Vec<ShardSum>, Option<Bytes>), StateError> {
+    async fn shards(&self) -> Result<(Vec<ShardState>, Option<Bytes>), StateError> {
         let inner = self.inner.lock();
         let sums = (0..SHARDS).map(|shard| inner.written.shard(shard)).collect::<Result<_, _>>()?;
         Ok((sums, inner.written.applied.clone()))
@@ -363,7 +402,8 @@ struct MemSnapshot {
 #[derive(Serialize, Deserialize)]
 struct Travelling {
     pins: Vec<Vec<u8>>,
-    shards: Vec<(u16, u64, [u8; 32])>,
+    shards: Vec<(u16, u64, [u8; 32], Vec<u8>)>,
+    tails: Vec<(u16, u32, Vec<u8>)>,
     outcomes: Vec<(u64, [u8; 16], Bytes)>,
 }
 
@@ -375,7 +415,8 @@ impl SnapshotHandle for MemSnapshot {
     fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>> {
         let travelling = Travelling {
             pins: self.state.pins.values().map(encode_pin).collect(),
-            shards: self.state.shards.iter().map(|(shard, sum)| (*shard, sum.pins, sum.hash)).collect(),
+            shards: self.state.shards.iter().map(travelling_shard).collect(),
+            tails: self.state.tails.iter().map(|((at, place), entry)| (*at, place.place, entry.encode())).collect(),
             outcomes: self.state.outcomes.iter().map(|(key, bytes)| (key.window, key.id, bytes.clone())).collect(),
         };
         let mut bytes = rmp_serde::to_vec(&travelling).expect("nothing in it refuses to be encoded");
@@ -383,6 +424,10 @@ impl SnapshotHandle for MemSnapshot {
         let chunks: Vec<_> = bytes.chunks(CHUNK).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
         stream::iter(chunks).boxed()
     }
+}
+
+fn travelling_shard((shard, state): (&u16, &ShardState)) -> (u16, u64, [u8; 32], Vec<u8>) {
+    (*shard, state.sum.pins, state.sum.hash, state.meta.encode())
 }
 
 #[derive(Debug)]
@@ -403,7 +448,14 @@ impl MemReceiver {
             let pin = decode_pin(&bytes).map_err(|error| fail(error.to_string()))?;
             state.pins.insert(order_key(&pin.cid), pin);
         }
-        state.shards = travelling.shards.into_iter().map(|(at, pins, hash)| (at, ShardSum { pins, hash })).collect();
+        for (shard, pins, hash, meta) in travelling.shards {
+            let meta = ShardMeta::decode(&meta).map_err(|error| fail(error.to_string()))?;
+            state.shards.insert(shard, ShardState { sum: ShardSum { pins, hash }, meta });
+        }
+        for (shard, place, entry) in travelling.tails {
+            let entry = TailEntry::decode(&entry).map_err(|error| fail(error.to_string()))?;
+            state.tails.insert((shard, TailPlace { index: entry.index, place }), entry);
+        }
         let outcome = |(window, id, bytes)| (RequestKey { window, id }, bytes);
         state.outcomes = travelling.outcomes.into_iter().map(outcome).collect();
         Ok(state)
@@ -434,6 +486,17 @@ mod tests {
     #[tokio::test]
     async fn the_double_keeps_the_contract_of_the_state() {
         suite::state::run(make).await;
+    }
+
+    #[tokio::test]
+    async fn replicas_in_memory_agree() {
+        for seed in 0..4 {
+            let reopen = |state: Arc<MemState>, kept| async move {
+                state.power_cut(usize::MAX);
+                (state, kept)
+            };
+            suite::tails::replicas_agree(seed, make, reopen).await;
+        }
     }
 
     #[tokio::test]

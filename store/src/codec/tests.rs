@@ -37,6 +37,10 @@ fn sample_record() -> TrackerRecord {
     }
 }
 
+fn sample_meta() -> ShardMeta {
+    ShardMeta { epoch: 700, previous: 600, since_epoch: 5, since_previous: 90 }
+}
+
 fn read_pin(bytes: &[u8]) -> Result<Pin, StateError> {
     decode_pin(CID.parse().unwrap(), bytes, |number| {
         if number == 7 { Ok(PEER.parse().unwrap()) } else { Err(damaged("pin", "no such peer")) }
@@ -52,11 +56,14 @@ fn assert_golden(name: &str, golden: &str, bytes: &[u8]) {
 fn every_record_is_as_its_golden_file() {
     let root = Root { cid: CID.parse().unwrap(), depth: PinDepth::RECURSIVE };
     let sum = ShardSum { pins: 300, hash: [7; 32] };
+    let without_meta = ShardState { sum, meta: ShardMeta::default() };
+    let shard = ShardState { sum, meta: sample_meta() };
     let counts = TrackerCounts { queued: 1, failed: 200, pinned: 3 };
     let change = encode_change(&root.cid, Some(vec![1, 2]), Some(Some(sample_record())));
     assert_golden("pin", include_str!("../../tests/golden/pin-v1.hex"), &encode_pin(&sample_pin(), |_| 7));
     assert_golden("tracker", include_str!("../../tests/golden/tracker-v1.hex"), &encode_tracker(&sample_record()));
-    assert_golden("sum", include_str!("../../tests/golden/sum-v1.hex"), &encode_sum(&sum));
+    assert_golden("sum", include_str!("../../tests/golden/sum-v1.hex"), &encode_shard(&without_meta));
+    assert_golden("shard", include_str!("../../tests/golden/shard-v1.hex"), &encode_shard(&shard));
     assert_golden("counts", include_str!("../../tests/golden/counts-v1.hex"), &encode_counts(&counts));
     assert_golden("root", include_str!("../../tests/golden/root-v1.hex"), &encode_root(&root));
     assert_golden("change", include_str!("../../tests/golden/change-v1.hex"), &change);
@@ -66,6 +73,10 @@ fn every_record_is_as_its_golden_file() {
 fn records_round_trip() {
     assert_eq!(read_pin(&encode_pin(&sample_pin(), |_| 7)).unwrap(), sample_pin());
     assert_eq!(decode_tracker(&encode_tracker(&sample_record())).unwrap(), sample_record());
+    let shard = ShardState { sum: ShardSum { pins: 1, hash: [1; 32] }, meta: sample_meta() };
+    for state in [shard, ShardState { meta: ShardMeta::default(), ..shard }] {
+        assert_eq!(decode_shard(&encode_shard(&state)).unwrap(), state);
+    }
     let never = TrackerRecord { changed: Timestamp::ZERO, due: None, ..sample_record() };
     assert_eq!(decode_tracker(&encode_tracker(&never)).unwrap(), never);
     let change = InstallChange { cid: CID.parse().unwrap(), pin: None, tracker: Some(None) };
@@ -82,6 +93,9 @@ fn an_unknown_version_and_cut_bytes_are_damage() {
     }
     assert!(matches!(read_pin(&encode_pin(&sample_pin(), |_| 8)), Err(StateError::Damaged { .. })));
     assert!(decode_tracker(&[1, 0x10, 3]).is_err());
-    assert!(decode_sum(&[1]).is_err());
+    assert!(decode_shard(&[1]).is_err());
+    assert!(decode_tail(&[]).is_err());
+    let unsound = ShardState { sum: ShardSum::default(), meta: ShardMeta { previous: 900, ..sample_meta() } };
+    assert!(decode_shard(&encode_shard(&unsound)).is_err());
     assert!(decode_number("n", &[1, 2]).is_err());
 }

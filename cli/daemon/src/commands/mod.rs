@@ -4,3 +4,4 @@ pub(crate) mod cat;
 pub(crate) mod daemon;
 pub(crate) mod demo;
 pub(crate) mod init;
+pub(crate) mod state;

@@ -387,8 +387,8 @@ impl Consensus for LogConsensus {
             term: position.term,
             role: position.role,
             leader: position.leader,
-            digest: hex(&digest::root(&shards)),
-            pins: shards.iter().map(|shard| shard.pins).sum(),
+            digest: hex(&digest::root(shards.iter().map(|shard| &shard.sum))),
+            pins: shards.iter().map(|shard| shard.sum.pins).sum(),
             eventual: 0,
         })
     }

@@ -103,7 +103,7 @@ impl StateMachine {
                 }
                 EntryPayload::Blank => Entry::default(),
             };
-            payloads.push(payload);
+            payloads.push((entry.log_id.index(), payload));
             responders.push(responder);
         }
         let index = next.index();
@@ -118,11 +118,11 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Applies payloads and moves the position to `next`, in one batch.
+    /// Applies payloads, each with its log index, and moves the position to `next`, in one batch.
     async fn write(
         &self,
         mut next: AppliedPosition,
-        payloads: Vec<Entry>,
+        payloads: Vec<(u64, Entry)>,
     ) -> Result<(AppliedPosition, Vec<Vec<crate::consensus::Outcome>>), io::Error> {
         let effect = (self.effect_at)(next.index());
         let done = Arc::new(Mutex::new(None));
@@ -130,7 +130,8 @@ impl StateMachine {
         let update = move |view: &dyn crate::ports::StateView| -> Result<Changes, StateError> {
             let time = Timestamp::from_unix_nanos(i128::from(next.clock));
             let clock = LogClock { time, window: next.window };
-            let Applied { mut changes, answers, clock } = apply(view, clock, &payloads, &effect)?;
+            let Applied { mut changes, answers, clock } =
+                apply(view, clock, payloads.iter().map(|(index, entry)| (*index, entry)), &effect)?;
             (next.clock, next.window) = (clock.time.unix_nanos(), clock.window);
             changes.applied = Some(next.encode().map_err(|error| StateError::Damaged { what: error.to_string() })?);
             *result.lock() = Some((next, answers));

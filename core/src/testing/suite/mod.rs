@@ -5,5 +5,6 @@ pub mod gossip;
 pub mod ipfs;
 pub mod pinset;
 pub mod state;
+pub mod tails;
 pub mod tracker_store;
 pub mod transport;

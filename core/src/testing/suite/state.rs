@@ -43,6 +43,7 @@ where
     let (from, _kept) = make().await;
     let (to, _also_kept) = make().await;
     a_snapshot_that_is_not_whole_is_refused(&*from, &*to).await;
+    super::tails::run(make).await;
 }
 
 async fn update<S: StateStore>(store: &S, changes: Changes) {
@@ -91,7 +92,7 @@ async fn a_view_shows_everything_written_before<S: StateStore>(store: &S) {
     update(store, Changes { outcomes, tracker: vec![(cid(1), Some(tracked.clone()))], ..Changes::default() }).await;
     let check = move |view: &dyn StateView| {
         assert_eq!(view.pin(&cid(1))?, Some(pin_on(1, &[1, 2])));
-        assert_eq!(view.shard(crate::consensus::digest::shard_of(&cid(1)))?.pins, 1);
+        assert_eq!(view.shard(crate::consensus::digest::shard_of(&cid(1)))?.sum.pins, 1);
         assert_eq!(view.outcome(&key)?, Some(Bytes::from_static(b"done")));
         assert_eq!(view.outcome(&RequestKey { window: 8, ..key })?, None);
         assert_eq!(view.tracked(&cid(1))?, Some(tracked.clone()));
@@ -219,7 +220,7 @@ async fn sums_and_position_are_of_one_instant<S: StateStore>(store: &S) {
     assert_eq!((sums.len(), applied), (4096, None));
     put(store, (0..50).map(pin).collect(), "fifty").await;
     let (sums, applied) = store.shards().await.expect("readable");
-    assert_eq!(sums.iter().map(|sum| sum.pins).sum::<u64>(), 50);
+    assert_eq!(sums.iter().map(|state| state.sum.pins).sum::<u64>(), 50);
     assert_eq!(applied, Some(Bytes::from_static(b"fifty")));
     assert_sound(store, &[]).await;
 }
