@@ -18,7 +18,7 @@ pub(crate) const TAIL_BYTES: usize = 2 + 8 + 4;
 pub(crate) enum Family {
     /// The entries of the raft log.
     RaftLog,
-    /// Vote, committed and purged positions.
+    /// Vote, purged position and raft id.
     RaftMeta,
     /// Single values: format, applied position, counters, a cut-off install.
     Meta,
