@@ -442,7 +442,7 @@ mod tests {
         let payload = EntryPayload::Normal(operation::Entry { time: Timestamp::ZERO, operations: Vec::new() });
         let entry: Entry = openraft::Entry { log_id: LogId::new(1.into(), 0), payload };
         log.append([entry.clone()], IOFlushed::noop()).await.unwrap();
-        assert_eq!(log.try_get_log_entries(0..1).await.unwrap(), [entry.clone()]);
+        assert_eq!(log.try_get_log_entries(0..1).await.unwrap(), std::slice::from_ref(&entry));
         let mut reader = log.clone();
         let mut applied = reader.entries_stream(0..1).await;
         assert!(futures::poll!(applied.next()).is_pending(), "it is not on its way to the disk before this");
