@@ -298,10 +298,10 @@ fn parse_cid(text: &str) -> Result<Cid, Failure> {
     text.parse().map_err(|error| Failure::bad_request(format!("error decoding Cid: {error}")))
 }
 
-/// The answer to a write, with its place in the log.
+/// The answer to a write, and how it was accepted.
 fn committed<T: serde::Serialize>(written: &Committed<T>) -> Reply {
     let mut response = reply::json(&written.value)?;
-    let receipt = HeaderValue::from_str(&format!("{}-{}", written.term, written.index));
-    response.headers_mut().insert(COMMIT, receipt.expect("two numbers and a hyphen are a header's value"));
+    let commit = HeaderValue::from_str(&written.commit.to_string());
+    response.headers_mut().insert(COMMIT, commit.expect("a word, or two numbers and a hyphen, are a header's value"));
     Ok(response)
 }

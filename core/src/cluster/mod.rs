@@ -16,7 +16,7 @@ mod status;
 
 use async_trait::async_trait;
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions,
+    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions,
     PinTypeFilter, StateReport, StatusFilter, WireError,
 };
 use futures::stream::BoxStream;
@@ -41,10 +41,8 @@ pub type Listing<T> = BoxStream<'static, ServiceResult<T>>;
 pub struct Committed<T> {
     /// What was written.
     pub value: T,
-    /// Term of its log entry.
-    pub term: u64,
-    /// Index of its log entry.
-    pub index: u64,
+    /// How it was accepted.
+    pub commit: Commit,
 }
 
 /// Whom a question goes to.

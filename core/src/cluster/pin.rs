@@ -26,9 +26,9 @@ impl Cluster {
 
     async fn submit(&self, request: Request) -> ServiceResult<Committed<Pin>> {
         let receipt = self.parts.consensus.submit(request).await.map_err(|error| from_consensus(&error))?;
-        let Receipt { term, index, outcome } = receipt;
+        let Receipt { commit, outcome } = receipt;
         match outcome {
-            Outcome::Pinned(pin) | Outcome::Unpinned(pin) => Ok(Committed { value: *pin, term, index }),
+            Outcome::Pinned(pin) | Outcome::Unpinned(pin) => Ok(Committed { value: *pin, commit }),
             Outcome::Refused(refusal) => Err(refusal),
             Outcome::Unchanged => Err(WireError::new(ErrorClass::Unknown, "the leader gave no pin back")),
         }

@@ -6,7 +6,7 @@
 //! **Invariant:** pins are written as they are after the last entry, but tails and epochs are kept entry by entry, so it
 //! does not matter how entries are grouped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 
 use bytes::Bytes;
@@ -14,11 +14,13 @@ use cluster_types::{Cid, ErrorClass, Pin, PinMode, PinType, Timestamp, WireError
 
 use super::Outcome;
 use super::digest::shard_of;
-use super::operation::{Entry, Operation, Proposed, decode_pin, encode_pin, normalised};
+use super::operation::{Entry, Merge, Operation, Proposed, decode_pin, encode_pin, normalised};
+use super::overlay::Settling;
 use crate::cluster::NOT_PINNED;
 use crate::crdt::TailEntry;
+use crate::crdt::merge::{Conflict, History, MergeState, MergedCid, Place, VersionId, merge_all};
 use crate::ports::{
-    Changes, LocalEffect, PinChange, RequestKey, ShardState, StateError, StateView, TailRow, TrackerRecord,
+    Changes, ConflictEvent, LocalEffect, MergedAt, OutboxChange, PinChange, RequestKey, ShardState, StateError, StateView, TailRow, TrackerRecord,
 };
 
 /// How many windows back the outcome of a request is remembered. A window of the log ends when the minute of its
@@ -27,6 +29,12 @@ use crate::ports::{
 /// through several changes of leaders.
 pub const REMEMBERED_WINDOWS: u64 = 4;
 
+/// For how many seconds of the log's time merged writes are remembered: as long as a peer that was away may bring one of
+/// them again without it being judged as a stale one.
+pub const REMEMBERED_MERGES: i64 = 60 * 24 * 3600;
+/// How many old merges an entry that merges forgets beyond the number it brings.
+const FORGET_MORE: usize = 16;
+
 /// What the log itself says of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogClock {
@@ -34,13 +42,15 @@ pub struct LogClock {
     pub time: Timestamp,
     /// The window it fell into.
     pub window: u64,
+    /// Merged writes are remembered if they were merged after this index.
+    pub merges_since: u64,
 }
 
 impl LogClock {
     /// The clock after an entry of `time`; an entry without operations carries none.
     fn advanced(self, time: Timestamp) -> Self {
         let window = if minute(time) == minute(self.time) { self.window } else { self.window + 1 };
-        Self { time, window }
+        Self { time, window, ..self }
     }
 }
 
@@ -71,9 +81,12 @@ pub fn apply<'a>(
         tail: Vec::new(),
         drop_tail: BTreeMap::new(),
         outcomes: HashMap::new(),
+        merging: Merging::default(),
+        index: 0,
     };
     let mut answers = Vec::new();
     for (index, entry) in entries {
+        work.index = index;
         if !entry.operations.is_empty() {
             work.clock = work.clock.advanced(entry.time);
         }
@@ -99,6 +112,9 @@ struct Work<'a> {
     /// Up to which log index shards drop their tails.
     drop_tail: BTreeMap<u16, u64>,
     outcomes: HashMap<[u8; 16], (u64, Bytes)>,
+    merging: Merging,
+    /// Index of the present entry.
+    index: u64,
 }
 
 /// A record before and after an entry, in canonical form.
@@ -172,6 +188,7 @@ impl Work<'_> {
                     return Ok(Outcome::Refused(refusal));
                 }
                 touched.become_now(Some(pin.clone()));
+                self.the_log_spoke(&pin.cid)?;
                 Ok(Outcome::Pinned(Box::new(pin)))
             }
             Operation::Reallocate { pin, was } => {
@@ -189,7 +206,9 @@ impl Work<'_> {
                 if let Err(refusal) = check_removal(touched.now.as_ref()) {
                     return Ok(Outcome::Refused(refusal));
                 }
-                Ok(touched.become_now(None).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
+                let was = touched.become_now(None);
+                self.the_log_spoke(cid)?;
+                Ok(was.map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
             }
             Operation::Expire { cid } => {
                 let touched = self.touch(cid)?;
@@ -200,10 +219,67 @@ impl Work<'_> {
                 if !over {
                     return Ok(Outcome::Unchanged);
                 }
-                Ok(touched.become_now(None).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
+                let was = touched.become_now(None);
+                self.the_log_spoke(cid)?;
+                Ok(was.map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
             }
+            Operation::Merge(merge) => self.merge(merge),
             Operation::Reserve => Ok(Outcome::Unchanged),
         }
+    }
+
+    /// Merges writes that were accepted without a quorum.
+    fn merge(&mut self, merge: &Merge) -> Result<Outcome, StateError> {
+        let place = Place::entry(self.index, self.clock.time, self.clock.merges_since);
+        let set = merge_all(&*self, merge.writes.iter().cloned(), place)?;
+        for MergedCid { cid, mut record, history, reallocate, .. } in set.cids {
+            if let Some(pin) = record.as_mut().filter(|_pin| reallocate)
+                && let Some((_, holders)) = merge.holders.iter().find(|(of, _)| *of == cid)
+            {
+                pin.allocations.clone_from(holders);
+            }
+            let touched = self.touch(&cid)?;
+            if touched.now != record {
+                touched.become_now(record);
+            }
+            self.merging.histories.insert(super::digest::order_key(&cid), (cid, Some(history)));
+        }
+        let at = MergedAt { index: self.index, time: self.clock.time };
+        self.merging.remember(set.remember.iter().copied(), at);
+        self.merging.delivered.extend(merge.writes.iter().map(|write| write.cid));
+        self.merging.report(at, set.conflicts);
+        self.forget_merges(set.remember.len())?;
+        Ok(Outcome::Unchanged)
+    }
+
+    /// Forgets merges that are older than any write that may come still, a few with every merge.
+    fn forget_merges(&mut self, brought: usize) -> Result<(), StateError> {
+        let skip = self.merging.forgotten.len();
+        let limit = skip + brought + FORGET_MORE;
+        let mut oldest = self.view.oldest_merged(limit)?;
+        // How entries are grouped must not matter: those of this group come last, as they would if it were written.
+        let mut newest: Vec<_> = self.merging.merged.iter().map(|(id, at)| (*id, *at)).collect();
+        newest.sort_unstable_by_key(|(id, at)| (at.index, *id));
+        oldest.extend(newest);
+        let now = self.clock.time.unix_seconds();
+        for (id, at) in oldest.into_iter().take(limit).skip(skip) {
+            if now.saturating_sub(at.time.unix_seconds()) <= REMEMBERED_MERGES {
+                break;
+            }
+            self.clock.merges_since = self.clock.merges_since.max(at.index);
+            self.merging.forgotten.insert(id, at);
+        }
+        Ok(())
+    }
+
+    /// Whoever wrote through the log has seen all merges before: what they left need not be remembered.
+    fn the_log_spoke(&mut self, cid: &Cid) -> Result<(), StateError> {
+        let order = super::digest::order_key(cid);
+        let merged_now = self.merging.histories.contains_key(&order);
+        if merged_now || (self.view.histories() > 0 && self.view.history(cid)?.is_some()) {
+            self.merging.histories.insert(order, (*cid, None));
+        }
+        Ok(())
     }
 
     fn touch(&mut self, cid: &Cid) -> Result<&mut Touched, StateError> {
@@ -289,7 +365,10 @@ impl Work<'_> {
             Some((&PINNED, _)) => {
                 let asked = match &proposed.operation {
                     Operation::Put(pin) | Operation::Reallocate { pin, .. } => pin.as_ref().clone(),
-                    Operation::Remove { .. } | Operation::Expire { .. } | Operation::Reserve => {
+                    Operation::Remove { .. }
+                    | Operation::Expire { .. }
+                    | Operation::Reserve
+                    | Operation::Merge(_) => {
                         return Ok(Outcome::Unchanged);
                     }
                 };
@@ -311,7 +390,23 @@ impl Work<'_> {
 
     fn into_changes(self, window_moved: bool, effect: &LocalEffect) -> Result<Changes, StateError> {
         let mut changes = Changes::default();
-        for touched in self.pins.into_values() {
+        let mut touched_now: BTreeMap<Vec<u8>, Touched> = self.pins;
+        // Whatever waits is shown over what the log has, so that has to be looked at again.
+        if self.view.outbox_count().all > 0 {
+            let mut cids: BTreeMap<Vec<u8>, Cid> = touched_now
+                .iter()
+                .filter(|(_, touched)| touched.changed)
+                .map(|(order, touched)| (order.clone(), touched.cid))
+                .collect();
+            cids.extend(self.merging.delivered.iter().map(|cid| (super::digest::order_key(cid), *cid)));
+            for (order, cid) in cids {
+                let touched = touched_now.get(&order);
+                if self.merging.settle(self.view, &cid, touched, self.index, effect, &mut changes)? {
+                    touched_now.remove(&order);
+                }
+            }
+        }
+        for touched in touched_now.into_values() {
             if !touched.changed {
                 continue;
             }
@@ -323,6 +418,7 @@ impl Work<'_> {
             }
             changes.pins.push(PinChange { cid: touched.cid, before: touched.before, after: touched.now });
         }
+        self.merging.into_changes(&mut changes);
         changes.tail = self.tail;
         // The group may have begun two epochs since.
         changes.tail.retain(|row| self.drop_tail.get(&row.shard).is_none_or(|up_to| row.entry.index > *up_to));
@@ -333,6 +429,104 @@ impl Work<'_> {
         changes.outcomes.sort_unstable_by_key(|(key, _)| *key);
         changes.forget_before_window = window_moved.then(|| self.clock.window.saturating_sub(REMEMBERED_WINDOWS));
         Ok(changes)
+    }
+}
+
+impl MergeState for Work<'_> {
+    type Error = StateError;
+
+    fn record(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
+        match self.pins.get(&super::digest::order_key(cid)) {
+            Some(touched) => Ok(touched.now.clone()),
+            None => self.view.pin(cid),
+        }
+    }
+
+    fn history(&self, cid: &Cid) -> Result<Option<History>, StateError> {
+        match self.merging.histories.get(&super::digest::order_key(cid)) {
+            Some((_cid, history)) => Ok(history.clone()),
+            None => self.view.history(cid),
+        }
+    }
+
+    fn is_known(&self, id: &VersionId) -> Result<bool, StateError> {
+        if self.merging.forgotten.contains_key(id) {
+            return Ok(false);
+        }
+        Ok(self.merging.merged.contains_key(id) || self.view.is_merged(id)?)
+    }
+}
+
+/// What merges add to the changes of a group of entries.
+#[derive(Debug, Default)]
+struct Merging {
+    histories: BTreeMap<Vec<u8>, (Cid, Option<History>)>,
+    merged: BTreeMap<VersionId, MergedAt>,
+    forgotten: BTreeMap<VersionId, MergedAt>,
+    conflicts: Vec<ConflictEvent>,
+    /// Pins about which writes were merged, known before or not.
+    delivered: BTreeSet<Cid>,
+}
+
+impl Merging {
+    fn remember(&mut self, ids: impl Iterator<Item = VersionId>, at: MergedAt) {
+        for id in ids {
+            self.forgotten.remove(&id);
+            self.merged.insert(id, at);
+        }
+    }
+
+    fn report(&mut self, at: MergedAt, conflicts: Vec<Conflict>) {
+        let before = self.conflicts.iter().filter(|event| event.index == at.index).count();
+        let places = u32::try_from(before).unwrap_or(u32::MAX)..;
+        self.conflicts.extend(places.zip(conflicts).map(|(place, conflict)| ConflictEvent {
+            index: at.index,
+            place,
+            time: at.time,
+            conflict,
+        }));
+    }
+
+    /// Takes what was merged out of the outbox, and shows the rest over what the log has now. Says whether anything
+    /// waits, or waited, on the pin.
+    fn settle(
+        &self,
+        view: &dyn StateView,
+        cid: &Cid,
+        touched: Option<&Touched>,
+        applied: u64,
+        effect: &LocalEffect,
+        changes: &mut Changes,
+    ) -> Result<bool, StateError> {
+        let mut settling = Settling::of(view, cid)?;
+        if settling.waiting.is_empty() {
+            return Ok(false);
+        }
+        let mut waiting = Vec::with_capacity(settling.waiting.len());
+        for write in mem::take(&mut settling.waiting) {
+            let id = write.id();
+            if self.merged.contains_key(&id) || view.is_merged(&id)? {
+                changes.outbox.push(OutboxChange::Remove { cid: *cid, id });
+            } else {
+                waiting.push(write);
+            }
+        }
+        settling.waiting = waiting;
+        if let Some(touched) = touched {
+            settling.committed.clone_from(&touched.now);
+        }
+        if let Some((_cid, history)) = self.histories.get(&super::digest::order_key(cid)) {
+            settling.history.clone_from(history);
+        }
+        settling.settle(view, applied, effect, changes)?;
+        Ok(true)
+    }
+
+    fn into_changes(self, changes: &mut Changes) {
+        changes.histories.extend(self.histories.into_values());
+        changes.merged.extend(self.merged.into_iter().filter(|(id, _)| !self.forgotten.contains_key(id)));
+        changes.forget_merged.extend(self.forgotten);
+        changes.conflicts.extend(self.conflicts);
     }
 }
 

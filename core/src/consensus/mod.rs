@@ -6,16 +6,21 @@
 
 pub mod apply;
 pub mod digest;
+pub mod eventual;
 pub mod log;
+mod merging;
 pub mod operation;
+pub mod overlay;
 pub mod sequencer;
 
 use std::time::Duration;
 
 use crate::watch;
 use async_trait::async_trait;
-use cluster_types::{Cid, ErrorClass, Multiaddr, PeerId, Pin, Role, StateReport, WireError};
+use cluster_types::{Cid, Commit, ErrorClass, Multiaddr, PeerId, Pin, Role, StateReport, WireError};
 use serde::{Deserialize, Serialize};
+
+use crate::crdt::merge::Eventual;
 
 /// A wish to change the shared state. The leader decides what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,8 @@ pub enum Request {
         /// The pin.
         cid: Cid,
     },
+    /// Bring writes that were accepted without a quorum into the log.
+    Merge(Vec<Eventual>),
 }
 
 /// What became of a request, as decided when its entry was applied.
@@ -55,13 +62,11 @@ pub enum Outcome {
     Refused(WireError),
 }
 
-/// Proof that a request is on a quorum and applied here.
+/// Proof that a request is kept: on a quorum and applied here, or, without one, on the disk of this peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Term of the entry that carried it.
-    pub term: u64,
-    /// Index of the entry that carried it.
-    pub index: u64,
+    /// How it was accepted.
+    pub commit: Commit,
     /// What became of it.
     pub outcome: Outcome,
 }

@@ -11,6 +11,8 @@ use cluster_types::{Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, 
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::crdt::merge::Eventual;
+
 /// Version byte in front of an encoded entry.
 const ENTRY_VERSION: u8 = 1;
 
@@ -52,6 +54,17 @@ pub enum Operation {
     },
     /// Nothing; its index becomes the raft id of a new member.
     Reserve,
+    /// Merge writes that were accepted without a quorum.
+    Merge(Box<Merge>),
+}
+
+/// Writes to merge, and who holds the pins they come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// The writes; those that were merged before change nothing.
+    pub writes: Vec<Eventual>,
+    /// Holders by CID, chosen by the leader: they count where the merge asks for another look at the allocations.
+    pub holders: Vec<(Cid, Vec<PeerId>)>,
 }
 
 /// An operation and the name of the request it answers.
@@ -153,7 +166,7 @@ mod wire {
     pub(super) struct Operation {
         #[prost(bytes = "vec", tag = "1")]
         pub(super) id: Vec<u8>,
-        #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6")]
+        #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6, 7")]
         pub(super) kind: Option<Kind>,
     }
 
@@ -170,6 +183,26 @@ mod wire {
         Expire(Vec<u8>),
         #[prost(bool, tag = "6")]
         Reserve(bool),
+        #[prost(message, tag = "7")]
+        Merge(Merge),
+    }
+
+    /// Writes to merge.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Merge {
+        #[prost(bytes = "vec", repeated, tag = "1")]
+        pub(super) writes: Vec<Vec<u8>>,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) holders: Vec<Holders>,
+    }
+
+    /// Who holds a pin.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Holders {
+        #[prost(bytes = "vec", tag = "1")]
+        pub(super) cid: Vec<u8>,
+        #[prost(bytes = "vec", repeated, tag = "2")]
+        pub(super) peers: Vec<Vec<u8>>,
     }
 
     /// A pin with new allocations.
@@ -238,6 +271,7 @@ impl From<&Proposed> for wire::Operation {
             Operation::Remove { cid } => wire::Kind::Remove(cid.to_bytes()),
             Operation::Expire { cid } => wire::Kind::Expire(cid.to_bytes()),
             Operation::Reserve => wire::Kind::Reserve(true),
+            Operation::Merge(merge) => wire::Kind::Merge(wire::Merge::from(merge.as_ref())),
         };
         Self { id: proposed.id.to_vec(), kind: Some(kind) }
     }
@@ -258,8 +292,35 @@ impl TryFrom<wire::Operation> for Proposed {
             wire::Kind::Remove(cid) => Operation::Remove { cid: read_cid(&cid)? },
             wire::Kind::Expire(cid) => Operation::Expire { cid: read_cid(&cid)? },
             wire::Kind::Reserve(_) => Operation::Reserve,
+            wire::Kind::Merge(merge) => Operation::Merge(Box::new(merge.try_into()?)),
         };
         Ok(Self { id, operation })
+    }
+}
+
+impl From<&Merge> for wire::Merge {
+    fn from(merge: &Merge) -> Self {
+        let holders = |(cid, peers): &(Cid, Vec<PeerId>)| wire::Holders {
+            cid: cid.to_bytes(),
+            peers: peers.iter().map(|peer| peer.to_bytes()).collect(),
+        };
+        Self {
+            writes: merge.writes.iter().map(Eventual::encode).collect(),
+            holders: merge.holders.iter().map(holders).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Merge> for Merge {
+    type Error = DecodeError;
+
+    fn try_from(message: wire::Merge) -> Result<Self, DecodeError> {
+        let write = |bytes: &Vec<u8>| Eventual::decode(bytes).map_err(|error| DecodeError::new("merge", error));
+        let holders = |holders: wire::Holders| Ok((read_cid(&holders.cid)?, peers(holders.peers)?));
+        Ok(Self {
+            writes: message.writes.iter().map(write).collect::<Result<_, _>>()?,
+            holders: message.holders.into_iter().map(holders).collect::<Result<_, DecodeError>>()?,
+        })
     }
 }
 

@@ -17,9 +17,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::operation::{Entry, Operation, Proposed, encode_pin};
-use super::{Outcome, Receipt, Request};
+use super::{Outcome, Request, merging};
 use crate::cluster::NOT_PINNED;
-use crate::ports::{Clock, StateStore, StateView};
+use crate::ports::{Clock, StateError, StateStore, StateView};
 use crate::task::{OnExit, TaskGroup};
 
 /// Entries under way at a time: one is being written while the next is being filled.
@@ -30,6 +30,8 @@ const MAX_OPERATIONS: usize = 1024;
 const MAX_ENTRY_BYTES: usize = 256 * 1024;
 /// The largest pin accepted, in encoded bytes: names and metadata are for people, not for content.
 const MAX_PIN_BYTES: usize = 64 * 1024;
+/// How many seconds the clock of a peer that was asked for a pin may be off.
+const MAX_CLOCK_SKEW: u64 = 60;
 /// Requests that may wait: 16 full entries. More are refused.
 const QUEUE: usize = 16 * MAX_OPERATIONS;
 
@@ -90,6 +92,17 @@ pub trait EntryLog: Send + Sync + 'static {
     async fn append(&self, entry: Entry) -> Result<(u64, u64, Vec<Outcome>), ProposeError>;
 }
 
+/// What became of a request, and in which entry; index 0 where no entry was needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Term of the entry.
+    pub term: u64,
+    /// Index of the entry.
+    pub index: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
 /// Handle of the sequencer.
 #[derive(Clone, Debug)]
 pub struct Sequencer {
@@ -99,7 +112,7 @@ pub struct Sequencer {
 struct Ticket {
     id: [u8; 16],
     request: Request,
-    answer: oneshot::Sender<Result<Receipt, ProposeError>>,
+    answer: oneshot::Sender<Result<Placed, ProposeError>>,
 }
 
 impl fmt::Debug for Ticket {
@@ -131,7 +144,7 @@ impl Sequencer {
     }
 
     /// Has a request decided, ordered and applied. A repetition carries the same `id`.
-    pub async fn propose(&self, id: [u8; 16], request: Request) -> Result<Receipt, ProposeError> {
+    pub async fn propose(&self, id: [u8; 16], request: Request) -> Result<Placed, ProposeError> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Ticket { id, request, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
@@ -211,9 +224,14 @@ impl Work {
             let empty = Decided { entries: Vec::new(), at_once: AtOnce(Vec::new()) };
             let mut filling = Filling { now, batch, decided: empty };
             for ticket in tickets {
-                let allocation = allocation.as_ref();
-                let context = Context { view, in_flight: &in_flight, allocation, members: &members, now };
-                let decision = context.decide(&ticket.request);
+                let decision = {
+                    let flying = |cid: &Cid| match in_flight.get(cid) {
+                        Some((_, pin)) => Ok(pin.clone()),
+                        None => view.pin(cid),
+                    };
+                    let context = Context { pin: &flying, allocation: allocation.as_ref(), members: &members, now };
+                    context.decide_in(view, &ticket.request)
+                };
                 filling.take(ticket, decision, &mut in_flight);
             }
             drop(decided.send(filling.decided));
@@ -228,7 +246,7 @@ impl Work {
 struct Filled {
     entry: Entry,
     bytes: usize,
-    answers: Vec<oneshot::Sender<Result<Receipt, ProposeError>>>,
+    answers: Vec<oneshot::Sender<Result<Placed, ProposeError>>>,
 }
 
 impl Filled {
@@ -236,7 +254,7 @@ impl Filled {
         match log.append(self.entry).await {
             Ok((term, index, outcomes)) => {
                 for (answer, outcome) in self.answers.into_iter().zip(outcomes) {
-                    drop(answer.send(Ok(Receipt { term, index, outcome })));
+                    drop(answer.send(Ok(Placed { term, index, outcome })));
                 }
             }
             Err(error) => {
@@ -256,7 +274,7 @@ struct Decided {
 
 /// Answers that need no place in the log. They go out once a quorum has confirmed that this peer leads: a leader that
 /// was deposed unnoticed must not refuse on grounds that are no longer true.
-struct AtOnce(Vec<(oneshot::Sender<Result<Receipt, ProposeError>>, Outcome)>);
+struct AtOnce(Vec<(oneshot::Sender<Result<Placed, ProposeError>>, Outcome)>);
 
 impl AtOnce {
     async fn send(self, log: &dyn EntryLog) {
@@ -265,7 +283,7 @@ impl AtOnce {
         }
         let confirmed = log.confirm().await;
         for (answer, outcome) in self.0 {
-            let receipt = confirmed.clone().map(|()| Receipt { term: 0, index: 0, outcome });
+            let receipt = confirmed.clone().map(|()| Placed { term: 0, index: 0, outcome });
             drop(answer.send(receipt));
         }
     }
@@ -281,15 +299,20 @@ impl Filling {
     fn take(
         &mut self,
         ticket: Ticket,
-        decision: Result<Decision, WireError>,
+        decision: Result<Verdict, WireError>,
         in_flight: &mut HashMap<Cid, (u64, Option<Pin>)>,
     ) {
         let operation = match decision {
-            Ok(Decision::Write(operation)) => operation,
-            Ok(Decision::Nothing) => return self.decided.at_once.0.push((ticket.answer, Outcome::Unchanged)),
+            Ok(Verdict::Alone(Decision::Write(operation))) => operation,
+            Ok(Verdict::Merge(merging::Decided { merge, expected })) => {
+                in_flight.extend(expected.into_iter().map(|(cid, pin)| (cid, (self.batch, pin))));
+                Operation::Merge(Box::new(merge))
+            }
+            Ok(Verdict::Alone(Decision::Nothing)) => return self.decided.at_once.0.push((ticket.answer, Outcome::Unchanged)),
             Err(refusal) => return self.decided.at_once.0.push((ticket.answer, Outcome::Refused(refusal))),
         };
         let bytes = match &operation {
+            Operation::Merge(merge) => merge.writes.iter().map(|write| write.encode().len()).sum(),
             Operation::Put(pin) | Operation::Reallocate { pin, .. } => {
                 in_flight.insert(pin.cid, (self.batch, Some(pin.as_ref().clone())));
                 encode_pin(pin).len()
@@ -314,25 +337,42 @@ impl Filling {
     }
 }
 
-/// What is to be done about a request.
+/// What is to be done about a wish.
 #[derive(Debug, PartialEq, Eq)]
-enum Decision {
+pub(super) enum Decision {
     Write(Operation),
     Nothing,
 }
 
+/// What is to be done about a request.
+enum Verdict {
+    Alone(Decision),
+    Merge(merging::Decided),
+}
+
 /// What a decision rests on.
-struct Context<'a> {
-    view: &'a dyn StateView,
-    in_flight: &'a HashMap<Cid, (u64, Option<Pin>)>,
-    allocation: &'a dyn AllocationSnapshot,
-    members: &'a [PeerId],
-    now: Timestamp,
+pub(super) struct Context<'a> {
+    /// The pins as they will stand once everything before is applied.
+    pub(super) pin: &'a dyn Fn(&Cid) -> Result<Option<Pin>, StateError>,
+    pub(super) allocation: &'a dyn AllocationSnapshot,
+    pub(super) members: &'a [PeerId],
+    pub(super) now: Timestamp,
 }
 
 impl Context<'_> {
-    fn decide(&self, request: &Request) -> Result<Decision, WireError> {
+    fn decide_in(&self, view: &dyn StateView, request: &Request) -> Result<Verdict, WireError> {
         match request {
+            Request::Merge(writes) => merging::decide(self, view, writes).map(Verdict::Merge),
+            Request::Pin(_) | Request::Unpin { .. } | Request::Expire { .. } | Request::Reallocate { .. } => {
+                self.decide(request).map(Verdict::Alone)
+            }
+        }
+    }
+
+    /// What is to be done about a wish for one pin.
+    pub(super) fn decide(&self, request: &Request) -> Result<Decision, WireError> {
+        match request {
+            Request::Merge(_) => Ok(Decision::Nothing),
             Request::Pin(pin) => self.decide_pin(pin),
             Request::Unpin { cid } => Ok(Decision::Write(Operation::Remove { cid: *cid })),
             Request::Expire { cid } => Ok(Decision::Write(Operation::Expire { cid: *cid })),
@@ -349,7 +389,7 @@ impl Context<'_> {
             Some(from) if from != asked.cid => self.updated(asked, from)?,
             _ => self.allocated(asked)?,
         };
-        pin.timestamp = self.now;
+        pin.timestamp = self.time_of(asked);
         pin.options.user_allocations.clear();
         let bytes = encode_pin(&pin).len();
         if bytes > MAX_PIN_BYTES {
@@ -358,6 +398,13 @@ impl Context<'_> {
             return Err(invalid(text));
         }
         Ok(Decision::Write(Operation::Put(Box::new(pin))))
+    }
+
+    /// When a pin was asked for, as the peer that was asked says, unless its clock is far from this one's. It is that
+    /// peer's word, so that it knows the record its request came to, even when it gets no answer.
+    fn time_of(&self, asked: &Pin) -> Timestamp {
+        let apart = asked.timestamp.unix_seconds().abs_diff(self.now.unix_seconds());
+        if asked.timestamp.is_zero() || apart > MAX_CLOCK_SKEW { self.now } else { asked.timestamp }
     }
 
     /// The pin that takes the place of `from`: all of it, but what was asked to be different.
@@ -427,12 +474,8 @@ impl Context<'_> {
         Ok(Decision::Write(Operation::Reallocate { pin: Box::new(pin), was }))
     }
 
-    /// A pin as it will stand once everything in flight is applied.
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, WireError> {
-        if let Some((_, pin)) = self.in_flight.get(cid) {
-            return Ok(pin.clone());
-        }
-        self.view.pin(cid).map_err(|error| WireError::from_error(error.class(), &error))
+        (self.pin)(cid).map_err(|error| WireError::from_error(error.class(), &error))
     }
 }
 
@@ -442,36 +485,10 @@ fn invalid(message: impl Into<String>) -> WireError {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use cluster_types::PinOptions;
 
     use super::*;
-    use crate::crdt::TailEntry;
-    use crate::ports::{RequestKey, ShardState, StateError, TailPlace, TrackerRecord};
     use crate::tracker::fakes::cid;
-
-    struct OnePin(Pin);
-
-    impl StateView for OnePin {
-        fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
-            Ok((self.0.cid == *cid).then(|| self.0.clone()))
-        }
-        fn shard(&self, _shard: u16) -> Result<ShardState, StateError> {
-            Err(StateError::Closed)
-        }
-        fn shard_pins(&self, _shard: u16, _after: Option<&Cid>, _limit: usize) -> Result<Vec<Pin>, StateError> {
-            Err(StateError::Closed)
-        }
-        fn tail(&self, _: u16, _: TailPlace, _: usize) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
-            Err(StateError::Closed)
-        }
-        fn outcome(&self, _key: &RequestKey) -> Result<Option<Bytes>, StateError> {
-            Ok(None)
-        }
-        fn tracked(&self, _cid: &Cid) -> Result<Option<TrackerRecord>, StateError> {
-            Ok(None)
-        }
-    }
 
     /// Remembers of each question whether silent holders shall stay.
     #[derive(Default)]
@@ -487,11 +504,10 @@ mod tests {
     #[test]
     fn a_repair_keeps_silent_holders_and_a_pin_by_a_user_does_not() {
         let options = PinOptions { replication_factor_min: 1, replication_factor_max: 1, ..PinOptions::default() };
-        let view = OnePin(Pin { allocations: vec![PeerId::random()], ..Pin::new(cid(1), options.clone()) });
+        let pin = Pin { allocations: vec![PeerId::random()], ..Pin::new(cid(1), options.clone()) };
+        let known = |asked: &Cid| Ok((*asked == pin.cid).then(|| pin.clone()));
         let asked = Asked::default();
-        let in_flight = HashMap::new();
-        let members = &[];
-        let context = Context { view: &view, in_flight: &in_flight, allocation: &asked, members, now: Timestamp::ZERO };
+        let context = Context { pin: &known, allocation: &asked, members: &[], now: Timestamp::ZERO };
         context.decide(&Request::Reallocate { cid: cid(1), exclude: vec![PeerId::random()] }).unwrap();
         context.decide(&Request::Pin(Box::new(Pin::new(cid(1), options)))).unwrap();
         assert_eq!(*asked.0.lock(), [true, false]);

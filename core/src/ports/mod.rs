@@ -8,6 +8,7 @@ mod clock;
 mod gossip;
 mod ipfs;
 mod node_record;
+mod outbox;
 mod state;
 mod tracker_store;
 mod transport;
@@ -17,8 +18,9 @@ pub use clock::{Clock, SystemClock};
 pub use gossip::{Gossip, GossipError, GossipMessage, Topic};
 pub use ipfs::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink};
 pub use node_record::NodeIdRecord;
+pub use outbox::{ConflictEvent, MergeView, MergedAt, OutboxChange, OutboxCount, OutboxStore, Waiting};
 pub use state::{
-    Changes, LocalEffect, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum, SnapshotHandle,
+    Changes, LocalEffect, MAX_CONFLICTS, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum, SnapshotHandle,
     SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
 };
 pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};

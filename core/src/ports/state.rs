@@ -21,8 +21,13 @@ use bytes::Bytes;
 use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, StatusFilter, Timestamp};
 use futures::stream::BoxStream;
 
+use super::outbox::{ConflictEvent, MergeView, MergedAt, OutboxChange, OutboxStore};
 use super::tracker_store::TrackerRecord;
+use crate::crdt::merge::{History, VersionId};
 use crate::crdt::{ShardMeta, TailEntry};
+
+/// How many conflicts the event log keeps.
+pub const MAX_CONFLICTS: u64 = 100_000;
 
 /// The most bytes of records, as the store keeps them, in a page of a [`StateView`]; its first row may be larger.
 pub const PAGE_BYTES: usize = 1 << 20;
@@ -140,8 +145,20 @@ pub struct PinChange {
 /// What one update writes.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// Pins, each CID at most once.
+    /// Pins as this peer shows them, each CID at most once.
     pub pins: Vec<PinChange>,
+    /// Pins as the log has them, where writes wait that are shown over them; `None`: shown as the log has it.
+    pub committed: Vec<(Cid, Option<Option<Pin>>)>,
+    /// What comes into the outbox and leaves it.
+    pub outbox: Vec<OutboxChange>,
+    /// What merges leave of CIDs; `None`: the log has spoken since.
+    pub histories: Vec<(Cid, Option<History>)>,
+    /// Writes that are merged now.
+    pub merged: Vec<(VersionId, MergedAt)>,
+    /// Merged writes that need not be remembered any more.
+    pub forget_merged: Vec<(VersionId, MergedAt)>,
+    /// Conflicts for the event log, which keeps the newest [`MAX_CONFLICTS`].
+    pub conflicts: Vec<ConflictEvent>,
     /// New sums and epochs of the shards that changed.
     pub shards: Vec<(u16, ShardState)>,
     /// The entries of a shard's tail up to this log index are dropped.
@@ -159,12 +176,12 @@ pub struct Changes {
 }
 
 /// A consistent view of the state, for [`UpdateFn`].
-pub trait StateView {
-    /// One pin.
+pub trait StateView: MergeView {
+    /// One pin as the log has it.
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError>;
     /// The sum and the epochs of one shard.
     fn shard(&self, shard: u16) -> Result<ShardState, StateError>;
-    /// Some pins of a shard in order, beginning behind `after`: at most `limit`, and no more than come to
+    /// Some pins of a shard in order, as the log has them, beginning behind `after`: at most `limit`, and no more than come to
     /// [`PAGE_BYTES`]. Only an empty page is the end.
     fn shard_pins(&self, shard: u16, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StateError>;
     /// Some entries of a shard's tail in the order of the log, beginning behind `after`: at most `limit`, and no more
@@ -246,20 +263,20 @@ pub trait SnapshotReceiver: Send + 'static {
 
 /// Keeps the pinset.
 #[async_trait]
-pub trait StateStore: Send + Sync + 'static {
+pub trait StateStore: OutboxStore {
     /// Reads, decides and writes in one step.
     async fn update(&self, update: UpdateFn) -> Result<(), StateError>;
     /// Looks at a consistent view without keeping updates waiting.
     async fn read(&self, read: ReadFn) -> Result<(), StateError>;
     /// The applied position of the last update that wrote one.
     async fn applied(&self) -> Result<Option<Bytes>, StateError>;
-    /// One pin.
+    /// One pin as this peer shows it.
     async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError>;
-    /// Rows one after the other.
+    /// Rows one after the other, as this peer shows them.
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>>;
     /// The sums and epochs of all 4,096 shards, by shard, with the applied position of the same instant.
     async fn shards(&self) -> Result<(Vec<ShardState>, Option<Bytes>), StateError>;
-    /// Number of pins; costs nothing.
+    /// Number of pins shown; costs nothing.
     fn pins(&self) -> u64;
 
     /// Freezes the present state, replacing the last frozen one; between two updates, never within one.

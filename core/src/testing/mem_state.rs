@@ -18,11 +18,13 @@ use serde::{Deserialize, Serialize};
 use super::Crash;
 use crate::consensus::digest::{SHARDS, order_key, shard_of};
 use crate::consensus::operation::{decode_pin, encode_pin};
+use crate::crdt::merge::{History, VersionId};
 use crate::crdt::{ShardMeta, TailEntry};
 use crate::ports::{
-    Changes, LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle,
+    Changes, ConflictEvent, LocalEffect, MAX_CONFLICTS, MergeView, MergedAt, OutboxChange, OutboxCount, OutboxStore,
+    PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle,
     SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, TrackedTask, TrackerCounts, TrackerRecord,
-    TrackerStore, UpdateFn,
+    TrackerStore, UpdateFn, Waiting,
 };
 
 /// Bytes of a chunk of a snapshot: small, so that tests see many.
@@ -53,6 +55,14 @@ struct State {
     tails: BTreeMap<(u16, TailPlace), TailEntry>,
     outcomes: BTreeMap<RequestKey, Bytes>,
     applied: Option<Bytes>,
+    /// Pins as the log has them, where writes wait.
+    committed: BTreeMap<Vec<u8>, Option<Pin>>,
+    histories: BTreeMap<Vec<u8>, (Cid, History)>,
+    merged: BTreeMap<VersionId, MergedAt>,
+    outbox: BTreeMap<u64, Waiting>,
+    next_number: u64,
+    last_own: u64,
+    conflicts: BTreeMap<(u64, u32), ConflictEvent>,
 }
 
 impl MemState {
@@ -141,6 +151,7 @@ impl State {
                 None => drop(self.pins.remove(&order)),
             }
         }
+        self.write_merging(changes);
         for (cid, record) in &changes.tracker {
             let order = order_key(cid);
             match record {
@@ -163,6 +174,43 @@ impl State {
         self.tails.extend(changes.tail.iter().map(row));
         if let Some(applied) = &changes.applied {
             self.applied = Some(applied.clone());
+        }
+    }
+
+    fn write_merging(&mut self, changes: &Changes) {
+        for (cid, pin) in &changes.committed {
+            match pin {
+                Some(pin) => drop(self.committed.insert(order_key(cid), pin.clone())),
+                None => drop(self.committed.remove(&order_key(cid))),
+            }
+        }
+        for change in &changes.outbox {
+            match change {
+                OutboxChange::Put { write, own } => {
+                    self.next_number += 1;
+                    let number = self.next_number;
+                    if *own {
+                        self.last_own = number;
+                    }
+                    self.outbox.insert(number, Waiting { number, own: *own, write: write.as_ref().clone() });
+                }
+                OutboxChange::Remove { id, .. } => self.outbox.retain(|_number, waiting| waiting.write.id() != *id),
+            }
+        }
+        for (cid, history) in &changes.histories {
+            match history {
+                Some(history) => drop(self.histories.insert(order_key(cid), (*cid, history.clone()))),
+                None => drop(self.histories.remove(&order_key(cid))),
+            }
+        }
+        for (id, _at) in &changes.forget_merged {
+            self.merged.remove(id);
+        }
+        self.merged.extend(changes.merged.iter().copied());
+        let event = |event: &ConflictEvent| ((event.index, event.place), event.clone());
+        self.conflicts.extend(changes.conflicts.iter().map(event));
+        while u64::try_from(self.conflicts.len()).is_ok_and(|number| number > MAX_CONFLICTS) {
+            self.conflicts.pop_first();
         }
     }
 
@@ -223,9 +271,69 @@ fn page<T>(rows: impl Iterator<Item = T>, limit: usize, size: impl Fn(&T) -> usi
     page
 }
 
+impl MergeView for State {
+    fn shown(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
+        Ok(self.pins.get(&order_key(cid)).cloned())
+    }
+
+    fn outbox_count(&self) -> OutboxCount {
+        let count = |own: bool| self.outbox.values().filter(|waiting| waiting.own || !own).count();
+        let [own, all] = [true, false].map(|own| u64::try_from(count(own)).unwrap_or(u64::MAX));
+        OutboxCount { own, all, last_own: self.last_own }
+    }
+
+    fn waiting(&self, cid: &Cid) -> Result<Vec<Waiting>, StateError> {
+        Ok(self.outbox.values().filter(|waiting| waiting.write.cid == *cid).cloned().collect())
+    }
+
+    fn histories(&self) -> u64 {
+        u64::try_from(self.histories.len()).unwrap_or(u64::MAX)
+    }
+
+    fn history(&self, cid: &Cid) -> Result<Option<History>, StateError> {
+        Ok(self.histories.get(&order_key(cid)).map(|(_cid, history)| history.clone()))
+    }
+
+    fn is_merged(&self, id: &VersionId) -> Result<bool, StateError> {
+        Ok(self.merged.contains_key(id))
+    }
+
+    fn oldest_merged(&self, limit: usize) -> Result<Vec<(VersionId, MergedAt)>, StateError> {
+        let mut merged: Vec<_> = self.merged.iter().map(|(id, at)| (*id, *at)).collect();
+        merged.sort_unstable_by_key(|(id, at)| (at.index, *id));
+        merged.truncate(limit);
+        Ok(merged)
+    }
+}
+
+#[async_trait]
+impl OutboxStore for MemState {
+    async fn outbox(&self, after: u64, limit: usize) -> Result<Vec<Waiting>, StateError> {
+        let inner = self.inner.lock();
+        let rest = inner.written.outbox.range((Bound::Excluded(after), Bound::Unbounded));
+        Ok(page(rest.map(|(_number, waiting)| waiting.clone()), limit, |waiting| waiting.write.encode().len()))
+    }
+
+    fn waiting_count(&self) -> OutboxCount {
+        self.inner.lock().written.outbox_count()
+    }
+
+    async fn flush(&self) -> Result<(), StateError> {
+        self.sync();
+        Ok(())
+    }
+
+    async fn conflicts(&self, before: Option<(u64, u32)>, limit: usize) -> Result<Vec<ConflictEvent>, StateError> {
+        let inner = self.inner.lock();
+        let older = inner.written.conflicts.iter().rev().filter(|(place, _)| before.is_none_or(|end| **place < end));
+        Ok(older.take(limit).map(|(_place, event)| event.clone()).collect())
+    }
+}
+
 impl StateView for State {
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
-        Ok(self.pins.get(&order_key(cid)).cloned())
+        let order = order_key(cid);
+        Ok(self.committed.get(&order).map_or_else(|| self.pins.get(&order).cloned(), Clone::clone))
     }
 
     fn shard(&self, shard: u16) -> Result<ShardState, StateError> {
@@ -234,8 +342,14 @@ impl StateView for State {
 
     fn shard_pins(&self, shard: u16, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StateError> {
         let from = after.map_or_else(|| shard.to_be_bytes().to_vec(), order_key);
-        let rest = self.pins.range((Bound::Excluded(from), Bound::Unbounded));
-        let rest = rest.map(|(_order, pin)| pin.clone()).take_while(|pin| shard_of(&pin.cid) == shard);
+        let mut pins: BTreeMap<_, _> = self.pins.range((Bound::Excluded(from.clone()), Bound::Unbounded)).collect();
+        for (order, committed) in self.committed.range((Bound::Excluded(from), Bound::Unbounded)) {
+            match committed {
+                Some(pin) => drop(pins.insert(order, pin)),
+                None => drop(pins.remove(order)),
+            }
+        }
+        let rest = pins.into_values().cloned().take_while(|pin| shard_of(&pin.cid) == shard);
         Ok(page(rest, limit, |pin| encode_pin(pin).len()))
     }
 
@@ -260,7 +374,7 @@ impl StateStore for MemState {
         let mut inner = self.inner.lock();
         let changes = update(&inner.written)?;
         for change in &changes.pins {
-            assert_eq!(inner.written.pin(&change.cid)?, change.before, "an update must name what it replaces");
+            assert_eq!(inner.written.shown(&change.cid)?, change.before, "an update must name what it replaces");
         }
         inner.write(changes);
         Ok(())
@@ -276,7 +390,7 @@ impl StateStore for MemState {
     }
 
     async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError> {
-        self.inner.lock().written.pin(&cid)
+        self.inner.lock().written.shown(&cid)
     }
 
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
@@ -320,6 +434,9 @@ impl StateStore for MemState {
         let mut inner = self.inner.lock();
         inner.frozen = Some(Arc::new(MemSnapshot { state: state.clone() }));
         state.tracker = inner.written.tracker.clone();
+        state.outbox = inner.written.outbox.clone();
+        (state.next_number, state.last_own) = (inner.written.next_number, inner.written.last_own);
+        state.conflicts = inner.written.conflicts.clone();
         let orders: BTreeSet<_> = inner.written.pins.keys().chain(state.pins.keys()).cloned().collect();
         for order in orders {
             let (before, after) = (inner.written.pins.get(&order), state.pins.get(&order));
@@ -405,6 +522,8 @@ struct Travelling {
     shards: Vec<(u16, u64, [u8; 32], Vec<u8>)>,
     tails: Vec<(u16, u32, Vec<u8>)>,
     outcomes: Vec<(u64, [u8; 16], Bytes)>,
+    histories: Vec<(Vec<u8>, Vec<u8>)>,
+    merged: Vec<([u8; 32], u64, i64)>,
 }
 
 impl SnapshotHandle for MemSnapshot {
@@ -413,8 +532,18 @@ impl SnapshotHandle for MemSnapshot {
     }
 
     fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>> {
+        let at = |(id, at): (&VersionId, &MergedAt)| (*id.as_bytes(), at.index, at.time.unix_nanos());
+        let mut pins = self.state.pins.clone();
+        for (order, committed) in &self.state.committed {
+            match committed {
+                Some(pin) => drop(pins.insert(order.clone(), pin.clone())),
+                None => drop(pins.remove(order)),
+            }
+        }
         let travelling = Travelling {
-            pins: self.state.pins.values().map(encode_pin).collect(),
+            pins: pins.values().map(encode_pin).collect(),
+            histories: self.state.histories.values().map(|(cid, history)| (cid.to_bytes(), history.encode())).collect(),
+            merged: self.state.merged.iter().map(at).collect(),
             shards: self.state.shards.iter().map(travelling_shard).collect(),
             tails: self.state.tails.iter().map(|((at, place), entry)| (*at, place.place, entry.encode())).collect(),
             outcomes: self.state.outcomes.iter().map(|(key, bytes)| (key.window, key.id, bytes.clone())).collect(),
@@ -458,6 +587,16 @@ impl MemReceiver {
         }
         let outcome = |(window, id, bytes)| (RequestKey { window, id }, bytes);
         state.outcomes = travelling.outcomes.into_iter().map(outcome).collect();
+        for (cid, history) in travelling.histories {
+            let cid = Cid::from_bytes(&cid).map_err(|error| fail(error.to_string()))?;
+            let history = History::decode(&history).map_err(|error| fail(error.to_string()))?;
+            state.histories.insert(order_key(&cid), (cid, history));
+        }
+        let merged = |(id, index, nanos)| {
+            let time = Timestamp::from_unix_nanos(i128::from(nanos));
+            (VersionId::from_bytes(id), MergedAt { index, time })
+        };
+        state.merged = travelling.merged.into_iter().map(merged).collect();
         Ok(state)
     }
 }

@@ -226,7 +226,7 @@ impl Runner {
                 let now = view.tracked(&task.cid)?;
                 let holds = now.is_some_and(|record| record.generation == task.record.generation);
                 if holds && seen.insert(task.cid) {
-                    let pin = view.pin(&task.cid)?;
+                    let pin = view.shown(&task.cid)?;
                     found.push((task, pin));
                 }
             }

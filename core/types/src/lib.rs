@@ -6,6 +6,7 @@
 mod add;
 mod address;
 mod cid;
+mod commit;
 mod error;
 mod identity;
 mod metric;
@@ -21,6 +22,7 @@ mod time;
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput};
 pub use address::{AddressError, parse_address};
 pub use cid::{Cid, CidError, Codec};
+pub use commit::{Commit, CommitError};
 pub use error::{BoxError, ErrorChain, ErrorClass, WireError};
 pub use identity::{ConnectGraph, Id, IpfsId};
 pub use metric::{Alert, Metric, PingValue};

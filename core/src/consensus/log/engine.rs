@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::watch;
 use async_trait::async_trait;
-use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
+use cluster_types::{BoxError, Commit, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
 use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
@@ -26,7 +26,7 @@ use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
 use crate::consensus::digest;
 use crate::consensus::operation::{Entry, Operation, Proposed};
-use crate::consensus::sequencer::{Allocator, EntryLog, ProposeError, Sequencer};
+use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request};
 use crate::ports::{Clock, NodeIdRecord, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
@@ -255,7 +255,7 @@ impl LogConsensus {
     }
 
     /// Has a request ordered by this peer, which must lead. For calls of other peers.
-    pub async fn propose_here(&self, id: [u8; 16], request: Request) -> Result<Receipt, ProposeError> {
+    pub async fn propose_here(&self, id: [u8; 16], request: Request) -> Result<Placed, ProposeError> {
         tokio::time::timeout(ATTEMPT_TIMEOUT, self.sequencer.propose(id, request))
             .await
             .unwrap_or(Err(ProposeError::Unknown))
@@ -300,7 +300,7 @@ impl LogConsensus {
             Call::Submit { id, request } => self
                 .propose_here(*id, request.clone())
                 .await
-                .map(|receipt| Reply::Receipt { term: receipt.term, index: receipt.index, outcome: receipt.outcome }),
+                .map(|Placed { term, index, outcome }| Reply::Receipt { term, index, outcome }),
             Call::ReadIndex => self.read_index_here().await.map(Reply::Index),
             Call::Reserve => self.reserve_here().await.map(Reply::Index),
             Call::RemovePeer { peer } => return membership::remove_here(self, *peer).await.map(|()| Reply::Done),
@@ -354,7 +354,7 @@ impl Consensus for LogConsensus {
             return Err(ConsensusError::OutcomeUnknown { after: timeout });
         }
         self.wait_applied(index, timeout).await?;
-        Ok(Receipt { term, index, outcome })
+        Ok(Receipt { commit: Commit::Log { term, index }, outcome })
     }
 
     async fn read_barrier(&self) -> Result<(), ConsensusError> {

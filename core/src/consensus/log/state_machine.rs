@@ -39,6 +39,9 @@ pub struct AppliedPosition {
     /// The log's window; see [`LogClock`].
     #[serde(default)]
     pub window: u64,
+    /// See [`LogClock::merges_since`].
+    #[serde(default)]
+    pub merges_since: u64,
 }
 
 impl AppliedPosition {
@@ -129,10 +132,10 @@ impl StateMachine {
         let result = Arc::clone(&done);
         let update = move |view: &dyn crate::ports::StateView| -> Result<Changes, StateError> {
             let time = Timestamp::from_unix_nanos(i128::from(next.clock));
-            let clock = LogClock { time, window: next.window };
+            let clock = LogClock { time, window: next.window, merges_since: next.merges_since };
             let Applied { mut changes, answers, clock } =
                 apply(view, clock, payloads.iter().map(|(index, entry)| (*index, entry)), &effect)?;
-            (next.clock, next.window) = (clock.time.unix_nanos(), clock.window);
+            (next.clock, next.window, next.merges_since) = (clock.time.unix_nanos(), clock.window, clock.merges_since);
             changes.applied = Some(next.encode().map_err(|error| StateError::Damaged { what: error.to_string() })?);
             *result.lock() = Some((next, answers));
             Ok(changes)

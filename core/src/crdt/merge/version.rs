@@ -119,6 +119,11 @@ impl Sight {
         }
     }
 
+    /// A record that the log may hold, or come to hold, as the author's own earlier attempt at the same wish.
+    pub fn suspect(&mut self, record: &Pin) {
+        self.wishes.versions.insert(VersionId::of_wish(record));
+    }
+
     /// An eventual write on the same CID that is in the overlay, and with it whatever its author had seen.
     ///
     /// A reallocation shows nothing of the wishes its author knew, so they do not count as seen.
