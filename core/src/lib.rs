@@ -4,6 +4,7 @@
 
 pub mod add;
 pub mod alloc;
+pub mod broadcast;
 pub mod cluster;
 pub mod consensus;
 pub mod crdt;

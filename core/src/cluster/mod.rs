@@ -16,8 +16,8 @@ mod status;
 
 use async_trait::async_trait;
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions,
-    PinTypeFilter, StateReport, StatusFilter, WireError,
+    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin,
+    PinOptions, PinTypeFilter, StateReport, StatusFilter, WireError,
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;

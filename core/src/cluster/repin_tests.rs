@@ -1,7 +1,7 @@
 //! Failing over, with a store and a consensus in memory.
 
 use async_trait::async_trait;
-use cluster_types::{Multiaddr, StateReport, WireError};
+use cluster_types::{Commit, Multiaddr, StateReport, WireError};
 use parking_lot::Mutex;
 
 use super::*;
@@ -52,7 +52,7 @@ impl FakeConsensus {
             Request::Expire { cid } => {
                 self.store.remove(cid).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin)))
             }
-            Request::Pin(_) | Request::Unpin { .. } => Outcome::Unchanged,
+            Request::Pin(_) | Request::Unpin { .. } | Request::Merge(_) => Outcome::Unchanged,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Consensus for FakeConsensus {
     async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError> {
         let outcome = self.decide(&request);
         self.requests.lock().push(request);
-        Ok(Receipt { term: 1, index: 1, outcome })
+        Ok(Receipt { commit: Commit::Log { term: 1, index: 1 }, outcome })
     }
     async fn read_barrier(&self) -> Result<(), ConsensusError> {
         Ok(())

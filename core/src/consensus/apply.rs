@@ -20,7 +20,8 @@ use crate::cluster::NOT_PINNED;
 use crate::crdt::TailEntry;
 use crate::crdt::merge::{Conflict, History, MergeState, MergedCid, Place, VersionId, merge_all};
 use crate::ports::{
-    Changes, ConflictEvent, LocalEffect, MergedAt, OutboxChange, PinChange, RequestKey, ShardState, StateError, StateView, TailRow, TrackerRecord,
+    Changes, ConflictEvent, LocalEffect, MergedAt, OutboxChange, PinChange, RequestKey, ShardState, StateError,
+    StateView, TailRow, TrackerRecord,
 };
 
 /// How many windows back the outcome of a request is remembered. A window of the log ends when the minute of its
@@ -365,10 +366,7 @@ impl Work<'_> {
             Some((&PINNED, _)) => {
                 let asked = match &proposed.operation {
                     Operation::Put(pin) | Operation::Reallocate { pin, .. } => pin.as_ref().clone(),
-                    Operation::Remove { .. }
-                    | Operation::Expire { .. }
-                    | Operation::Reserve
-                    | Operation::Merge(_) => {
+                    Operation::Remove { .. } | Operation::Expire { .. } | Operation::Reserve | Operation::Merge(_) => {
                         return Ok(Outcome::Unchanged);
                     }
                 };

@@ -7,7 +7,7 @@ use cluster_types::{PeerId, PinOptions};
 
 use super::*;
 use crate::crdt::{Records, ShardMeta, epoch};
-use crate::ports::{ShardSum, TailPlace, TrackerRecord};
+use crate::ports::{MergeView, OutboxCount, ShardSum, TailPlace, TrackerRecord, Waiting};
 
 #[derive(Clone, Default)]
 struct State {
@@ -18,6 +18,36 @@ struct State {
     tails: BTreeMap<(u16, TailPlace), TailEntry>,
     index: u64,
     outcomes: BTreeMap<RequestKey, Bytes>,
+    histories: BTreeMap<Cid, History>,
+    merged: BTreeMap<VersionId, MergedAt>,
+    conflicts: Vec<ConflictEvent>,
+}
+
+impl MergeView for State {
+    fn shown(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
+        Ok(self.pins.get(cid).cloned())
+    }
+    fn outbox_count(&self) -> OutboxCount {
+        OutboxCount::default()
+    }
+    fn waiting(&self, _: &Cid) -> Result<Vec<Waiting>, StateError> {
+        Ok(Vec::new())
+    }
+    fn histories(&self) -> u64 {
+        self.histories.len() as u64
+    }
+    fn history(&self, cid: &Cid) -> Result<Option<History>, StateError> {
+        Ok(self.histories.get(cid).cloned())
+    }
+    fn is_merged(&self, id: &VersionId) -> Result<bool, StateError> {
+        Ok(self.merged.contains_key(id))
+    }
+    fn oldest_merged(&self, limit: usize) -> Result<Vec<(VersionId, MergedAt)>, StateError> {
+        let mut all: Vec<_> = self.merged.iter().map(|(id, at)| (*id, *at)).collect();
+        all.sort_unstable_by_key(|(id, at)| (at.index, *id));
+        all.truncate(limit);
+        Ok(all)
+    }
 }
 
 impl StateView for State {
@@ -50,6 +80,7 @@ impl State {
         self.index += entries.len() as u64;
         self.clock = applied.clock;
         self.keep_tails(&applied.changes);
+        self.keep_merges(&applied.changes);
         for change in applied.changes.pins {
             match change.after {
                 Some(pin) => drop(self.pins.insert(change.cid, pin)),
@@ -66,6 +97,20 @@ impl State {
         }
         self.outcomes.extend(applied.changes.outcomes);
         applied.answers
+    }
+
+    fn keep_merges(&mut self, changes: &Changes) {
+        for (cid, history) in &changes.histories {
+            match history {
+                Some(history) => drop(self.histories.insert(*cid, history.clone())),
+                None => drop(self.histories.remove(cid)),
+            }
+        }
+        for (id, _at) in &changes.forget_merged {
+            assert!(self.merged.remove(id).is_some() || changes.merged.iter().all(|(new, _)| new != id));
+        }
+        self.merged.extend(changes.merged.iter().copied());
+        self.conflicts.extend(changes.conflicts.iter().cloned());
     }
 
     fn keep_tails(&mut self, changes: &Changes) {

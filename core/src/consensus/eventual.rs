@@ -74,7 +74,10 @@ impl Author<'_> {
         let write = match Eventual::new(write) {
             Ok(write) => write,
             Err(invalid) => {
-                return Ok(Accepted::without_effect(Outcome::Refused(WireError::from_error(invalid.class(), &invalid))));
+                return Ok(Accepted::without_effect(Outcome::Refused(WireError::from_error(
+                    invalid.class(),
+                    &invalid,
+                ))));
             }
         };
         let mut changes = Changes::default();

@@ -49,6 +49,17 @@ pub enum Request {
     Merge(Vec<Eventual>),
 }
 
+impl Request {
+    /// The pin it is about; none for a merge.
+    pub fn cid(&self) -> Option<Cid> {
+        match self {
+            Self::Pin(pin) => Some(pin.cid),
+            Self::Unpin { cid } | Self::Reallocate { cid, .. } | Self::Expire { cid } => Some(*cid),
+            Self::Merge(_) => None,
+        }
+    }
+}
+
 /// What became of a request, as decided when its entry was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {

@@ -308,7 +308,9 @@ impl Filling {
                 in_flight.extend(expected.into_iter().map(|(cid, pin)| (cid, (self.batch, pin))));
                 Operation::Merge(Box::new(merge))
             }
-            Ok(Verdict::Alone(Decision::Nothing)) => return self.decided.at_once.0.push((ticket.answer, Outcome::Unchanged)),
+            Ok(Verdict::Alone(Decision::Nothing)) => {
+                return self.decided.at_once.0.push((ticket.answer, Outcome::Unchanged));
+            }
             Err(refusal) => return self.decided.at_once.0.push((ticket.answer, Outcome::Refused(refusal))),
         };
         let bytes = match &operation {

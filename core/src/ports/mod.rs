@@ -20,8 +20,8 @@ pub use ipfs::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink};
 pub use node_record::NodeIdRecord;
 pub use outbox::{ConflictEvent, MergeView, MergedAt, OutboxChange, OutboxCount, OutboxStore, Waiting};
 pub use state::{
-    Changes, LocalEffect, MAX_CONFLICTS, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum, SnapshotHandle,
-    SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
+    Changes, LocalEffect, MAX_CONFLICTS, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum,
+    SnapshotHandle, SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
 };
 pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};
 pub use transport::{CallHandler, MAX_MESSAGE, Purpose, Transport, TransportError};

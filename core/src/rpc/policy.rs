@@ -27,6 +27,7 @@ pub fn access(call: &Call) -> Access {
         | Call::RecoverPage { .. }
         | Call::PutBlocks { .. }
         | Call::CollectGarbage
-        | Call::Node => Access::Members,
+        | Call::Node
+        | Call::Outbox { .. } => Access::Members,
     }
 }

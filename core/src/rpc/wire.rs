@@ -92,6 +92,11 @@ pub enum Call {
     CollectGarbage,
     /// Whom are you connected to?
     Node,
+    /// Which writes did you accept without a quorum that wait still? Some of them.
+    Outbox {
+        /// From behind this number.
+        after: u64,
+    },
 }
 
 /// One block on the wire.
@@ -154,6 +159,13 @@ pub enum Reply {
     Garbage(RepoGc),
     /// To [`Call::Node`].
     Node(NodeInfo),
+    /// To [`Call::Outbox`].
+    Outbox {
+        /// The writes, encoded.
+        writes: Vec<Bytes>,
+        /// The number up to which there are no more.
+        up_to: u64,
+    },
 }
 
 /// A message as it came in.

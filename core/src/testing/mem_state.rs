@@ -22,9 +22,9 @@ use crate::crdt::merge::{History, VersionId};
 use crate::crdt::{ShardMeta, TailEntry};
 use crate::ports::{
     Changes, ConflictEvent, LocalEffect, MAX_CONFLICTS, MergeView, MergedAt, OutboxChange, OutboxCount, OutboxStore,
-    PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle,
-    SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, TrackedTask, TrackerCounts, TrackerRecord,
-    TrackerStore, UpdateFn, Waiting,
+    PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle, SnapshotReceiver,
+    StateError, StateStore, StateView, TailPlace, TailRow, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore,
+    UpdateFn, Waiting,
 };
 
 /// Bytes of a chunk of a snapshot: small, so that tests see many.

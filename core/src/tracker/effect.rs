@@ -46,7 +46,8 @@ pub fn local_effect(
     use TrackerStatus as S;
     let queued = |status, attempts, priority| {
         Some(Some(TrackerRecord {
-            generation,
+            // Writes without a quorum change pins between two entries.
+            generation: tracked.map_or(generation, |record| generation.max(record.generation + 1)),
             status,
             attempts,
             error: String::new(),

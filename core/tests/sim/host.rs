@@ -159,6 +159,7 @@ impl Host {
             }),
             record: Arc::clone(&disks.record) as _,
             transport: Arc::clone(&network) as _,
+            gossip: Arc::clone(&network) as _,
             server: Arc::clone(&server),
             allocator: Arc::new(TurnAllocator { turn: AtomicUsize::new(chance.random_range(0..64)) }),
             clock: Arc::clone(&self.clock) as _,

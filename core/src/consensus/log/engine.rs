@@ -11,15 +11,20 @@ use std::time::Duration;
 use crate::watch;
 use async_trait::async_trait;
 use cluster_types::{BoxError, Commit, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
+use openraft::Instant as _;
 use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::chance::Chance;
+use super::exchange;
 use super::membership;
 use super::network::Network;
+use super::outbox::{Outbox, OutboxParts};
 use super::position;
 use super::receiver::{Raft, RaftReceiver};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
@@ -28,7 +33,7 @@ use crate::consensus::digest;
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request};
-use crate::ports::{Clock, NodeIdRecord, StateStore, Transport};
+use crate::ports::{Clock, Gossip, NodeIdRecord, OutboxCount, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
 
@@ -60,6 +65,20 @@ pub struct LogSettings {
     pub join_timeout: Duration,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// What becomes of a write without a quorum.
+    pub without_quorum: WithoutQuorum,
+}
+
+/// What becomes of a write when no quorum answers: the difference between the modes `raft` and `crdt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutQuorum {
+    /// It is refused.
+    Refuse,
+    /// It is accepted here, to be merged later.
+    Accept {
+        /// How long a quorum has to answer.
+        after: Duration,
+    },
 }
 
 impl Default for LogSettings {
@@ -73,6 +92,7 @@ impl Default for LogSettings {
             write_timeout: Duration::from_secs(15),
             join_timeout: Duration::from_secs(60),
             snapshot_every: 20_000,
+            without_quorum: WithoutQuorum::Refuse,
         }
     }
 }
@@ -89,6 +109,8 @@ pub struct LogParts<LS> {
     pub record: Arc<dyn NodeIdRecord>,
     /// How other peers are reached.
     pub transport: Arc<dyn Transport>,
+    /// How all peers are told of something.
+    pub gossip: Arc<dyn Gossip>,
     /// What answers other peers.
     pub server: Arc<CallServer>,
     /// Who chooses the holders of pins.
@@ -119,6 +141,10 @@ pub struct LogConsensus {
     pub(super) transport: Arc<dyn Transport>,
     state: Arc<dyn StateStore>,
     chance: Chance,
+    clock: Arc<dyn Clock>,
+    pub(super) outbox: Arc<Outbox>,
+    /// Since when, and under whom, no quorum answers.
+    unanswered: Mutex<Option<Unanswered>>,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
     removed: watch::Sender<bool>,
@@ -170,8 +196,17 @@ impl LogConsensus {
             parts.record.save(node_id).await.map_err(fail)?;
         }
         let (applied_sender, applied) = watch::channel(0);
-        let machine = StateMachine::open(Arc::clone(&parts.state), parts.effect_at, applied_sender);
-        let machine = machine.await.map_err(|error| fail(error.into()))?;
+        let outbox = Arc::new(Outbox::new(OutboxParts {
+            peer,
+            state: Arc::clone(&parts.state),
+            effect_at: Arc::clone(&parts.effect_at),
+            allocator: Arc::clone(&parts.allocator),
+            clock: Arc::clone(&parts.clock),
+            applied: applied_sender.clone(),
+        }));
+        let machine = StateMachine::open(Arc::clone(&parts.state), parts.effect_at, applied_sender).await;
+        let machine = machine.map_err(|error| fail(error.into()))?.beneath(Arc::clone(&outbox)).await;
+        let machine = machine.map_err(|error| fail(error.into()))?;
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
         let network = Network::new(Arc::clone(&parts.transport), chance.clone());
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
@@ -186,8 +221,10 @@ impl LogConsensus {
             transport: Arc::clone(&parts.transport),
         };
         let position = position::follow(sources, node_id, peer, tasks);
-        let entries = RaftEntries { raft: raft.clone(), applied: applied.clone(), position: position.clone() };
+        let lease = parts.settings.election.1;
+        let entries = RaftEntries { lease, raft: raft.clone(), applied: applied.clone(), position: position.clone() };
         let entries = Arc::new(entries);
+        let clock = Arc::clone(&parts.clock);
         let sequencer = Sequencer::start(entries, Arc::clone(&parts.state), parts.allocator, parts.clock, tasks);
         let node = Arc::new(Self {
             node_id,
@@ -198,12 +235,16 @@ impl LogConsensus {
             transport: parts.transport,
             state: parts.state,
             chance,
+            clock,
+            outbox,
+            unanswered: Mutex::new(None),
             sequencer,
             applied,
             removed,
             position,
         });
         membership::balance_voters(Arc::clone(&node), tasks);
+        exchange::start(&node, parts.gossip, tasks);
         node.enter(&parts.bootstrap).await?;
         Ok(node)
     }
@@ -340,11 +381,34 @@ impl LogConsensus {
     }
 }
 
-#[async_trait]
-impl Consensus for LogConsensus {
-    async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError> {
+impl LogConsensus {
+    /// The members.
+    pub(super) fn member_peers(&self) -> Vec<PeerId> {
+        self.position.borrow().members.iter().map(|member| member.peer).collect()
+    }
+
+    pub(super) fn is_member(&self, peer: &PeerId) -> bool {
+        self.position.borrow().members.iter().any(|member| member.peer == *peer)
+    }
+
+    /// How many writes wait for a quorum.
+    pub fn outbox_count(&self) -> OutboxCount {
+        self.state.waiting_count()
+    }
+
+    /// A request for a pin says when it was made, so that whoever accepts it gives the pin the same time.
+    fn stamped(&self, mut request: Request) -> Request {
+        if let Request::Pin(pin) = &mut request
+            && pin.timestamp.is_zero()
+        {
+            pin.timestamp = self.clock.now();
+        }
+        request
+    }
+
+    /// Has a request ordered.
+    async fn order(&self, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
         let call = Call::Submit { id: self.chance.draw(), request };
-        let timeout = self.settings.write_timeout.min(MAX_WRITE_TIMEOUT);
         let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
         let Reply::Receipt { term, index, outcome } = reply else {
             return Err(ConsensusError::OutcomeUnknown { after: timeout });
@@ -355,6 +419,101 @@ impl Consensus for LogConsensus {
         }
         self.wait_applied(index, timeout).await?;
         Ok(Receipt { commit: Commit::Log { term, index }, outcome })
+    }
+
+    /// Has writes that were accepted without a quorum merged, and returns the index once that is applied here.
+    pub(super) async fn merge(&self, request: Request, timeout: Duration) -> Result<u64, ConsensusError> {
+        match self.order(request, timeout).await?.commit {
+            Commit::Log { index, .. } => Ok(index),
+            Commit::Eventual => Err(ConsensusError::OutcomeUnknown { after: timeout }),
+        }
+    }
+
+    /// Has a request ordered, or accepts it here when no quorum answers within `after`.
+    async fn order_or_accept(&self, request: Request, after: Duration) -> Result<Receipt, ConsensusError> {
+        if self.waits_behind_others(&request, after).await? || self.is_unanswered(after) {
+            return self.accept(request, false).await;
+        }
+        let error = match self.order(request.clone(), after).await {
+            Ok(receipt) => {
+                *self.unanswered.lock() = None;
+                return Ok(receipt);
+            }
+            Err(error) => error,
+        };
+        let uncertain = match &error {
+            ConsensusError::NoQuorum { .. } => false,
+            ConsensusError::OutcomeUnknown { .. } => true,
+            ConsensusError::Overloaded | ConsensusError::Membership { .. } | ConsensusError::Stopped { .. } => {
+                return Err(error);
+            }
+        };
+        self.nobody_answers();
+        self.accept(request, uncertain).await
+    }
+
+    async fn accept(&self, request: Request, uncertain: bool) -> Result<Receipt, ConsensusError> {
+        let accepted = self.outbox.accept(request, uncertain, self.member_peers()).await;
+        let outcome = accepted.map_err(|error| exchange::refused(&error))?;
+        Ok(Receipt { commit: Commit::Eventual, outcome })
+    }
+
+    /// Whether earlier writes on the same pin wait still, after they had some time to be merged: the leader would decide
+    /// without having seen them.
+    async fn waits_behind_others(&self, request: &Request, patience: Duration) -> Result<bool, ConsensusError> {
+        let Some(cid) = request.cid() else { return Ok(false) };
+        let waits = || async { self.outbox.waits_on(cid).await.map_err(|error| exchange::refused(&error)) };
+        let deadline = Instant::now() + patience;
+        let mut applied = self.applied.clone();
+        while waits().await? {
+            if self.is_unanswered(patience) || tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether no quorum answered a moment ago, under the leader and in the term that are known now.
+    fn is_unanswered(&self, after: Duration) -> bool {
+        let now = Unanswered::under(&self.position.borrow());
+        let unanswered = self.unanswered.lock();
+        let same = unanswered.as_ref().filter(|then| then.leader == now.leader && then.term == now.term);
+        same.is_some_and(|then| then.at.elapsed() < after * ASK_AGAIN)
+    }
+
+    fn nobody_answers(&self) {
+        *self.unanswered.lock() = Some(Unanswered::under(&self.position.borrow()));
+    }
+}
+
+/// How many times longer than a quorum has to answer it is not asked again when it did not.
+const ASK_AGAIN: u32 = 3;
+
+/// When no quorum answered, and what was known then.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    at: Instant,
+    leader: Option<PeerId>,
+    term: u64,
+}
+
+impl Unanswered {
+    fn under(position: &Position) -> Self {
+        Self { at: Instant::now(), leader: position.leader, term: position.term }
+    }
+}
+
+#[async_trait]
+impl Consensus for LogConsensus {
+    async fn submit(&self, request: Request) -> Result<Receipt, ConsensusError> {
+        let request = self.stamped(request);
+        let timeout = self.settings.write_timeout.min(MAX_WRITE_TIMEOUT);
+        match self.settings.without_quorum {
+            WithoutQuorum::Accept { after } if self.is_member(&self.peer) => {
+                self.order_or_accept(request, after.min(timeout)).await
+            }
+            WithoutQuorum::Accept { .. } | WithoutQuorum::Refuse => self.order(request, timeout).await,
+        }
     }
 
     async fn read_barrier(&self) -> Result<(), ConsensusError> {
@@ -389,7 +548,7 @@ impl Consensus for LogConsensus {
             leader: position.leader,
             digest: hex(&digest::root(shards.iter().map(|shard| &shard.sum))),
             pins: shards.iter().map(|shard| shard.sum.pins).sum(),
-            eventual: 0,
+            eventual: self.outbox_count().own,
         })
     }
 
@@ -415,6 +574,8 @@ impl Consensus for LogConsensus {
 
 /// The raft log as the sequencer sees it.
 struct RaftEntries {
+    /// A leader that no quorum acknowledged for so long leads nobody.
+    lease: Duration,
     raft: Raft,
     applied: watch::Receiver<u64>,
     position: watch::Receiver<Position>,
@@ -431,6 +592,9 @@ impl EntryLog for RaftEntries {
     }
 
     fn term(&self) -> Option<u64> {
+        if !self.is_acknowledged() {
+            return None;
+        }
         let position = self.position.borrow();
         (position.role == Role::Leader).then_some(position.term)
     }
@@ -440,6 +604,17 @@ impl EntryLog for RaftEntries {
         let mut applied = self.applied.clone();
         let reached = tokio::time::timeout(ATTEMPT_TIMEOUT, applied.wait_for(|applied| *applied >= index)).await;
         if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(ProposeError::NotLeader) }
+    }
+}
+
+impl RaftEntries {
+    /// Whether a quorum has acknowledged this leader of late. Without one an entry would only grow the log, and whoever
+    /// asked for it would not know what became of it.
+    fn is_acknowledged(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
+        alone || metrics.last_quorum_acked.is_none_or(|at| at.elapsed() < self.lease)
     }
 }
 

@@ -2,16 +2,18 @@
 
 mod chance;
 mod engine;
+mod exchange;
 mod membership;
 mod message;
 mod network;
+mod outbox;
 mod position;
 mod receiver;
 mod runtime;
 mod state_machine;
 mod types;
 
-pub use engine::{LogConsensus, LogParts, LogSettings, StartError};
+pub use engine::{LogConsensus, LogParts, LogSettings, StartError, WithoutQuorum};
 pub use membership::join_here;
 pub use message::{RaftCall, RaftMessage, RaftReply};
 pub use receiver::RaftReceiver;

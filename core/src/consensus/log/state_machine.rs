@@ -16,6 +16,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::outbox::Outbox;
 use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::consensus::apply::{Applied, LogClock, apply};
 use crate::consensus::operation::Entry;
@@ -72,6 +73,8 @@ pub struct StateMachine {
     effect_at: EffectAt,
     position: AppliedPosition,
     applied: watch::Sender<u64>,
+    /// What is shown on top of the state.
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl fmt::Debug for StateMachine {
@@ -89,7 +92,22 @@ impl StateMachine {
     ) -> Result<Self, StateError> {
         let position = AppliedPosition::decode(state.applied().await?.as_ref())?;
         applied.send_replace(position.index());
-        Ok(Self { state, effect_at, position, applied })
+        Ok(Self { state, effect_at, position, applied, outbox: None })
+    }
+
+    /// The same, with what waits in `outbox` shown on top.
+    pub(super) async fn beneath(self, outbox: Arc<Outbox>) -> Result<Self, StateError> {
+        // The installation of a snapshot may have been cut off while nothing was shown on top.
+        outbox.raise(self.position.index()).await?;
+        Ok(Self { outbox: Some(outbox), ..self })
+    }
+
+    async fn install(&self, snapshot: Arc<dyn SnapshotHandle>, index: u64) -> Result<(), StateError> {
+        let effect = (self.effect_at)(index);
+        let Some(outbox) = &self.outbox else { return self.state.install_snapshot(snapshot, effect).await };
+        let lowered = outbox.lower().await?;
+        self.state.install_snapshot(snapshot, effect).await?;
+        lowered.raise(index).await
     }
 
     async fn apply_group(&mut self, group: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
@@ -184,8 +202,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if position.last != meta.last_log_id {
             return Err(io::Error::other("the snapshot's content is not at the place its description says"));
         }
-        let effect = (self.effect_at)(position.index());
-        self.state.install_snapshot(snapshot, effect).await.map_err(io::Error::other)?;
+        self.install(snapshot, position.index()).await.map_err(io::Error::other)?;
         self.applied.send_replace(position.index());
         self.position = position;
         Ok(())

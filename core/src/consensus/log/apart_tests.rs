@@ -1,0 +1,194 @@
+//! Nodes that are cut off from each other and come together again, in `crdt` mode.
+
+use cluster_types::Cid;
+
+use super::*;
+use crate::crdt::merge::Rule;
+use crate::ports::OutboxStore;
+
+const AFTER: Duration = Duration::from_secs(2);
+const ACCEPT: WithoutQuorum = WithoutQuorum::Accept { after: AFTER };
+
+async fn shown(node: &TestNode, number: u32) -> Option<Pin> {
+    node.disks.state.pin(pin(number).cid).await.unwrap()
+}
+
+fn named(number: u32, name: &str) -> Request {
+    let mut pin = pin(number);
+    pin.options.name = name.to_owned();
+    Request::Pin(Box::new(pin))
+}
+
+fn cid(number: u32) -> Cid {
+    pin(number).cid
+}
+
+/// Waits until a condition holds.
+async fn until<F: AsyncFn() -> bool>(what: &str, holds: F) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.unwrap_or_else(|_late| panic!("{what}: not in time"));
+}
+
+/// Waits until nothing waits anywhere and all hold the same.
+async fn assert_whole(nodes: &[&TestNode]) {
+    for node in nodes {
+        until("everything is merged", async || node.disks.state.waiting_count().all == 0).await;
+    }
+    assert_equal(nodes).await;
+    let contents: Vec<_> = nodes.iter().map(|node| node.disks.state.contents(false).pins).collect();
+    assert!(contents.windows(2).all(|pair| pair[0] == pair[1]), "all show the same");
+}
+
+/// Five nodes, cut into three and two.
+async fn cut(net: &MemNet) -> (Vec<TestNode>, Vec<usize>, Vec<usize>) {
+    let nodes = several(net, 5, ACCEPT).await;
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
+    // The leader is on the smaller side: whoever it answers is answered by nobody.
+    let mut order: Vec<usize> = (0..5).collect();
+    order.sort_by_key(|at| nodes[*at].peer() != leader);
+    let (few, many) = (order[..2].to_vec(), order[2..].to_vec());
+    for one in &few {
+        for other in &many {
+            net.cut(nodes[*one].peer(), nodes[*other].peer());
+        }
+    }
+    (nodes, many, few)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_smaller_side_accepts_passes_on_and_merges_when_whole_again() {
+    let net = MemNet::new(11);
+    let (nodes, many, few) = cut(&net).await;
+    let [author, other] = [&nodes[few[0]], &nodes[few[1]]];
+    let receipt = author.pin(1).await.unwrap();
+    assert_eq!(receipt.commit, Commit::Eventual);
+    assert!(matches!(receipt.outcome, Outcome::Pinned(_)));
+    assert!(shown(author, 1).await.is_some(), "visible at once");
+    assert_eq!(author.consensus.report().await.unwrap().eventual, 1);
+    until("the other one on this side shows it", async || shown(other, 1).await.is_some()).await;
+    assert_eq!(other.consensus.report().await.unwrap().eventual, 0, "it is not its own");
+    until("the larger side has a leader", async || nodes[many[0]].pin(2).await.unwrap().commit != Commit::Eventual)
+        .await;
+    assert!(shown(&nodes[many[0]], 1).await.is_none() && shown(author, 2).await.is_none());
+    net.heal_all();
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    for number in [1, 2] {
+        assert!(shown(&nodes[many[1]], number).await.is_some(), "pin {number}");
+    }
+    assert_eq!(author.consensus.report().await.unwrap().eventual, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_never_overtakes_an_earlier_one_on_the_same_pin() {
+    let net = MemNet::new(12);
+    let (nodes, _many, few) = cut(&net).await;
+    let [author, other] = [&nodes[few[0]], &nodes[few[1]]];
+    author.pin(1).await.unwrap();
+    until("it is passed on", async || shown(other, 1).await.is_some()).await;
+    net.heal_all();
+    // Whether it is merged by now or not: who wants it gone has seen it.
+    let gone = other.consensus.submit(Request::Unpin { cid: cid(1) }).await.unwrap();
+    assert!(matches!(gone.outcome, Outcome::Unpinned(_)), "{gone:?}");
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    assert!(shown(author, 1).await.is_none(), "it must not come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_leader_took_and_did_not_answer_is_no_rival_of_what_came_after() {
+    for seed in 0..8 {
+        let net = MemNet::new(100 + seed);
+        let (nodes, many, few) = cut(&net).await;
+        // The first of them leads still, as far as it knows, and may put this into its log.
+        let author = &nodes[few[1]];
+        author.pin(1).await.unwrap();
+        author.consensus.submit(Request::Unpin { cid: cid(1) }).await.unwrap();
+        if seed % 2 == 0 {
+            until("the larger side has a leader", async || {
+                nodes[many[0]].pin(2).await.unwrap().commit != Commit::Eventual
+            })
+            .await;
+        }
+        net.heal_all();
+        assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+        assert!(shown(author, 1).await.is_none(), "seed {seed}: it must not come back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_sides_write_the_same_pins_and_nobody_loses_in_silence() {
+    let net = MemNet::new(13);
+    let (nodes, many, few) = cut(&net).await;
+    let [left, right] = [&nodes[few[0]], &nodes[many[0]]];
+    until("the larger side has a leader", async || right.pin(9).await.unwrap().commit != Commit::Eventual).await;
+    right.consensus.submit(named(1, "right")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    left.consensus.submit(named(1, "left, later")).await.unwrap();
+    left.pin(2).await.unwrap();
+    right.consensus.submit(Request::Unpin { cid: cid(9) }).await.unwrap();
+    net.heal_all();
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    assert!(shown(right, 9).await.is_none() && shown(right, 2).await.is_some());
+    let kept = shown(right, 1).await.unwrap().options.name;
+    for node in &nodes {
+        let conflicts = node.disks.state.conflicts(None, 10).await.unwrap();
+        assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+        assert_eq!(conflicts[0].conflict.rule, Rule::NewerPin);
+        let lost = conflicts[0].conflict.loser.record.as_ref().unwrap().options.name.clone();
+        assert_ne!(lost, kept);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_outbox_survives_a_power_cut() {
+    let net = MemNet::new(14);
+    let (mut nodes, _many, few) = cut(&net).await;
+    for number in 0..20 {
+        nodes[few[0]].pin(number).await.unwrap();
+    }
+    let author = nodes.remove(few[0]);
+    let (peer, disks) = (author.peer(), author.crash().await);
+    disks.log.power_cut();
+    disks.state.power_cut(0);
+    net.heal_all();
+    nodes.push(start_in(&net, peer, disks, &[], ACCEPT).await.unwrap());
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    for number in 0..20 {
+        assert!(shown(&nodes[0], number).await.is_some(), "pin {number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_author_wrote_is_merged_by_those_who_took_it_over() {
+    let net = MemNet::new(15);
+    let (mut nodes, _many, few) = cut(&net).await;
+    nodes[few[0]].pin(1).await.unwrap();
+    until("it is passed on", async || shown(&nodes[few[1]], 1).await.is_some()).await;
+    let author = nodes.remove(few[0]);
+    drop(author.crash().await);
+    net.heal_all();
+    let rest: Vec<&TestNode> = nodes.iter().collect();
+    assert_whole(&rest).await;
+    assert!(shown(&nodes[0], 1).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_peer_goes_on_for_as_long_as_it_takes() {
+    let net = MemNet::new(16);
+    let nodes = several(&net, 3, ACCEPT).await;
+    net.isolate(nodes[0].peer());
+    for number in 0..50 {
+        assert_eq!(nodes[0].pin(number).await.unwrap().commit, Commit::Eventual);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    nodes[0].consensus.submit(Request::Unpin { cid: cid(0) }).await.unwrap();
+    assert!(shown(&nodes[0], 0).await.is_none());
+    let again = nodes[0].consensus.submit(Request::Unpin { cid: cid(0) }).await.unwrap();
+    assert!(matches!(again.outcome, Outcome::Refused(_)), "it is not pinned any more");
+    net.heal_all();
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    assert_eq!(nodes[1].consensus.report().await.unwrap().pins, 49);
+}

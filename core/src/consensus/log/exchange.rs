@@ -1,0 +1,236 @@
+//! Passes eventual writes on: to the members on this side of a cut, and to the log once a leader is back.
+//!
+//! A peer tells by gossip how many writes it has accepted; whoever knows fewer asks it for the rest. So a lost message
+//! costs time, never a write, and a write crosses each connection once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_types::{BoxError, ErrorChain, ErrorClass, PeerId, WireError};
+use tokio::time::Instant;
+
+use super::engine::LogConsensus;
+use super::outbox;
+use crate::broadcast::Broadcast;
+use crate::consensus::{Consensus, ConsensusError, Request};
+use crate::crdt::merge::Eventual;
+use crate::ports::{Gossip, Topic, Waiting};
+use crate::rpc::{Call, PeerClient, Reply};
+use crate::task::{OnExit, TaskGroup};
+
+/// How often a peer repeats how many writes it has accepted, while some of them wait.
+const REPEAT_EVERY: Duration = Duration::from_secs(3);
+/// The least time between two notes.
+const NOTE_PAUSE: Duration = Duration::from_millis(50);
+/// How long a member may take to send some writes.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of writes in one merge: with what else is in its entry it stays below the largest message sixteen times.
+const MAX_MERGE_BYTES: usize = 128 * 1024;
+/// How long a merge may take before it is tried again.
+const MERGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a merge that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// For how long there must have been a leader before the writes of others are brought into the log as well: their
+/// authors do it at once, if they live.
+const AUTHORS_FIRST: Duration = Duration::from_secs(5);
+
+/// Starts to pass writes on.
+pub(super) fn start(node: &Arc<LogConsensus>, gossip: Arc<dyn Gossip>, tasks: &TaskGroup) {
+    let [deliver, note, listen] = [(); 3].map(|()| Arc::clone(node));
+    spawn(tasks, "merging", async move { deliver_all(&deliver).await });
+    let publisher = Arc::clone(&gossip);
+    spawn(tasks, "outbox notes", async move { tell_others(&note, publisher.as_ref()).await });
+    let group = tasks.clone();
+    spawn(tasks, "outbox of others", async move { listen_to_others(&listen, gossip.as_ref(), &group).await });
+}
+
+fn spawn(tasks: &TaskGroup, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let stop = tasks.stop_token();
+    tasks.spawn(name, OnExit::StopPeer, async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+        Ok::<(), BoxError>(())
+    });
+}
+
+/// Tells how many writes this peer has accepted, when there is a new one and again while any waits.
+async fn tell_others(node: &LogConsensus, gossip: &dyn Gossip) {
+    let mut came_in = node.outbox.came_in.subscribe();
+    loop {
+        if node.outbox_count().own > 0 {
+            let note = Broadcast::Outbox { last: node.outbox.last_own() };
+            if let Err(error) = gossip.publish(Topic::Log, note.encode()).await {
+                tracing::debug!(%error, "eventual writes could not be announced");
+            }
+        }
+        tokio::time::sleep(NOTE_PAUSE).await;
+        // Whether it came in or the time is over, the count decides.
+        drop(tokio::time::timeout(REPEAT_EVERY, came_in.changed()).await);
+    }
+}
+
+/// Asks members for the writes they announce.
+async fn listen_to_others(node: &Arc<LogConsensus>, gossip: &dyn Gossip, tasks: &TaskGroup) {
+    let mut notes = gossip.subscribe(Topic::Log);
+    let known: Arc<parking_lot::Mutex<BTreeMap<PeerId, Known>>> = Arc::default();
+    loop {
+        let message = match notes.recv().await {
+            Ok(message) => message,
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        };
+        let Ok(Broadcast::Outbox { last }) = Broadcast::decode(&message.data) else { continue };
+        let from = message.from;
+        if !node.is_member(&from) {
+            continue;
+        }
+        {
+            let mut known = known.lock();
+            let known = known.entry(from).or_default();
+            // A peer whose disk was replaced counts anew.
+            known.taken = if last < known.taken { 0 } else { known.taken };
+            known.announced = last;
+            if known.asking || known.taken >= last {
+                continue;
+            }
+            known.asking = true;
+        }
+        let (node, known, stop) = (Arc::clone(node), Arc::clone(&known), tasks.stop_token());
+        tasks.spawn("eventual writes of a member", OnExit::Continue, async move {
+            let asked = tokio::select! {
+                biased;
+                () = stop.cancelled() => Ok(()),
+                asked = ask_for_rest(&node, from, &known) => asked,
+            };
+            if let Some(known) = known.lock().get_mut(&from) {
+                known.asking = false;
+            }
+            if let Err(error) = asked {
+                tracing::debug!(peer = %from, %error, "eventual writes could not be fetched; the next note brings them");
+            }
+            Ok::<(), BoxError>(())
+        });
+    }
+}
+
+/// What is known of a member's outbox.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    announced: u64,
+    taken: u64,
+    asking: bool,
+}
+
+async fn ask_for_rest(
+    node: &LogConsensus,
+    from: PeerId,
+    known: &parking_lot::Mutex<BTreeMap<PeerId, Known>>,
+) -> Result<(), WireError> {
+    loop {
+        let Known { announced, taken, .. } = known.lock().get(&from).copied().unwrap_or_default();
+        if taken >= announced {
+            return Ok(());
+        }
+        let Reply::Outbox { writes, up_to } =
+            node.client.ask(from, &Call::Outbox { after: taken }, ASK_TIMEOUT).await?
+        else {
+            return Err(PeerClient::misfit(from));
+        };
+        if up_to <= taken {
+            return Err(PeerClient::misfit(from));
+        }
+        let writes = writes.iter().map(|bytes| Eventual::decode(bytes)).collect::<Result<Vec<_>, _>>();
+        let writes = writes.map_err(|error| WireError::from_error(error.class(), &error))?;
+        node.outbox.take_over(writes, node.member_peers()).await.map_err(|error| outbox::to_wire(&error))?;
+        if let Some(known) = known.lock().get_mut(&from) {
+            known.taken = up_to;
+        }
+    }
+}
+
+impl LogConsensus {
+    /// Writes that this peer accepted and that wait, from behind the number `after`. For calls of other members.
+    pub async fn outbox_page(&self, after: u64) -> Result<Reply, WireError> {
+        let page = self.outbox.page(after).await.map_err(|error| outbox::to_wire(&error))?;
+        let last = page.last().map(|waiting| waiting.number);
+        // Behind the last page there is nothing that waits; what was announced has been merged.
+        let up_to = last.unwrap_or_else(|| self.outbox.last_own().max(after));
+        let own = page.into_iter().filter(|waiting| waiting.own);
+        Ok(Reply::Outbox { writes: own.map(|waiting| Bytes::from(waiting.write.encode())).collect(), up_to })
+    }
+}
+
+/// Brings what waits into the log, for as long as there is a leader.
+async fn deliver_all(node: &LogConsensus) {
+    let mut came_in = node.outbox.came_in.subscribe();
+    let mut position = node.position();
+    let mut led_since: Option<Instant> = None;
+    loop {
+        if node.outbox.is_empty() {
+            drop(tokio::time::timeout(REPEAT_EVERY, came_in.changed()).await);
+            continue;
+        }
+        let led = position.wait_for(|position| position.leader.is_some() && !position.removed).await.is_ok();
+        if !led {
+            return std::future::pending().await;
+        }
+        let since = *led_since.get_or_insert_with(Instant::now);
+        let delivered = deliver_once(node, since.elapsed() >= AUTHORS_FIRST).await;
+        match delivered {
+            Ok(true) => {}
+            Ok(false) => tokio::time::sleep(RETRY_PAUSE).await,
+            Err(error) => {
+                led_since = None;
+                tracing::debug!(error = %ErrorChain(&error), "eventual writes wait for a quorum");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Goes through the outbox once. Says whether there was anything to bring.
+async fn deliver_once(node: &LogConsensus, of_others: bool) -> Result<bool, ConsensusError> {
+    let stopped = |error: &dyn std::error::Error| ConsensusError::Stopped { reason: error.to_string() };
+    let (mut after, mut brought) = (0, false);
+    loop {
+        let page = node.outbox.page(after).await.map_err(|error| stopped(&error))?;
+        let Some(last) = page.last() else { return Ok(brought) };
+        after = last.number;
+        for writes in batches(page.into_iter().filter(|waiting| of_others || waiting.own)) {
+            let number = writes.len();
+            let index = node.merge(Request::Merge(writes), MERGE_TIMEOUT).await?;
+            tracing::info!(writes = number, index, "writes that were accepted without a quorum are merged");
+            brought = true;
+        }
+    }
+}
+
+/// Cuts writes into merges.
+fn batches(waiting: impl Iterator<Item = Waiting>) -> Vec<Vec<Eventual>> {
+    let (mut batches, mut bytes) = (Vec::new(), usize::MAX);
+    for Waiting { write, .. } in waiting {
+        let length = write.encode().len();
+        if bytes.saturating_add(length) > MAX_MERGE_BYTES {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += length;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(write);
+        }
+    }
+    batches
+}
+
+/// A failure to accept, as the caller of a write hears of it.
+pub(super) fn refused(error: &crate::ports::StateError) -> ConsensusError {
+    match error.class() {
+        ErrorClass::Fatal => ConsensusError::Stopped { reason: error.to_string() },
+        _ => ConsensusError::NoQuorum { reason: error.to_string() },
+    }
+}
