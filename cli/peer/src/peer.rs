@@ -306,6 +306,7 @@ impl Rooms<'_> {
             effect_at: effect(self.network.local_peer(), self.config, Arc::clone(self.clock)),
             record: Arc::new(self.store.raft_log()),
             transport: Arc::clone(self.network) as _,
+            gossip: Arc::clone(self.network) as _,
             server: Arc::clone(server),
             allocator: Arc::clone(allocator),
             clock: Arc::clone(self.clock),

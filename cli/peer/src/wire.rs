@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use cluster_api::{Credentials, RestConfig, TlsFiles};
-use cluster_core::consensus::log::LogSettings;
+use cluster_core::consensus::log::{LogSettings, WithoutQuorum};
 use cluster_core::monitor::{DiskInformer, DiskMetric, Informer, MonitorConfig, QueueInformer, TagsInformer};
 use cluster_core::ports::{IpfsNode, TrackerStore};
 use cluster_core::task::TaskGroup;
@@ -113,8 +113,11 @@ pub(crate) fn consensus(config: &Config) -> LogSettings {
         election: (timings.election_timeout_min, timings.election_timeout_max),
         ..LogSettings::default()
     };
-    if let ConsensusMode::Raft { leader_timeout, .. } = &config.consensus.mode {
-        settings.write_timeout = *leader_timeout;
+    match &config.consensus.mode {
+        ConsensusMode::Raft { leader_timeout, .. } => settings.write_timeout = *leader_timeout,
+        ConsensusMode::Crdt { commit_timeout, .. } => {
+            settings.without_quorum = WithoutQuorum::Accept { after: *commit_timeout };
+        }
     }
     settings
 }

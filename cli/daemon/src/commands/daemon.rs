@@ -106,7 +106,7 @@ fn apply_flags(config: &mut Config, daemon: &DaemonArguments) {
     if daemon.no_trust {
         return;
     }
-    if let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted) } = &mut config.consensus.mode {
+    if let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted), .. } = &mut config.consensus.mode {
         for peer in daemon.bootstrap.iter().filter_map(peer_of) {
             if !trusted.contains(&peer) {
                 trusted.push(peer);

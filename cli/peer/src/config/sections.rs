@@ -169,6 +169,8 @@ pub enum ConsensusMode {
     Crdt {
         /// Whose word counts.
         trusted: TrustedPeers,
+        /// How long a quorum has to answer.
+        commit_timeout: Duration,
     },
     /// `raft`: writes without a quorum are refused.
     Raft {

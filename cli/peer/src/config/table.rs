@@ -186,6 +186,7 @@ pub(super) static CRDT: Component = Component {
     fields: &[
         field("cluster_name", Text, "\"ipfs-cluster\""),
         field("trusted_peers", Texts, r#"["*"]"#).absent("[]"),
+        field("commit_timeout", Duration, "\"2s\""),
         field("max_voters", Whole, "5"),
         field("heartbeat_interval", Duration, "\"250ms\""),
         field("election_timeout_min", Duration, "\"1s\""),

@@ -64,7 +64,7 @@ pub(super) fn refuse_unprotected(document: &Document) -> Result<(), ConfigError>
         }
     }
     let crdt = document.reader(&CRDT);
-    if document.has(&CRDT) && matches!(crdt_mode(&crdt)?, ConsensusMode::Crdt { trusted: TrustedPeers::Only(_) }) {
+    if document.has(&CRDT) && matches!(crdt_mode(&crdt)?, ConsensusMode::Crdt { trusted: TrustedPeers::Only(_), .. }) {
         let reason = "this version cannot tell trusted peers from others yet, and every peer that knows the secret may \
                       write: if that is meant, write [\"*\"]";
         return Err(crdt.refuse("trusted_peers", reason));
@@ -213,7 +213,7 @@ fn crdt_mode(reader: &Reader<'_>) -> Result<ConsensusMode, ConfigError> {
     } else {
         TrustedPeers::Only(peer_ids(reader, "trusted_peers", &trusted)?)
     };
-    Ok(ConsensusMode::Crdt { trusted })
+    Ok(ConsensusMode::Crdt { trusted, commit_timeout: reader.interval("commit_timeout")? })
 }
 
 fn raft_mode(reader: &Reader<'_>) -> Result<ConsensusMode, ConfigError> {
