@@ -11,6 +11,14 @@ use cluster_core::ports::{Root, ShardState, ShardSum, StateError, TrackerCounts,
 use cluster_types::{Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, Timestamp, TrackerStatus};
 use prost::Message;
 
+pub(crate) use self::merging::{
+    MergeCounts, decode_committed, decode_conflict, decode_history, decode_merge_counts, decode_merged_at, decode_turn,
+    decode_waiting, decode_waiting_number, encode_committed, encode_conflict, encode_merge_counts, encode_merged_at,
+    encode_turn, encode_waiting,
+};
+
+mod merging;
+
 /// Version of every record but opaque bytes and log entries.
 const VERSION: u8 = 1;
 

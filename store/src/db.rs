@@ -16,6 +16,7 @@ use crate::error::StoreError;
 use crate::install;
 use crate::keys::Family;
 use crate::raft_log::RaftLog;
+use crate::shared_flush::SharedTurn;
 use crate::snapshot::Snapshots;
 use crate::state::{Database, Present, RocksState};
 use crate::telemetry::StoreTelemetry;
@@ -57,6 +58,7 @@ impl Store {
             writer: Arc::new(Mutex::new(())),
             whole: Arc::new(RwLock::new(())),
             snapshots,
+            flushes: SharedTurn::default(),
         });
         Ok(Self { folder: folder.to_owned(), door, state, log, telemetry })
     }

@@ -35,6 +35,15 @@ const MIN_BLOB: u64 = 4 << 10;
 /// Deletions in a row of table keys that make a table worth compacting: blobs are freed by that only, and scans of
 /// queues are slow until then.
 const DELETIONS_TO_COMPACT: usize = 256;
+/// Families whose rows go where scans begin, and each scan walks over what is left of them.
+const QUEUES: [Family; 6] = [
+    Family::TrackerDue,
+    Family::TrackerStatus,
+    Family::ByExpiry,
+    Family::OutboxOrder,
+    Family::MergedByIndex,
+    Family::Conflicts,
+];
 
 /// How much memory a store may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +228,18 @@ impl Moment<'_> {
         }
         let mut rows = self.snapshot.raw_iterator_cf_opt(&self.engine.handle(family), options);
         rows.seek(from);
-        Rows { rows, begun: false }
+        Rows { rows, begun: false, backwards: false }
+    }
+
+    /// The rows of a family from before `to`, or from the last, backwards.
+    pub(crate) fn rows_back(&self, family: Family, to: Option<&[u8]>) -> Rows<'_> {
+        let mut options = ReadOptions::default();
+        if let Some(to) = to {
+            options.set_iterate_upper_bound(to);
+        }
+        let mut rows = self.snapshot.raw_iterator_cf_opt(&self.engine.handle(family), options);
+        rows.seek_to_last();
+        Rows { rows, begun: false, backwards: true }
     }
 
     /// The last row of a family from `from` on.
@@ -237,13 +257,14 @@ impl Moment<'_> {
 pub(crate) struct Rows<'a> {
     rows: DBRawIteratorWithThreadMode<'a, DB>,
     begun: bool,
+    backwards: bool,
 }
 
 impl Rows<'_> {
     /// The next row.
     pub(crate) fn next(&mut self) -> Result<Option<KeyValue>, StateError> {
         if self.begun && self.rows.valid() {
-            self.rows.next();
+            if self.backwards { self.rows.prev() } else { self.rows.next() }
         }
         self.begun = true;
         match self.rows.item() {
@@ -300,13 +321,15 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_metadata_block_size(4 << 10);
     table.set_block_size(16 << 10);
-    if matches!(family, Family::Pins | Family::Tracker | Family::Outcomes | Family::BlockSizes) {
+    let looked_up =
+        matches!(family, Family::Pins | Family::Tracker | Family::Outcomes | Family::History | Family::Merged);
+    if looked_up || family == Family::BlockSizes {
         table.set_bloom_filter(FILTER_BITS, false);
         table.set_partition_filters(true);
     }
     let mut own = Options::default();
     own.set_write_buffer_size(options.write_buffers / 6);
-    if matches!(family, Family::Pins | Family::Tracker | Family::Outcomes) {
+    if looked_up {
         // Most look-ups of a write are for what is not there.
         own.set_memtable_whole_key_filtering(true);
         own.set_memtable_prefix_bloom_ratio(0.05);
@@ -323,9 +346,7 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
         own.set_blob_gc_age_cutoff(1.0);
         own.set_blob_gc_force_threshold(0.5);
     }
-    // Queues: rows go where scans begin, and each scan walks over what is left of them.
-    let queue = matches!(family, Family::TrackerDue | Family::TrackerStatus | Family::ByExpiry);
-    if queue || family == Family::Blocks {
+    if QUEUES.contains(&family) || family == Family::Blocks {
         own.add_compact_on_deletion_collector_factory(2 * DELETIONS_TO_COMPACT, DELETIONS_TO_COMPACT, 0.5);
     }
     own
@@ -343,7 +364,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let options = StoreOptions::default();
         let engine = Engine::open(&folder.path().join("db"), &Family::STATE, &options, Arc::default()).unwrap();
-        for family in [Family::TrackerDue, Family::TrackerStatus, Family::ByExpiry] {
+        for family in QUEUES {
             let rows = 0..8 * u32::try_from(DELETIONS_TO_COMPACT).unwrap();
             for goes in [false, true] {
                 let mut batch = WriteBatch::default();

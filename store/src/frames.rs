@@ -27,6 +27,10 @@ pub(crate) const OUTCOME: u8 = 3;
 pub(crate) const CHANGE: u8 = 4;
 /// Kind of an entry of a shard's tail: the key of [`crate::keys`], the entry in the core's encoding.
 pub(crate) const TAIL: u8 = 5;
+/// Kind of what a merge left of a pin: length `u16` of the key, the key, the history in the core's encoding.
+pub(crate) const HISTORY: u8 = 6;
+/// Kind of a merged write: its name, the record of [`crate::codec`].
+pub(crate) const MERGED: u8 = 7;
 
 /// Writes a stream.
 #[derive(Debug)]

@@ -8,6 +8,9 @@
 //! A start that finds the marker carries the journal out again, from its beginning: a change that is there already
 //! changes nothing. So an install needs no decision at the start, only its journal.
 //!
+//! The caller lowers before what waits, so that pins are shown as the log has them: then what is compared here are the
+//! pins of two logs. The outbox and the event log are not touched.
+//!
 //! **Invariant:** from the first batch to the last nobody reads or writes the state; when a batch fails the door is
 //! shut, and the next start goes on.
 
@@ -19,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::consensus::operation::{decode_pin, encode_pin};
-use cluster_core::ports::{Changes, LocalEffect, PinChange, ShardState, SnapshotHandle, StateError, StateView};
+use cluster_core::ports::{Changes, LocalEffect, MergeView, PinChange, ShardState, SnapshotHandle, StateError};
 use cluster_types::Pin;
 use futures::StreamExt;
 use rocksdb::WriteBatch;
@@ -29,6 +32,7 @@ use crate::engine::Moment;
 use crate::error::Failed;
 use crate::frames::{self, Decoder, Encoder};
 use crate::keys::{self, Family};
+use crate::merge_frames::Installed;
 use crate::scan::{Head, read_pin};
 use crate::snapshot::{self, Frozen, STREAM_FILE, Stage, folder_of};
 use crate::state::{Database, RocksState, View};
@@ -179,7 +183,7 @@ fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<()
     while let Some((_kind, bytes)) = journal.next().map_err(own_damage)? {
         let change = codec::decode_change(&bytes)?;
         let after = change.pin.as_deref().map(read_canonical).transpose()?;
-        let before = View::latest(database).pin(&change.cid)?;
+        let before = View::latest(database).shown(&change.cid)?;
         changes.tracker.extend(change.tracker.map(|record| (change.cid, record)));
         changes.pins.push(PinChange { cid: change.cid, before, after });
         if changes.pins.len() >= BATCH_CHANGES {
@@ -187,27 +191,29 @@ fn carry_out(database: &Database, folder: &Path, received: &Frozen) -> Result<()
         }
     }
     Batch::new(database).changes(changes)?.write()?;
-    let shards = replace_rest(database, &place)?;
+    let (shards, merges) = replace_rest(database, &place)?;
     let frozen = folder_of(folder, received.number, Stage::Frozen);
     if place != frozen {
         let mut place = received.kept.place.lock();
         snapshot::rename_durably(&place, &frozen)?;
         place.clone_from(&frozen);
     }
-    end(database, received.applied(), shards)?;
+    end(database, received.applied(), shards, merges)?;
     // The journal has done its work; when it stays behind it is only in the way of the disk.
     let _stays = fs::remove_file(frozen.join(JOURNAL_FILE));
     Ok(())
 }
 
-/// Puts the snapshot's outcomes and tails in the place of the present ones; returns its shards.
-fn replace_rest(database: &Database, place: &Path) -> Result<Vec<ShardState>, StateError> {
+/// Puts the snapshot's outcomes, tails and merges in the place of the present ones; returns its shards and how many
+/// merges there are.
+fn replace_rest(database: &Database, place: &Path) -> Result<(Vec<ShardState>, Installed), StateError> {
     let engine = &database.engine;
     let mut shards = vec![ShardState::default(); usize::from(SHARDS)];
     let mut stream = open_stream(place)?;
     let mut batch = WriteBatch::default();
     engine.delete_range(&mut batch, Family::Outcomes, &[], &[u8::MAX; 25]);
     engine.delete_range(&mut batch, Family::ShardTail, &[], &[u8::MAX; keys::TAIL_BYTES + 1]);
+    let mut merges = Installed::begin(engine, &mut batch);
     while let Some((kind, bytes)) = stream.next().map_err(own_damage)? {
         match kind {
             frames::SHARD => {
@@ -224,20 +230,21 @@ fn replace_rest(database: &Database, place: &Path) -> Result<Vec<ShardState>, St
                 let (key, entry) = verify::split_tail(&bytes).map_err(own_damage)?;
                 engine.put(&mut batch, Family::ShardTail, key, entry);
             }
-            _ => {}
+            _ => merges.add(engine, &mut batch, kind, &bytes).map_err(own_damage)?,
         }
         if batch.len() >= BATCH_CHANGES {
             engine.write(std::mem::take(&mut batch))?;
         }
     }
     engine.write(batch)?;
-    Ok(shards)
+    Ok((shards, merges))
 }
 
 /// The last batch: from here on the state is the snapshot's.
-fn end(database: &Database, applied: Bytes, shards: Vec<ShardState>) -> Result<(), StateError> {
+fn end(database: &Database, applied: Bytes, shards: Vec<ShardState>, merges: Installed) -> Result<(), StateError> {
     let shards = (0_u16..).zip(shards).collect();
     let mut batch = Batch::new(database).changes(Changes { shards, applied: Some(applied), ..Changes::default() })?;
+    batch.replaced_merges(merges);
     database.engine.delete(batch.raw(), Family::Meta, keys::INSTALLING);
     batch.write()?;
     database.engine.flush()

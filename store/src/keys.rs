@@ -5,6 +5,7 @@
 //! **Invariant:** numbers in keys are big endian, so bytes sort as the numbers do; signed ones are shifted by 2^63.
 
 use cluster_core::consensus::digest::order_key;
+use cluster_core::crdt::merge::VersionId;
 use cluster_core::ports::{RequestKey, StateError, TailPlace};
 use cluster_types::{Cid, Timestamp, TrackerStatus};
 
@@ -12,6 +13,10 @@ use cluster_types::{Cid, Timestamp, TrackerStatus};
 const SHARD_BYTES: usize = 2;
 /// Bytes of the key of a tail entry.
 pub(crate) const TAIL_BYTES: usize = 2 + 8 + 4;
+/// Bytes of the name of a write.
+pub(crate) const ID_BYTES: usize = 32;
+/// Bytes of the key of a merged write by index.
+pub(crate) const MERGED_BYTES: usize = 8 + ID_BYTES;
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +41,20 @@ pub(crate) enum Family {
     ShardTail,
     /// Outcomes of requests.
     Outcomes,
+    /// Pins as the log has them, where writes wait that are shown over them.
+    Committed,
+    /// Writes that wait for a quorum.
+    Outbox,
+    /// Writes that wait, by number.
+    OutboxOrder,
+    /// What merges left of pins.
+    History,
+    /// Writes that were merged.
+    Merged,
+    /// Writes that were merged, by index.
+    MergedByIndex,
+    /// The event log of lost wishes.
+    Conflicts,
     /// What the tracker knows.
     Tracker,
     /// Tracker records by urgency.
@@ -52,7 +71,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The families of the state's database.
-    pub(crate) const STATE: [Self; 13] = [
+    pub(crate) const STATE: [Self; 20] = [
         Self::RaftLog,
         Self::RaftMeta,
         Self::Meta,
@@ -63,6 +82,13 @@ impl Family {
         Self::Shards,
         Self::ShardTail,
         Self::Outcomes,
+        Self::Committed,
+        Self::Outbox,
+        Self::OutboxOrder,
+        Self::History,
+        Self::Merged,
+        Self::MergedByIndex,
+        Self::Conflicts,
         Self::Tracker,
         Self::TrackerDue,
         Self::TrackerStatus,
@@ -84,6 +110,13 @@ impl Family {
             Self::Shards => "shards",
             Self::ShardTail => "shard_tail",
             Self::Outcomes => "outcomes",
+            Self::Committed => "committed",
+            Self::Outbox => "outbox",
+            Self::OutboxOrder => "outbox_order",
+            Self::History => "history",
+            Self::Merged => "merged",
+            Self::MergedByIndex => "merged_by_index",
+            Self::Conflicts => "conflicts",
             Self::Tracker => "tracker",
             Self::TrackerDue => "tracker_due",
             Self::TrackerStatus => "tracker_status",
@@ -114,6 +147,8 @@ pub(crate) const APPLIED: &[u8] = b"applied";
 pub(crate) const PIN_COUNT: &[u8] = b"pins";
 /// Numbers of tracker records.
 pub(crate) const TRACKER_COUNTS: &[u8] = b"tracker_counts";
+/// What is counted of eventual writes and merges.
+pub(crate) const MERGE_COUNTS: &[u8] = b"merge_counts";
 /// The number of the received snapshot that is being installed.
 pub(crate) const INSTALLING: &[u8] = b"installing";
 /// The vote.
@@ -136,6 +171,7 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Meta, prefix: APPLIED, layout: "-> bytes" },
     KeyKind { family: Family::Meta, prefix: PIN_COUNT, layout: "-> u64" },
     KeyKind { family: Family::Meta, prefix: TRACKER_COUNTS, layout: "-> counts" },
+    KeyKind { family: Family::Meta, prefix: MERGE_COUNTS, layout: "-> counts" },
     KeyKind { family: Family::Meta, prefix: INSTALLING, layout: "-> u64" },
     KeyKind { family: Family::Peers, prefix: PEER_BY_NUMBER, layout: "number u32 -> peer id" },
     KeyKind { family: Family::Pins, prefix: b"", layout: "shard u16, CID -> pin" },
@@ -144,6 +180,13 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum and epochs" },
     KeyKind { family: Family::ShardTail, prefix: b"", layout: "shard u16, index u64, place u32 -> tail entry" },
     KeyKind { family: Family::Outcomes, prefix: b"", layout: "window u64, id 16 bytes -> bytes" },
+    KeyKind { family: Family::Committed, prefix: b"", layout: "shard u16, CID -> pin, or that there is none" },
+    KeyKind { family: Family::Outbox, prefix: b"", layout: "shard u16, CID, write 32 bytes -> number, own, write" },
+    KeyKind { family: Family::OutboxOrder, prefix: b"", layout: "number u64 -> key of the outbox, own" },
+    KeyKind { family: Family::History, prefix: b"", layout: "shard u16, CID -> history" },
+    KeyKind { family: Family::Merged, prefix: b"", layout: "write 32 bytes -> index, time" },
+    KeyKind { family: Family::MergedByIndex, prefix: b"", layout: "index u64, write 32 bytes -> nothing" },
+    KeyKind { family: Family::Conflicts, prefix: b"", layout: "index u64, place u32 -> time, conflict" },
     KeyKind { family: Family::Tracker, prefix: b"", layout: "shard u16, CID -> tracker record" },
     KeyKind {
         family: Family::TrackerDue,
@@ -184,6 +227,45 @@ pub(crate) fn read_tail(key: &[u8]) -> Result<(u16, TailPlace), StateError> {
         Some((u16::from_be_bytes(*shard), place))
     };
     read().ok_or_else(|| damaged_key(Family::ShardTail))
+}
+
+/// The key of a write that waits.
+pub(crate) fn waiting(cid: &Cid, id: &VersionId) -> Vec<u8> {
+    join(&order_key(cid), id.as_bytes())
+}
+
+/// The key of a write that waits, by its number.
+pub(crate) fn waiting_number(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// Reads the key of a write that waits, by its number.
+pub(crate) fn read_waiting_number(key: &[u8]) -> Result<u64, StateError> {
+    key.try_into().map(u64::from_be_bytes).map_err(|_| damaged_key(Family::OutboxOrder))
+}
+
+/// The key of a merged write by the index of the entry that merged it.
+pub(crate) fn merged_by_index(index: u64, id: &VersionId) -> Vec<u8> {
+    join(&index.to_be_bytes(), id.as_bytes())
+}
+
+/// Reads the key of a merged write by index.
+pub(crate) fn read_merged_by_index(key: &[u8]) -> Result<(u64, VersionId), StateError> {
+    let (index, id) = key.split_first_chunk().ok_or_else(|| damaged_key(Family::MergedByIndex))?;
+    let id = id.try_into().map_err(|_| damaged_key(Family::MergedByIndex))?;
+    Ok((u64::from_be_bytes(*index), VersionId::from_bytes(id)))
+}
+
+/// The key of a conflict.
+pub(crate) fn conflict(index: u64, place: u32) -> Vec<u8> {
+    join(&index.to_be_bytes(), &place.to_be_bytes())
+}
+
+/// Reads the key of a conflict.
+pub(crate) fn read_conflict(key: &[u8]) -> Result<(u64, u32), StateError> {
+    let (index, place) = key.split_first_chunk().ok_or_else(|| damaged_key(Family::Conflicts))?;
+    let place = place.try_into().map_err(|_| damaged_key(Family::Conflicts))?;
+    Ok((u64::from_be_bytes(*index), u32::from_be_bytes(place)))
 }
 
 /// The key of a peer in the dictionary.
@@ -326,6 +408,15 @@ mod tests {
         let keys = tails.map(|(shard, place)| tail(shard, place));
         assert!(keys.is_sorted());
         assert_eq!(keys.map(|key| read_tail(&key).unwrap()), tails);
+        let places = [(1, 900), (255, 7), (256, 0), (256, 1)];
+        let conflicts = places.map(|(index, place)| conflict(index, place));
+        assert!(conflicts.is_sorted());
+        assert_eq!(conflicts.map(|key| read_conflict(&key).unwrap()), places);
+        let merges = [(1, 9), (255, 8), (256, 0), (256, 1)].map(|(index, id)| (index, VersionId::from_bytes([id; 32])));
+        let keys = merges.map(|(index, id)| merged_by_index(index, &id));
+        assert!(keys.is_sorted());
+        assert_eq!(keys.map(|key| read_merged_by_index(&key).unwrap()), merges);
+        assert_eq!(read_waiting_number(&waiting_number(256)).unwrap(), 256);
         let seconds = [-9, -1, 0, 1, 9].map(|seconds| by_expiry(Timestamp::from_unix_seconds(seconds), &order));
         assert!(seconds.is_sorted());
     }
@@ -342,6 +433,10 @@ mod tests {
         assert!(peer_number(b"n12").is_err());
         assert!(read_outcome(&[0; 23]).is_err());
         assert!(read_tail(&[0; TAIL_BYTES - 1]).is_err() && read_tail(&[0; TAIL_BYTES + 1]).is_err());
+        assert!(read_conflict(&[0; 11]).is_err() && read_conflict(&[0; 13]).is_err());
+        assert!(read_merged_by_index(&[0; MERGED_BYTES - 1]).is_err());
+        assert!(read_merged_by_index(&[0; MERGED_BYTES + 1]).is_err());
+        assert!(read_waiting_number(&[0; 7]).is_err());
         assert!(due_at(&[0; 5]).is_err());
         assert!(order_part(&[0; 3], 2, Family::ByPeer).is_err());
         assert!(cid_of(&[0]).is_err());

@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | `state` | `raft_log`, `raft_meta` | flushed before it is acknowledged; one flush for everybody who waits |
 //! | `state` | `pins`, `by_peer`, `by_expiry`, `shards`, `shard_tail`, `outcomes`, `meta`, `peers` | one batch per entry, flushed with the log |
+//! | `state` | `history`, `merged`, `merged_by_index`, `conflicts` | with the batch of the entry that merges |
+//! | `state` | `committed`, `outbox`, `outbox_order` | with the pin's batch; flushed before a write is acknowledged |
 //! | `state` | `tracker`, `tracker_due`, `tracker_status` | with the pin's batch, or not flushed at all |
 //! | `blocks` | `blocks`, `block_sizes` | survive a power cut after a flush |
 //! | `blocks` | `roots` | flushed before they return |
@@ -25,6 +27,9 @@ mod index;
 mod install;
 mod keys;
 mod log_writer;
+mod merge_batch;
+mod merge_frames;
+mod merging;
 mod peers;
 mod raft_log;
 mod recent;

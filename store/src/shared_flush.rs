@@ -2,6 +2,9 @@
 //!
 //! **Invariant:** a caller returns after a flush that began after its call, so what it wrote before is in it.
 
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::{Condvar, Mutex};
 
 /// Who flushes, and how often it was done.
@@ -48,10 +51,37 @@ impl SharedFlush {
     }
 }
 
+/// The same for callers that wait without a thread.
+#[derive(Debug, Default)]
+pub(crate) struct SharedTurn {
+    /// How many callers came.
+    came: AtomicU64,
+    /// Those up to this one are served; held by the one who flushes.
+    served: tokio::sync::Mutex<u64>,
+}
+
+impl SharedTurn {
+    /// Returns after a flush that began after the call.
+    pub(crate) async fn share<E, F: Future<Output = Result<(), E>>>(&self, flush: impl FnOnce() -> F) -> Result<(), E> {
+        let ticket = self.came.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut served = self.served.lock().await;
+        if *served >= ticket {
+            return Ok(());
+        }
+        let before_it_begins = self.came.load(Ordering::SeqCst);
+        flush().await?;
+        *served = before_it_begins;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::mpsc;
+
+    use futures::future::join_all;
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -111,5 +141,33 @@ mod tests {
         };
         shared.share(flush).unwrap();
         assert!(done);
+    }
+
+    #[tokio::test]
+    async fn tasks_that_come_during_a_flush_share_the_next() {
+        let (shared, flushes) = (SharedTurn::default(), AtomicU32::new(0));
+        let (go_on, may_end) = oneshot::channel::<()>();
+        let count = || async {
+            flushes.fetch_add(1, Ordering::SeqCst);
+            Ok::<(), &str>(())
+        };
+        let first = shared.share(|| async {
+            may_end.await.map_err(|_gone| "gone")?;
+            count().await
+        });
+        let late = async {
+            let late = join_all((0..8).map(|_| shared.share(count)));
+            let mut late = Box::pin(late);
+            assert!(futures::poll!(&mut late).is_pending(), "they wait for a flush that begins after they came");
+            go_on.send(()).unwrap();
+            late.await
+        };
+        let (first, late) = tokio::join!(first, late);
+        first.unwrap();
+        assert!(late.into_iter().all(|end| end.is_ok()));
+        assert_eq!(flushes.load(Ordering::SeqCst), 2, "one for the first, one for all who came meanwhile");
+        assert_eq!(shared.share(|| async { Err("full") }).await, Err("full"));
+        shared.share(count).await.unwrap();
+        assert_eq!(flushes.into_inner(), 3, "a failure is not taken for a flush");
     }
 }

@@ -26,10 +26,11 @@ use crate::engine::Engine;
 use crate::error::Failed;
 use crate::frames::{self, Encoder, invalid};
 use crate::keys::{self, Family};
+use crate::merging::LogPins;
 use crate::peers::Dictionary;
 use crate::state::{Database, read_applied, read_shards};
 use crate::stream::{self, Outlet, Stop};
-use crate::{codec, verify};
+use crate::{codec, merge_frames, verify};
 
 /// The most a chunk may hold, as the port promises.
 const CHUNK: usize = 1 << 20;
@@ -316,7 +317,7 @@ fn stream_checkpoint(engine: &Engine, outlet: &mut Outlet<Bytes>) -> Result<(), 
             encoder.record(frames::SHARD, &[&keys::shard(shard), &codec::encode_shard(&state)])?;
         }
     }
-    let mut pins = moment.rows(Family::Pins, &[], None);
+    let mut pins = LogPins::new(&moment, &[], None)?;
     while let Some((key, value)) = pins.next()? {
         let pin: Pin = codec::decode_pin(keys::cid_of(&key)?, &value, |number| dictionary.peer(number, engine))?;
         encoder.record(frames::PIN, &[&cluster_core::consensus::operation::encode_pin(&pin)])?;
@@ -333,6 +334,7 @@ fn stream_checkpoint(engine: &Engine, outlet: &mut Outlet<Bytes>) -> Result<(), 
         encoder.record(frames::TAIL, &[&key, &value])?;
         send_full(&mut encoder, outlet)?;
     }
+    merge_frames::send(&moment, &mut encoder, |encoder| send_full(encoder, outlet))?;
     let mut rest = encoder.finish();
     while !rest.is_empty() {
         let chunk = rest.split_to(rest.len().min(CHUNK));

@@ -13,20 +13,22 @@ use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::crdt::TailEntry;
 use cluster_core::ports::{
-    LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, SnapshotReceiver, StateError,
-    StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
+    LocalEffect, MergeView, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, SnapshotReceiver,
+    StateError, StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
 use futures::stream::BoxStream;
 use tokio::sync::{Mutex, RwLock};
 
 use crate::blocking::{Door, Kind};
-use crate::codec;
+use crate::codec::{self, MergeCounts};
 use crate::due_floor::DueFloor;
 use crate::engine::{Engine, KeyValue, Moment};
 use crate::keys::{self, Family};
+use crate::merging::{LogPins, read_counts};
 use crate::peers::Dictionary;
 use crate::scan;
+use crate::shared_flush::SharedTurn;
 use crate::snapshot::Snapshots;
 use crate::write;
 
@@ -52,6 +54,7 @@ pub(crate) struct Present {
 pub(crate) struct Figures {
     pub(crate) pins: u64,
     pub(crate) counts: TrackerCounts,
+    pub(crate) merging: MergeCounts,
     pub(crate) applied: Option<Bytes>,
 }
 
@@ -64,6 +67,7 @@ impl Present {
         let figures = Figures {
             pins: pins.map_or(Ok(0), |bytes| codec::decode_number("number of pins", &bytes))?,
             counts: counts.map_or(Ok(TrackerCounts::default()), |bytes| codec::decode_counts(&bytes))?,
+            merging: read_counts(&moment)?,
             applied: read_applied(&moment)?,
         };
         Ok(Self {
@@ -84,6 +88,8 @@ pub struct RocksState {
     /// Held for writing while an install replaces the state, for reading by reads.
     pub(crate) whole: Arc<RwLock<()>>,
     pub(crate) snapshots: Arc<Snapshots>,
+    /// Who waits for a flush of what was updated.
+    pub(crate) flushes: SharedTurn,
 }
 
 impl RocksState {
@@ -119,7 +125,7 @@ impl StateStore for RocksState {
     }
 
     async fn read(&self, read: ReadFn) -> Result<(), StateError> {
-        self.look(move |database| read(&View::frozen(database))).await
+        self.look(move |database| read(&View::frozen(database)?)).await
     }
 
     async fn applied(&self) -> Result<Option<Bytes>, StateError> {
@@ -129,7 +135,7 @@ impl StateStore for RocksState {
     }
 
     async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError> {
-        self.look(move |database| View::latest(database).pin(&cid)).await
+        self.look(move |database| View::latest(database).shown(&cid)).await
     }
 
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
@@ -167,22 +173,26 @@ impl StateStore for RocksState {
 
 /// The state as a function sees it.
 pub(crate) struct View<'a> {
-    database: &'a Database,
+    pub(crate) database: &'a Database,
     moment: Option<Moment<'a>>,
+    /// What is counted at that moment.
+    pub(crate) counts: MergeCounts,
 }
 
 impl<'a> View<'a> {
     /// As it is at each question: for the writer, whom nobody disturbs, and for one question.
     pub(crate) fn latest(database: &'a Database) -> Self {
-        Self { database, moment: None }
+        Self { database, moment: None, counts: database.present.figures.read().merging }
     }
 
     /// As it is now, whatever is written meanwhile.
-    fn frozen(database: &'a Database) -> Self {
-        Self { database, moment: Some(database.engine.moment()) }
+    fn frozen(database: &'a Database) -> Result<Self, StateError> {
+        let moment = database.engine.moment();
+        let counts = read_counts(&moment)?;
+        Ok(Self { database, moment: Some(moment), counts })
     }
 
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         match &self.moment {
             Some(moment) => moment.get(family, key),
             None => self.database.engine.get(family, key),
@@ -191,40 +201,35 @@ impl<'a> View<'a> {
 }
 
 impl View<'_> {
-    /// The first rows of a family from `from` to before `to`, as the port bounds a page.
-    fn page(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: Option<Vec<u8>>,
-        limit: usize,
-    ) -> Result<Vec<KeyValue>, StateError> {
-        let latest;
-        let moment = match &self.moment {
-            Some(moment) => moment,
-            None => {
-                latest = self.database.engine.moment();
-                &latest
-            }
-        };
-        let mut rows = moment.rows(family, from, to.as_deref());
-        let (mut page, mut bytes) = (Vec::new(), 0);
-        while page.len() < limit {
-            let Some((key, value)) = rows.next()? else { break };
-            bytes += value.len();
-            if bytes > PAGE_BYTES && !page.is_empty() {
-                break;
-            }
-            page.push((key, value));
+    /// Reads rows of one instant.
+    pub(crate) fn with_moment<R>(&self, read: impl FnOnce(&Moment<'_>) -> R) -> R {
+        match &self.moment {
+            Some(moment) => read(moment),
+            None => read(&self.database.engine.moment()),
         }
-        Ok(page)
     }
+}
+
+/// The first rows that `next` gives, as the port bounds a page.
+pub(crate) fn page(
+    limit: usize,
+    mut next: impl FnMut() -> Result<Option<KeyValue>, StateError>,
+) -> Result<Vec<KeyValue>, StateError> {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while page.len() < limit {
+        let Some((key, value)) = next()? else { break };
+        bytes += value.len();
+        if bytes > PAGE_BYTES && !page.is_empty() {
+            break;
+        }
+        page.push((key, value));
+    }
+    Ok(page)
 }
 
 impl StateView for View<'_> {
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
-        let value = self.get(Family::Pins, &order_key(cid))?;
-        value.map(|bytes| scan::read_pin(self.database, *cid, &bytes)).transpose()
+        self.committed(cid)?.map_or_else(|| self.shown(cid), Ok)
     }
 
     fn shard(&self, shard: u16) -> Result<ShardState, StateError> {
@@ -234,14 +239,22 @@ impl StateView for View<'_> {
 
     fn shard_pins(&self, shard: u16, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StateError> {
         let from = after.map_or_else(|| keys::shard(shard).to_vec(), |cid| keys::successor(order_key(cid)));
-        let rows = self.page(Family::Pins, &from, keys::prefix_end(&keys::shard(shard)), limit)?;
+        let to = keys::prefix_end(&keys::shard(shard));
+        let rows = self.with_moment(|moment| {
+            let mut pins = LogPins::new(moment, &from, to.as_deref())?;
+            page(limit, || pins.next())
+        })?;
         let pin = |(key, value): KeyValue| scan::read_pin(self.database, keys::cid_of(&key)?, &value);
         rows.into_iter().map(pin).collect()
     }
 
     fn tail(&self, shard: u16, after: TailPlace, limit: usize) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
         let from = keys::successor(keys::tail(shard, after).to_vec());
-        let rows = self.page(Family::ShardTail, &from, keys::prefix_end(&keys::shard(shard)), limit)?;
+        let to = keys::prefix_end(&keys::shard(shard));
+        let rows = self.with_moment(|moment| {
+            let mut rows = moment.rows(Family::ShardTail, &from, to.as_deref());
+            page(limit, || rows.next())
+        })?;
         let entry = |(key, value): KeyValue| Ok((keys::read_tail(&key)?.1, codec::decode_tail(&value)?));
         rows.into_iter().map(entry).collect()
     }

@@ -7,11 +7,12 @@ use cluster_core::consensus::operation::decode_pin;
 use cluster_core::crdt::{ShardMeta, TailEntry};
 use cluster_core::ports::{ShardState, StateError};
 
-use crate::frames::{Decoder, OUTCOME, PIN, SHARD, TAIL, invalid};
-use crate::{codec, keys};
+use crate::frames::{Decoder, HISTORY, MERGED, OUTCOME, PIN, SHARD, TAIL, invalid};
+use crate::{codec, keys, merge_frames};
 
 /// Whether a snapshot is whole: shards first, then the pins in order, each once and adding up to the shards' sums, then
-/// the outcomes in order, then the tails in order, as long as their shards say.
+/// the outcomes in order, then the tails in order, as long as their shards say, then histories and merged writes in
+/// order.
 pub(crate) fn snapshot(input: impl Read) -> Result<(), StateError> {
     let mut decoder = Decoder::new(input)?;
     let mut check = Check::new();
@@ -60,6 +61,8 @@ impl Check {
                 self.tail(key, entry)?;
                 Ok(key.to_vec())
             }
+            HISTORY => merge_frames::check_history(bytes),
+            MERGED => merge_frames::check_merged(bytes),
             _ => Err(invalid("it holds a record of an unknown kind")),
         }
     }

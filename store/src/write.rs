@@ -6,15 +6,18 @@ use std::collections::BTreeMap;
 
 use cluster_core::consensus::digest::order_key;
 use cluster_core::ports::{
-    Changes, PinChange, Settled, StateError, StateView, TailPlace, TrackerCounts, TrackerRecord,
+    Changes, MergeView, PinChange, Settled, StateError, StateView, TailPlace, TrackerCounts, TrackerRecord,
 };
 use cluster_types::Cid;
 use rocksdb::WriteBatch;
 
+use crate::codec::{self, MergeCounts};
+use crate::index;
 use crate::keys::{self, Family};
+use crate::merge_batch::MergeBatch;
+use crate::merge_frames::Installed;
 use crate::peers::Assigner;
 use crate::state::{Database, View};
-use crate::{codec, index};
 
 /// The value of an index key.
 const NOTHING: &[u8] = &[];
@@ -64,12 +67,20 @@ impl<'a> Batch<'a> {
         &mut self.batch
     }
 
+    /// Counts what an install has put in the place of the former histories and merged writes.
+    pub(crate) fn replaced_merges(&mut self, installed: Installed) {
+        let Installed { histories, merged } = installed;
+        self.figures.merging = MergeCounts { histories, merged, ..self.figures.merging };
+    }
+
     /// Adds everything of an update.
     pub(crate) fn changes(mut self, changes: Changes) -> Result<Self, StateError> {
         let engine = &self.database.engine;
         for change in &changes.pins {
             self.pin(change)?;
         }
+        let (batch, peers, counts) = (&mut self.batch, &mut self.peers, &mut self.figures.merging);
+        MergeBatch { engine, batch, peers, counts }.add(&changes)?;
         for (shard, state) in &changes.shards {
             engine.put(&mut self.batch, Family::Shards, keys::shard(*shard), codec::encode_shard(state));
         }
@@ -101,7 +112,7 @@ impl<'a> Batch<'a> {
     fn pin(&mut self, change: &PinChange) -> Result<(), StateError> {
         let engine = &self.database.engine;
         debug_assert_eq!(
-            View::latest(self.database).pin(&change.cid)?.as_ref().map(|pin| &pin.allocations),
+            View::latest(self.database).shown(&change.cid)?.as_ref().map(|pin| &pin.allocations),
             change.before.as_ref().map(|pin| &pin.allocations),
             "an update must name what it replaces"
         );
@@ -184,6 +195,10 @@ impl<'a> Batch<'a> {
         engine.put(&mut self.batch, Family::Meta, keys::PIN_COUNT, codec::encode_number(self.figures.pins));
         let counts = codec::encode_counts(&self.figures.counts);
         engine.put(&mut self.batch, Family::Meta, keys::TRACKER_COUNTS, counts);
+        if self.figures.merging != present.figures.read().merging {
+            let counts = codec::encode_merge_counts(&self.figures.merging);
+            engine.put(&mut self.batch, Family::Meta, keys::MERGE_COUNTS, counts);
+        }
         engine.write(self.batch)?;
         present.due_floor.lower(self.due);
         self.peers.publish();

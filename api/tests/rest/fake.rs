@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cluster_core::cluster::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
 use cluster_types::{
+    Commit,
     AddParams, AddedOutput, Alert, Cid, ConnectGraph, ErrorClass, GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId,
     Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType, PinTypeFilter, RepoGc, Role, StateReport, StatusFilter,
     Timestamp, TrackerStatus, WireError, parse_peer_id,
@@ -102,7 +103,7 @@ impl FakeCluster {
             self.go_on.notified().await;
             self.log("went on")?;
         }
-        Ok(Committed { value, term: 3, index: 42 })
+        Ok(Committed { value, commit: Commit::Log { term: 3, index: 42 } })
     }
 
     fn list<T: Send + 'static>(&self, call: String, items: Vec<T>) -> Listing<T> {

@@ -10,7 +10,7 @@ use cluster_core::consensus::{Consensus, ConsensusError, Outcome, Request};
 use cluster_core::ports::StateStore;
 use cluster_core::task::OnExit;
 use cluster_core::testing::linear::{Action, Operation, Told};
-use cluster_types::{BoxError, Cid, ErrorClass, Pin, PinOptions};
+use cluster_types::{BoxError, Cid, Commit, ErrorClass, Pin, PinOptions};
 use multihash_codetable::{Code, MultihashDigest};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -143,7 +143,9 @@ impl Call<'_> {
         let answer = until_death(self.running, self.running.consensus.submit(request)).await;
         let told = match answer {
             Some(Ok(receipt)) => {
-                self.check_applied(receipt.index);
+                if let Commit::Log { index, .. } = receipt.commit {
+                    self.check_applied(index);
+                }
                 match receipt.outcome {
                     Outcome::Pinned(_) => Told::Pinned,
                     Outcome::Unpinned(pin) => Told::Unpinned(serial_of(&pin)),
