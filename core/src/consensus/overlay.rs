@@ -7,7 +7,7 @@ use std::convert::Infallible;
 
 use cluster_types::{Cid, Pin, Timestamp};
 
-use crate::crdt::merge::{Eventual, History, MergeState, Place, VersionId, Wish, merge_all};
+use crate::crdt::merge::{Eventual, History, MergeState, Place, VersionId, merge_all};
 use crate::ports::{Changes, LocalEffect, OutboxChange, PinChange, StateError, StateView};
 
 /// A pin whose committed record or waiting writes change.
@@ -44,7 +44,7 @@ impl Settling {
     ) -> Result<Option<Pin>, StateError> {
         let before = view.shown(&self.cid)?;
         let Self { cid, committed, history, waiting } = self;
-        let after = shown(committed.as_ref(), history, before.as_ref(), &waiting, applied);
+        let after = shown(committed.as_ref(), history, &waiting, applied);
         changes.committed.push((cid, (!waiting.is_empty()).then_some(committed)));
         if before != after {
             if let Some(record) = effect(before.as_ref(), after.as_ref(), view.tracked(&cid)?.as_ref()) {
@@ -56,20 +56,10 @@ impl Settling {
     }
 }
 
-/// The record that `waiting` makes of the committed one. `before` is what is shown now.
-fn shown(
-    committed: Option<&Pin>,
-    history: Option<History>,
-    before: Option<&Pin>,
-    waiting: &[Eventual],
-    applied: u64,
-) -> Option<Pin> {
+/// The record that `waiting` makes of the committed one.
+fn shown(committed: Option<&Pin>, history: Option<History>, waiting: &[Eventual], applied: u64) -> Option<Pin> {
     if waiting.is_empty() {
         return committed.cloned();
-    }
-    // A pin that this peer brings along from another cluster stays where it is until the leader has chosen its holders.
-    if committed.is_none() && before.is_some() && waiting.iter().all(|write| write.wish == Wish::Join) {
-        return before.cloned();
     }
     let time = waiting.iter().map(|write| write.time).max().unwrap_or(Timestamp::ZERO);
     let state = One { committed, history };

@@ -4,6 +4,7 @@
 //! them, as many as the test says, and none in part. A clone shares the same "disk".
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -107,6 +108,19 @@ impl MemState {
         };
         let inner = Inner { written, unsynced, durable: inner.durable.clone(), frozen: inner.frozen.clone() };
         Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Drops everything that belongs to a cluster, in one step; what is shown, what waits and what the tracker knows
+    /// stays. `applied` becomes the position.
+    pub fn forget_cluster(&self, applied: Bytes) {
+        let mut inner = self.inner.lock();
+        let written = mem::take(&mut inner.written);
+        let State { pins, tracker, outbox, next_number, last_own, conflicts, .. } = written;
+        let applied = Some(applied);
+        let kept = State { pins, tracker, outbox, next_number, last_own, conflicts, applied, ..State::default() };
+        (inner.written, inner.durable) = (kept.clone(), kept);
+        inner.unsynced.clear();
+        inner.frozen = None;
     }
 
     /// All there is at one instant, for checks: `durable` says whether only what would survive a power cut.

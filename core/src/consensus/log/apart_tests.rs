@@ -198,3 +198,56 @@ async fn a_lone_peer_goes_on_for_as_long_as_it_takes() {
     assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
     assert_eq!(nodes[1].consensus.report().await.unwrap().pins, 49);
 }
+
+/// Takes a node out of its cluster, with its pins.
+async fn leave(node: TestNode) -> (PeerId, Disks) {
+    let peer = node.peer();
+    let Disks { state, .. } = node.crash().await;
+    let store: Arc<dyn StateStore> = Arc::clone(&state) as _;
+    bring_along::pack(&store).await.unwrap();
+    state.forget_cluster(bring_along::leaving().unwrap());
+    (peer, Disks { log: MemLog::new(), state, record: Arc::new(MemRecord::default()) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clusters_become_one_and_lose_nothing() {
+    let net = MemNet::new(17);
+    let mut large = several(&net, 3, ACCEPT).await;
+    let small = several(&net, 3, WithoutQuorum::Refuse).await;
+    for number in 0..100 {
+        large[1].pin(number).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for number in 90..190 {
+        small[1].consensus.submit(named(number, "of the small one")).await.unwrap();
+    }
+    assert_equal(&small.iter().collect::<Vec<_>>()).await;
+    let host = [large[0].peer()];
+    for node in small {
+        let (peer, disks) = leave(node).await;
+        assert_eq!(disks.state.pins(), 100, "what is brought along is shown all the time");
+        large.push(start_in(&net, peer, disks, &host, ACCEPT).await.unwrap());
+    }
+    let all: Vec<&TestNode> = large.iter().collect();
+    assert_whole(&all).await;
+    for node in &all {
+        assert_eq!(node.consensus.report().await.unwrap().pins, 190);
+        let conflicts = node.disks.state.conflicts(None, 100).await.unwrap();
+        assert_eq!(conflicts.len(), 10, "each of those in common is told once, to all: {conflicts:?}");
+    }
+    assert_eq!(shown(all[0], 95).await.unwrap().options.name, "of the small one", "the newer one stands");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_left_and_found_nobody_founds_a_cluster_with_its_pins() {
+    let net = MemNet::new(18);
+    let node = start_in(&net, PeerId::random(), fresh_disks(), &[], ACCEPT).await.unwrap();
+    for number in 0..10 {
+        node.pin(number).await.unwrap();
+    }
+    let before = node.digest().await.1;
+    let (peer, disks) = leave(node).await;
+    let again = start_in(&net, peer, disks, &[], ACCEPT).await.unwrap();
+    assert_whole(&[&again]).await;
+    assert_eq!(again.digest().await.1, before, "the same pins");
+}

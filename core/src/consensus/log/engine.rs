@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::bring_along;
 use super::chance::Chance;
 use super::exchange;
 use super::membership;
@@ -44,7 +45,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// Set in the raft id of a peer that founds a cluster: the rest is random, so that a founder that lost its disk never
 /// comes back under the old id. Others get theirs from the log, whose indexes never reach this bit.
-const FOUNDER: NodeId = 1 << 63;
+pub(super) const FOUNDER: NodeId = 1 << 63;
 /// The longest a write may be repeated: well inside the time its outcome is remembered.
 const MAX_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -204,6 +205,7 @@ impl LogConsensus {
             clock: Arc::clone(&parts.clock),
             applied: applied_sender.clone(),
         }));
+        bring_along::finish(&parts.state).await.map_err(|error| fail(error.into()))?;
         let machine = StateMachine::open(Arc::clone(&parts.state), parts.effect_at, applied_sender).await;
         let machine = machine.map_err(|error| fail(error.into()))?.beneath(Arc::clone(&outbox)).await;
         let machine = machine.map_err(|error| fail(error.into()))?;

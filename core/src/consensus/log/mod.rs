@@ -1,5 +1,6 @@
 //! Builds openraft over any log store and any transport, and answers for [`Consensus`](super::Consensus).
 
+pub mod bring_along;
 mod chance;
 mod engine;
 mod exchange;

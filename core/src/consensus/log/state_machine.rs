@@ -16,8 +16,9 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::engine::FOUNDER;
 use super::outbox::Outbox;
-use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Answers, LogId, NodeId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::consensus::apply::{Applied, LogClock, apply};
 use crate::consensus::operation::Entry;
 use crate::ports::{Changes, LocalEffect, SnapshotHandle, StateError, StateStore};
@@ -43,6 +44,12 @@ pub struct AppliedPosition {
     /// See [`LogClock::merges_since`].
     #[serde(default)]
     pub merges_since: u64,
+    /// The cluster: the raft id of its founder; 0 before anything was applied.
+    #[serde(default)]
+    pub cluster: NodeId,
+    /// Whether the state is being taken out of a cluster; see [`super::bring_along`].
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 impl AppliedPosition {
@@ -52,8 +59,16 @@ impl AppliedPosition {
         rmp_serde::from_slice(bytes).map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
     }
 
-    fn encode(&self) -> Result<Bytes, io::Error> {
+    pub(super) fn encode(&self) -> Result<Bytes, io::Error> {
         rmp_serde::to_vec_named(self).map(Bytes::from).map_err(io::Error::other)
+    }
+
+    /// Which cluster the state belongs to: the raft id of the peer that founded it.
+    pub fn cluster(&self) -> Option<NodeId> {
+        if self.cluster != 0 {
+            return Some(self.cluster);
+        }
+        self.membership.membership().nodes().map(|(id, _)| *id).filter(|id| id & FOUNDER != 0).min()
     }
 
     /// The index of the last entry applied; 0 when there is none.
@@ -120,6 +135,8 @@ impl StateMachine {
                 EntryPayload::Normal(payload) => payload,
                 EntryPayload::Membership(membership) => {
                     next.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    // The founder may leave; its cluster stays what it is.
+                    next.cluster = next.cluster().unwrap_or(0);
                     Entry::default()
                 }
                 EntryPayload::Blank => Entry::default(),

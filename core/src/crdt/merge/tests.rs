@@ -212,7 +212,11 @@ fn an_expiry_removes_only_what_its_author_saw_and_only_in_time() {
 fn a_pin_of_a_joined_cluster_is_added_and_never_removes() {
     let brought = checked(Write::join(peer(9), at(50), pin("theirs", 7)));
     let (record, reallocate, conflicts) = merged(None, &[&brought]);
-    assert_eq!((record, reallocate, conflicts), (Some(held_by(pin("theirs", 7), &[])), true, Vec::new()));
+    assert_eq!(
+        (record, reallocate, conflicts),
+        (Some(pin("theirs", 7)), true, Vec::new()),
+        "its holders stay until looked at"
+    );
     let (record, _, conflicts) = merged(Some(&pin("ours", 8)), &[&brought]);
     assert_eq!((name(record.as_ref()), rules(&conflicts)), (Some("ours"), vec![Rule::NewerPin]));
     let (record, _, conflicts) = merged(Some(&pin("ours", 6)), &[&brought]);
@@ -313,7 +317,7 @@ fn rich() -> (History, Conflict) {
         checked(on(2, 5, Some(&base)).pin(pin("a", 5))),
         checked(on(3, 6, Some(&base)).unpin()),
         checked(on(4, 7, Some(&base)).reallocate(vec![peer(5)])),
-        checked(Write::join(peer(9), at(50), pin("theirs", 7))),
+        checked(Write::join(peer(9), at(50), held_by(pin("theirs", 7), &[]))),
     ];
     let (mut record, mut history, mut last) = (Some(base), None, None);
     for (index, write) in (20..).zip(&writes) {

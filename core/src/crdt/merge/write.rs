@@ -120,11 +120,12 @@ impl Write {
         self
     }
 
-    /// A pin that `author` brings from another cluster. Its time of submission is kept, its allocations are not.
+    /// A pin that `author` brings from another cluster. Its time of submission and its holders are kept: those that are
+    /// members by the time it is merged stay.
     pub fn join(author: PeerId, time: Timestamp, pin: Pin) -> Self {
         let seen = Seen { index: 0, versions: [VersionId::ABSENT].into() };
-        let result = Some(Pin { allocations: Vec::new(), ..pin });
         let cid = pin.cid;
+        let result = Some(pin);
         Self { cid, author, time, wish: Wish::Join, base: None, result, seen, repairs: Seen::default() }
     }
 }
@@ -204,10 +205,13 @@ fn check(write: &Write) -> Result<(), InvalidWrite> {
                 refuse("a reallocation changes more than allocations")
             }
         }
-        (Wish::Join, None, Some(result)) => {
+        (Wish::Join, None, Some(_)) => {
             let fresh = write.seen.index == 0 && write.seen.versions.iter().all(|id| *id == VersionId::ABSENT);
-            let allocated = !result.allocations.is_empty() || write.repairs != Seen::default();
-            if fresh && !allocated { Ok(()) } else { refuse("a pin of another cluster claims to know this one") }
+            if fresh && write.repairs == Seen::default() {
+                Ok(())
+            } else {
+                refuse("a pin of another cluster claims to know this one")
+            }
         }
         (Wish::Pin | Wish::Unpin | Wish::Expire | Wish::Reallocate | Wish::Join, _, _) => {
             refuse("base and result do not go with what it is for")
