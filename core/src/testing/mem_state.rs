@@ -22,9 +22,9 @@ use crate::crdt::merge::{History, VersionId};
 use crate::crdt::{ShardMeta, TailEntry};
 use crate::ports::{
     Changes, ConflictEvent, LocalEffect, MAX_CONFLICTS, MergeView, MergedAt, OutboxChange, OutboxCount, OutboxStore,
-    PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle,
-    SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, TrackedTask, TrackerCounts, TrackerRecord,
-    TrackerStore, UpdateFn, Waiting,
+    PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle, SnapshotReceiver,
+    StateError, StateStore, StateView, TailPlace, TailRow, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore,
+    UpdateFn, Waiting,
 };
 
 /// Bytes of a chunk of a snapshot: small, so that tests see many.
@@ -326,7 +326,7 @@ impl OutboxStore for MemState {
     async fn conflicts(&self, before: Option<(u64, u32)>, limit: usize) -> Result<Vec<ConflictEvent>, StateError> {
         let inner = self.inner.lock();
         let older = inner.written.conflicts.iter().rev().filter(|(place, _)| before.is_none_or(|end| **place < end));
-        Ok(older.take(limit).map(|(_place, event)| event.clone()).collect())
+        Ok(page(older.map(|(_place, event)| event.clone()), limit, |event| event.conflict.encode().len()))
     }
 }
 
@@ -625,6 +625,16 @@ mod tests {
     #[tokio::test]
     async fn the_double_keeps_the_contract_of_the_state() {
         suite::state::run(make).await;
+    }
+
+    #[tokio::test]
+    async fn the_double_keeps_the_contract_of_eventual_writes() {
+        suite::outbox::run(make).await;
+        let power_cut = |state: Arc<MemState>, kept| async move {
+            state.power_cut(0);
+            (state, kept)
+        };
+        suite::outbox::survives(make, power_cut).await;
     }
 
     #[tokio::test]
