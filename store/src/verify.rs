@@ -115,9 +115,10 @@ pub(crate) fn split_outcome(bytes: &[u8]) -> Result<(&[u8], &[u8]), StateError> 
 #[cfg(test)]
 mod tests {
     use cluster_core::consensus::operation::encode_pin;
-    use cluster_core::ports::TailPlace;
+    use cluster_core::crdt::merge::{Eventual, Place, Sight, Write, merge};
+    use cluster_core::ports::{MergedAt, TailPlace};
     use cluster_core::testing::suite::pinset;
-    use cluster_types::Pin;
+    use cluster_types::{Pin, Timestamp};
 
     use super::*;
     use crate::frames::{CHANGE, Encoder};
@@ -208,6 +209,46 @@ mod tests {
             (with(&[at(11, 0), of_another, at(21, 0)]), "another record"),
             (with(&[at(11, 0), misplaced, at(21, 0)]), "another index"),
             (with(&[]), "missing"),
+        ] {
+            assert_refused(wrong, what);
+        }
+    }
+
+    #[test]
+    fn merges_are_in_order_and_readable() {
+        let mut cids = [pinset::pin(1), pinset::pin(2)].map(|pin| pin.cid);
+        cids.sort_by_key(order_key);
+        let at = MergedAt { index: 3, time: Timestamp::from_unix_seconds(9) };
+        let write = |cid| {
+            let write = Write::by(pinset::peer(1), at.time, cid, None, Sight::of_state(1, None));
+            Eventual::new(write.pin(Pin { cid, ..pinset::pin(1) })).unwrap()
+        };
+        let history = |cid| merge(None, None, &write(cid), Place::entry(3, at.time, 0)).history.encode();
+        let of = |key: &[u8], history: &[u8]| [&[0, u8::try_from(key.len()).unwrap()], key, history].concat();
+        let [low, high] = cids.map(|cid| of(&order_key(&cid), &history(cid)));
+        let merged = |id: u8| [&[id; 32][..], &codec::encode_merged_at(&at)].concat();
+        let with = |records: &[(u8, &[u8])]| {
+            let mut encoder = without_tails(&[], &[]);
+            for (kind, bytes) in records {
+                encoder.record(*kind, &[bytes]).unwrap();
+            }
+            encoder
+        };
+        let [one, other] = [1, 2].map(merged);
+        check(with(&[(HISTORY, &low), (HISTORY, &high), (MERGED, &one), (MERGED, &other)])).unwrap();
+        let mut elsewhere = order_key(&cids[0]);
+        elsewhere[1] ^= 1;
+        for (wrong, what) in [
+            (with(&[(HISTORY, &high), (HISTORY, &low)]), "histories out of order"),
+            (with(&[(HISTORY, &low), (HISTORY, &low)]), "a history twice"),
+            (with(&[(MERGED, &other), (MERGED, &one)]), "merged writes out of order"),
+            (with(&[(MERGED, &one), (HISTORY, &low)]), "kinds out of order"),
+            (with(&[(HISTORY, &of(&elsewhere, &history(cids[0])))]), "another shard"),
+            (with(&[(HISTORY, &of(&order_key(&cids[0]), b"none"))]), "no history"),
+            (with(&[(HISTORY, &low[..20])]), "cut in its key"),
+            (with(&[(HISTORY, &[0])]), "cut in its length"),
+            (with(&[(MERGED, &one[..31])]), "cut in its name"),
+            (with(&[(MERGED, &one[..32])]), "no index"),
         ] {
             assert_refused(wrong, what);
         }

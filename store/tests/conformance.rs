@@ -31,14 +31,21 @@ async fn the_state_keeps_its_contract_on_one_thread() {
     suite::state::run(state).await;
 }
 
+async fn reopen(closed: Arc<RocksState>, (folder, store): (TempDir, Store)) -> (Arc<RocksState>, (TempDir, Store)) {
+    store.close().await.unwrap();
+    drop((closed, store));
+    let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+    (store.state(), (folder, store))
+}
+
+#[tokio::test]
+async fn eventual_writes_keep_their_contract() {
+    suite::outbox::run(state).await;
+    suite::outbox::survives(state, reopen).await;
+}
+
 #[tokio::test]
 async fn replicas_on_disk_agree() {
-    let reopen = |closed: Arc<RocksState>, (folder, store): (TempDir, Store)| async move {
-        store.close().await.unwrap();
-        drop((closed, store));
-        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
-        (store.state(), (folder, store))
-    };
     for seed in 0..4 {
         suite::tails::replicas_agree(seed, state, reopen).await;
     }

@@ -14,11 +14,14 @@ use cluster_core::consensus::digest::shard_of;
 use cluster_core::consensus::operation::encode_pin;
 use cluster_core::crdt::{ShardMeta, TailEntry};
 use cluster_core::ports::{
-    Changes, LocalEffect, RequestKey, Scan, Settled, StateStore, StateView, TailPlace, TailRow, TrackerCounts,
-    TrackerStore,
+    Changes, LocalEffect, OutboxStore, RequestKey, Scan, Settled, StateStore, StateView, TailPlace, TailRow,
+    TrackerCounts, TrackerStore,
 };
-use cluster_core::testing::suite::pinset::{self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track};
-use cluster_core::testing::suite::tails::tail;
+use cluster_core::testing::suite::{
+    self,
+    pinset::{self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track},
+    tails::tail,
+};
 use cluster_store::{RocksState, Store, StoreError, StoreOptions};
 use cluster_types::{StatusFilter, Timestamp, TrackerStatus};
 use openraft::Vote;
@@ -238,11 +241,54 @@ fn copy_cut_off(from: &Path, to: &Path, flushed: u64) {
     std::fs::create_dir_all(to.join("state")).unwrap();
     for entry in std::fs::read_dir(from.join("state")).unwrap() {
         let path = entry.unwrap().path();
-        std::fs::copy(&path, to.join("state").join(path.file_name().unwrap())).unwrap();
+        match std::fs::copy(&path, to.join("state").join(path.file_name().unwrap())) {
+            Ok(_bytes) => {}
+            // The engine clears away what it does not need any more.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
     }
     let log = std::fs::File::options().write(true).open(live_log(&to.join("state"))).unwrap();
     assert!(flushed <= log.metadata().unwrap().len());
     log.set_len(flushed).unwrap();
+}
+
+/// The store as a power cut leaves it at worst: of the live log only what was promised to be flushed.
+async fn cut_power(state: Arc<RocksState>, (folder, store): (TempDir, Store)) -> (Arc<RocksState>, (TempDir, Store)) {
+    let whole = std::fs::metadata(live_log(&folder.path().join("state"))).unwrap().len();
+    // The shortest log that is not taken for a damaged one.
+    let (mut too_short, mut enough) = (None, whole);
+    while too_short.map_or(0, |short: u64| short + 1) < enough {
+        let tried = too_short.map_or(0, |short| short + 1).midpoint(enough - 1);
+        let copy = TempDir::new().unwrap();
+        copy_cut_off(folder.path(), copy.path(), tried);
+        match Store::open(copy.path(), StoreOptions::default()) {
+            Ok(_opened) => enough = tried,
+            Err(StoreError::Damaged { .. }) => too_short = Some(tried),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    let copy = TempDir::new().unwrap();
+    copy_cut_off(folder.path(), copy.path(), enough);
+    drop((state, store));
+    let store = open(copy.path());
+    (store.state(), (copy, store))
+}
+
+#[tokio::test]
+async fn what_was_flushed_of_eventual_writes_survives_a_power_cut() {
+    let make = || async {
+        let folder = TempDir::new().unwrap();
+        let store = open(folder.path());
+        (store.state(), (folder, store))
+    };
+    suite::outbox::survives(make, cut_power).await;
+    let (state, kept) = make().await;
+    put(state.as_ref(), vec![pin(1)], "flushed").await;
+    state.flush().await.unwrap();
+    put(state.as_ref(), vec![pin(2)], "not flushed").await;
+    let (state, _kept) = cut_power(state, kept).await;
+    assert_eq!(state.applied().await.unwrap(), Some(Bytes::from_static(b"flushed")), "this is how a cut looks");
 }
 
 #[tokio::test]

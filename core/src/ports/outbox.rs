@@ -107,6 +107,7 @@ pub trait OutboxStore: Send + Sync + 'static {
     fn waiting_count(&self) -> OutboxCount;
     /// Everything updated so far survives a power cut when this returns.
     async fn flush(&self) -> Result<(), StateError>;
-    /// Conflicts, newest first, from before `before` (index and place): at most `limit`.
+    /// Conflicts, newest first, from before `before` (index and place): at most `limit`, and no more than come to
+    /// [`PAGE_BYTES`](super::PAGE_BYTES). Only an empty page is the end.
     async fn conflicts(&self, before: Option<(u64, u32)>, limit: usize) -> Result<Vec<ConflictEvent>, StateError>;
 }

@@ -340,7 +340,7 @@ impl OutboxStore for MemState {
     async fn conflicts(&self, before: Option<(u64, u32)>, limit: usize) -> Result<Vec<ConflictEvent>, StateError> {
         let inner = self.inner.lock();
         let older = inner.written.conflicts.iter().rev().filter(|(place, _)| before.is_none_or(|end| **place < end));
-        Ok(older.take(limit).map(|(_place, event)| event.clone()).collect())
+        Ok(page(older.map(|(_place, event)| event.clone()), limit, |event| event.conflict.encode().len()))
     }
 }
 
@@ -639,6 +639,16 @@ mod tests {
     #[tokio::test]
     async fn the_double_keeps_the_contract_of_the_state() {
         suite::state::run(make).await;
+    }
+
+    #[tokio::test]
+    async fn the_double_keeps_the_contract_of_eventual_writes() {
+        suite::outbox::run(make).await;
+        let power_cut = |state: Arc<MemState>, kept| async move {
+            state.power_cut(0);
+            (state, kept)
+        };
+        suite::outbox::survives(make, power_cut).await;
     }
 
     #[tokio::test]

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use cluster_core::crdt::merge::{Conflict, Eventual, Party, Rule, Sight, Wish, Write};
+use cluster_core::ports::{ConflictEvent, MergedAt, Waiting};
+
 use super::*;
 
 const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
@@ -98,4 +101,69 @@ fn an_unknown_version_and_cut_bytes_are_damage() {
     let unsound = ShardState { sum: ShardSum::default(), meta: ShardMeta { previous: 900, ..sample_meta() } };
     assert!(decode_shard(&encode_shard(&unsound)).is_err());
     assert!(decode_number("n", &[1, 2]).is_err());
+}
+
+fn sample_counts() -> MergeCounts {
+    MergeCounts {
+        own: 1,
+        waiting: 2,
+        last_own: 300,
+        last_number: 301,
+        committed: 4,
+        histories: 5,
+        merged: 600,
+        conflicts: 7,
+    }
+}
+
+fn sample_write() -> Eventual {
+    let pin = Pin { allocations: Vec::new(), ..sample_pin() };
+    let (author, time) = (PEER.parse().unwrap(), Timestamp::from_unix_nanos(1_800_000_000_000_000_007));
+    Eventual::new(Write::by(author, time, pin.cid, None, Sight::of_state(9, None)).pin(pin)).unwrap()
+}
+
+fn sample_event() -> ConflictEvent {
+    let party = |wish| Party { author: Some(PEER.parse().unwrap()), wish, time: Timestamp::ZERO, record: None };
+    let (winner, loser) = (party(Wish::Pin), party(Wish::Unpin));
+    let conflict = Conflict { cid: CID.parse().unwrap(), winner, loser, rule: Rule::PinBeatsUnpin, stale: true };
+    ConflictEvent { index: 8, place: 3, time: Timestamp::from_unix_seconds(1_800_000_000), conflict }
+}
+
+#[test]
+fn records_of_merging_are_as_their_golden_files() {
+    let at = MergedAt { index: 700, time: Timestamp::from_unix_seconds(1_800_000_000) };
+    let committed = [encode_committed(Some(vec![1, 2])), encode_committed(None)].concat();
+    let waiting = encode_waiting(300, true, &sample_write());
+    assert_golden(
+        "merge counts",
+        include_str!("../../tests/golden/merge-counts-v1.hex"),
+        &encode_merge_counts(&sample_counts()),
+    );
+    assert_golden("committed", include_str!("../../tests/golden/committed-v1.hex"), &committed);
+    assert_golden("waiting", include_str!("../../tests/golden/waiting-v1.hex"), &waiting);
+    assert_golden("turn", include_str!("../../tests/golden/turn-v1.hex"), &encode_turn(b"key", true));
+    assert_golden("merged", include_str!("../../tests/golden/merged-v1.hex"), &encode_merged_at(&at));
+    assert_golden("conflict", include_str!("../../tests/golden/conflict-v1.hex"), &encode_conflict(&sample_event()));
+}
+
+#[test]
+fn records_of_merging_round_trip_and_cut_ones_are_damage() {
+    assert_eq!(decode_merge_counts(&encode_merge_counts(&sample_counts())).unwrap(), sample_counts());
+    for pin in [None, Some(Vec::new()), Some(vec![1, 2])] {
+        assert_eq!(decode_committed(&encode_committed(pin.clone())).unwrap(), pin);
+    }
+    let waiting = Waiting { number: 3, own: true, write: sample_write() };
+    let bytes = encode_waiting(3, true, &waiting.write);
+    assert_eq!(decode_waiting(&bytes).unwrap(), waiting);
+    assert_eq!(decode_waiting_number(&bytes).unwrap(), (3, true));
+    assert_eq!(decode_turn(&encode_turn(b"key", false)).unwrap(), (b"key".to_vec(), false));
+    for time in [Timestamp::ZERO, Timestamp::from_unix_seconds(0), Timestamp::from_unix_nanos(5)] {
+        let at = MergedAt { index: 1, time };
+        assert_eq!(decode_merged_at(&encode_merged_at(&at)).unwrap(), at);
+    }
+    let event = sample_event();
+    assert_eq!(decode_conflict((8, 3), &encode_conflict(&event)).unwrap(), event);
+    assert!(decode_waiting(&bytes[..bytes.len() - 1]).is_err() && decode_waiting(&encode_opaque(&[])).is_err());
+    assert!(decode_conflict((8, 3), &[VERSION]).is_err() && decode_history(&[]).is_err());
+    assert!(decode_committed(&[]).is_err() && decode_merged_at(&[2]).is_err() && decode_merge_counts(&[2]).is_err());
 }

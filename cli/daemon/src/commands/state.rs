@@ -37,9 +37,10 @@ fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> 
 
 fn text(info: &CrdtInfo) -> String {
     let epochs = info.epochs.map_or_else(|| "none".to_owned(), |(oldest, newest)| format!("{oldest} to {newest}"));
+    let oldest = info.outbox.oldest.map_or_else(|| "none".to_owned(), |time| time.to_string());
     format!(
         "Shards in use: {} of {}\nPins: {}\nEpochs: {epochs}\nTail entries: {} (longest tail: {})\nApplied index: {}\n\
-         Digest: {}\n",
+         Digest: {}\nOutbox: {} own, {} of others, oldest: {oldest}\nMerged writes remembered: {}\nHistories: {}\n",
         info.shards_in_use,
         info.shards,
         info.pins,
@@ -47,6 +48,10 @@ fn text(info: &CrdtInfo) -> String {
         info.longest_tail,
         info.applied_index,
         info.digest,
+        info.outbox.own,
+        info.outbox.of_others,
+        info.merged,
+        info.histories,
     )
 }
 
@@ -61,11 +66,19 @@ fn json(info: &CrdtInfo) -> serde_json::Value {
         "longest_tail": info.longest_tail,
         "applied_index": info.applied_index,
         "digest": info.digest,
+        "outbox_own": info.outbox.own,
+        "outbox_of_others": info.outbox.of_others,
+        "outbox_oldest": info.outbox.oldest.map(|time| time.to_string()),
+        "merged_writes": info.merged,
+        "histories": info.histories,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use cluster_peer::inspect::OutboxInfo;
+    use cluster_types::Timestamp;
+
     use super::*;
 
     #[test]
@@ -79,16 +92,24 @@ mod tests {
             epochs: Some((1, 5)),
             tail_entries: 12,
             longest_tail: 7,
+            outbox: OutboxInfo { own: 4, of_others: 5, oldest: Some(Timestamp::from_unix_seconds(1_800_000_000)) },
+            merged: 11,
+            histories: 6,
         };
         assert_eq!(
             text(&info),
             "Shards in use: 2 of 4096\nPins: 3\nEpochs: 1 to 5\nTail entries: 12 (longest tail: 7)\nApplied index: 9\n\
-             Digest: ab\n"
+             Digest: ab\nOutbox: 4 own, 5 of others, oldest: 2027-01-15T08:00:00Z\nMerged writes remembered: 11\n\
+             Histories: 6\n"
         );
         let json = json(&info);
         assert_eq!((&json["oldest_epoch"], &json["newest_epoch"]), (&1.into(), &5.into()));
         assert_eq!((&json["tail_entries"], &json["longest_tail"]), (&12.into(), &7.into()));
-        let empty = CrdtInfo { epochs: None, ..info };
+        assert_eq!((&json["outbox_own"], &json["outbox_of_others"]), (&4.into(), &5.into()));
+        assert_eq!((&json["merged_writes"], &json["histories"]), (&11.into(), &6.into()));
+        assert_eq!(json["outbox_oldest"], "2027-01-15T08:00:00Z");
+        let empty = CrdtInfo { epochs: None, outbox: OutboxInfo::default(), ..info };
+        assert!(text(&empty).contains("oldest: none\n") && super::json(&empty)["outbox_oldest"].is_null());
         assert!(text(&empty).contains("Epochs: none\n") && super::json(&empty)["oldest_epoch"].is_null());
     }
 }

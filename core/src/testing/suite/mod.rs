@@ -3,6 +3,7 @@
 pub mod blockstore;
 pub mod gossip;
 pub mod ipfs;
+pub mod outbox;
 pub mod pinset;
 pub mod state;
 pub mod tails;

@@ -43,12 +43,12 @@ where
     a_snapshot_carries_tails_and_epochs(&*from, &*to).await;
 }
 
-async fn update<S: StateStore + ?Sized>(store: &S, changes: Changes) {
+pub(super) async fn update<S: StateStore + ?Sized>(store: &S, changes: Changes) {
     store.update(Box::new(move |_view| Ok(changes))).await.expect("the update is carried out");
 }
 
 /// What a function sees in a consistent view.
-async fn look<S, T, F>(store: &S, see: F) -> T
+pub(super) async fn look<S, T, F>(store: &S, see: F) -> T
 where
     S: StateStore + ?Sized,
     T: Send + 'static,
@@ -202,7 +202,7 @@ fn undoes(number: u64, index: u64) -> TailEntry {
 }
 
 /// CIDs of three shards: few in each, so that short logs begin epochs.
-fn pool() -> &'static [Vec<Cid>] {
+pub(super) fn pool() -> &'static [Vec<Cid>] {
     static POOL: OnceLock<Vec<Vec<Cid>>> = OnceLock::new();
     POOL.get_or_init(|| {
         let shards = [0, 1, 2].map(|number| shard_of(&cid(number)));
