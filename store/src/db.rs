@@ -68,6 +68,16 @@ impl Store {
         folder.join(STATE_FOLDER).join("CURRENT").exists()
     }
 
+    /// Where the store is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where frozen states are.
+    pub(crate) fn snapshot_folder(&self) -> PathBuf {
+        self.folder.join(SNAPSHOT_FOLDER)
+    }
+
     /// The pinset and the tracker's records.
     pub fn state(&self) -> Arc<RocksState> {
         Arc::clone(&self.state)

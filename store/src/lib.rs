@@ -22,6 +22,7 @@ mod due_floor;
 mod engine;
 mod error;
 mod flush_mark;
+mod forget;
 mod frames;
 mod index;
 mod install;

@@ -7,9 +7,10 @@
 pub mod cat;
 pub mod config;
 mod founding;
+mod joining;
 pub mod inspect;
 pub mod logging;
 mod peer;
 mod wire;
 
-pub use peer::{Peer, PeerError};
+pub use peer::{Peer, PeerEnd, PeerError};

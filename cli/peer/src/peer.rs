@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_api::ApiServer;
+use cluster_core::cluster::meet::Meeting;
 use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
 use cluster_core::consensus::Consensus;
 use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
@@ -14,6 +15,7 @@ use cluster_core::ports::{Clock, Gossip, IpfsNode, NodeIdRecord, StateStore, Sys
 use cluster_core::rpc::CallServer;
 use cluster_core::task::TaskGroup;
 use cluster_core::tracker::{Tracker, local_effect};
+use cluster_core::watch;
 use cluster_net::Network;
 use cluster_store::{BlockStore, RaftLog, Store, StoreOptions};
 use cluster_types::{BoxError, Multiaddr, PeerId, Role};
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::founding;
+use crate::joining;
 use crate::wire;
 
 /// How long stopping may take in all before what is late is named and left behind. Supervisors that kill wait longer.
@@ -73,6 +76,15 @@ pub enum PeerError {
     },
 }
 
+/// Why a peer stops by itself although nothing is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEnd {
+    /// It was removed from the cluster.
+    Removed,
+    /// It is to be started again, to join the cluster at these addresses with its pins.
+    Joins(Vec<Multiaddr>),
+}
+
 /// A running peer.
 pub struct Peer {
     config: Config,
@@ -81,6 +93,8 @@ pub struct Peer {
     network: Arc<Network>,
     ipfs: Arc<dyn IpfsNode>,
     consensus: Arc<LogConsensus>,
+    /// The cluster to join instead of this peer's own, once there is one.
+    to_join: watch::Receiver<Option<Vec<Multiaddr>>>,
     api: Option<ApiServer>,
     /// Services on top: tracker, monitor, reconcilers, adds.
     services: TaskGroup,
@@ -118,23 +132,27 @@ impl Peer {
         let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
         let server = Arc::new(CallServer::default());
         network.serve(Arc::clone(&server) as _);
-        let (ipfs, blocks) = wire::ipfs_node(&config, &node).await.map_err(start("the IPFS node"))?;
-        let rooms = Rooms { config: &config, store: &store, network: &network, ipfs: &ipfs, clock: &clock };
-        let monitor = rooms.monitor(&services);
-        let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
-        let allocator: Arc<dyn Allocator> = Arc::new(allocator);
         let members = match dial(network.as_ref(), bootstrap, &config).await {
             // Who has joined before needs nobody to go on.
             Err(_) if is_member => Vec::new(),
             dialled => dialled?,
         };
+        let store = if is_member { joining::leave_for(&members, store, &config, &network).await? } else { store };
+        let (ipfs, blocks) = wire::ipfs_node(&config, &node).await.map_err(start("the IPFS node"))?;
+        let rooms = Rooms { config: &config, store: &store, network: &network, ipfs: &ipfs, clock: &clock };
+        let monitor = rooms.monitor(&services);
+        let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
+        let allocator: Arc<dyn Allocator> = Arc::new(allocator);
         let parts = rooms.consensus(&server, &allocator, members);
         let consensus = LogConsensus::start(parts, &ordering).await.map_err(start("consensus"))?;
         monitor.follow_members(consensus.position(), &services);
-        let cluster = rooms.cluster(&consensus, monitor, allocator, &services);
+        let meeting = Meeting::new(Arc::clone(&consensus), store.state(), Arc::clone(&network) as _);
+        let cluster = rooms.cluster(&consensus, &meeting, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);
+        meeting.start(&services);
+        let to_join = meeting.to_join();
         let api = api.map(|bound| bound.serve(cluster, &services));
-        Ok(Self { config, store, blocks, network, ipfs, consensus, api, services, ordering, node, swarm })
+        Ok(Self { config, store, blocks, network, ipfs, consensus, to_join, api, services, ordering, node, swarm })
     }
 
     /// Returns when this peer can serve: it knows a leader and its IPFS node answers.
@@ -153,15 +171,21 @@ impl Peer {
     }
 
     /// Returns when the peer has reason to stop by itself: a vital part ended, or it was removed from the cluster.
-    pub async fn ended(&self) -> Result<(), PeerError> {
+    pub async fn ended(&self) -> Result<PeerEnd, PeerError> {
         let mut position = self.consensus.position();
+        let mut to_join = self.to_join.clone();
         let [services, ordering, node, swarm] =
             [&self.services, &self.ordering, &self.node, &self.swarm].map(TaskGroup::stop_token);
         tokio::select! {
             removed = position.wait_for(|position| position.removed) => {
                 if removed.is_ok() {
                     tracing::warn!("this peer was removed from the cluster and stops");
-                    return Ok(());
+                    return Ok(PeerEnd::Removed);
+                }
+            }
+            told = to_join.wait_for(Option::is_some) => {
+                if let Some(addresses) = told.ok().and_then(|told| told.clone()) {
+                    return Ok(PeerEnd::Joins(addresses));
                 }
             }
             () = services.cancelled() => {}
@@ -320,6 +344,7 @@ impl Rooms<'_> {
     fn cluster(
         &self,
         consensus: &Arc<LogConsensus>,
+        meeting: &Arc<Meeting>,
         monitor: Arc<Monitor>,
         allocator: Arc<dyn Allocator>,
         services: &TaskGroup,
@@ -349,6 +374,7 @@ impl Rooms<'_> {
         Arc::new(Cluster::new(ClusterParts {
             settings: ClusterSettings { peer_name: config.peer_name.clone(), default_replication: config.replication },
             consensus: Arc::clone(consensus),
+            meeting: Arc::clone(meeting),
             state,
             tracker,
             monitor,
@@ -361,7 +387,7 @@ impl Rooms<'_> {
     }
 }
 
-fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> PeerError {
+pub(crate) fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> PeerError {
     move |cause| PeerError::Start { part, cause: cause.into() }
 }
 

@@ -51,6 +51,10 @@ impl Cluster {
             Call::PutBlocks { blocks } => self.keep_blocks(blocks).await.map(|()| Reply::Done),
             Call::CollectGarbage => Ok(Reply::Garbage(self.collect_here().await)),
             Call::Node => Ok(Reply::Node(self.node_info().await)),
+            Call::Meet { cluster } => {
+                let (cluster, welcome) = self.parts.meeting.answer(cluster.as_ref()).await;
+                Ok(Reply::Cluster { cluster, welcome })
+            }
             Call::Outbox { after } => self.parts.consensus.outbox_page(after).await,
         }
     }

@@ -7,6 +7,7 @@ mod add;
 mod allocator;
 mod answer;
 pub mod expiry;
+pub mod meet;
 mod peers;
 mod pin;
 mod recover;

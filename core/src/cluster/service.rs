@@ -13,6 +13,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
+use super::meet::Meeting;
 use crate::consensus::log::LogConsensus;
 use crate::consensus::sequencer::Allocator;
 use crate::consensus::{Consensus, ConsensusError};
@@ -40,6 +41,8 @@ pub struct ClusterParts {
     pub settings: ClusterSettings,
     /// Agreement.
     pub consensus: Arc<LogConsensus>,
+    /// What knows of other clusters.
+    pub meeting: Arc<Meeting>,
     /// The pinset.
     pub state: Arc<dyn StateStore>,
     /// What makes the node hold what it should.

@@ -15,7 +15,7 @@ pub enum Access {
 pub fn access(call: &Call) -> Access {
     match call {
         // A peer that wants to join is not a member yet.
-        Call::Id | Call::Reserve | Call::Join { .. } => Access::Open,
+        Call::Id | Call::Reserve | Call::Join { .. } | Call::Meet { .. } => Access::Open,
         Call::Removed { .. }
         | Call::Submit { .. }
         | Call::ReadIndex

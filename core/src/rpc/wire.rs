@@ -5,6 +5,7 @@ use cluster_types::{Cid, Id, Multiaddr, PeerId, PinInfo, RepoGc, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::WireFormatError;
+use crate::cluster::meet::ClusterInfo;
 use crate::consensus::log::{RaftCall, RaftReply};
 use crate::consensus::{Outcome, Request};
 use crate::ports::Block;
@@ -92,6 +93,11 @@ pub enum Call {
     CollectGarbage,
     /// Whom are you connected to?
     Node,
+    /// To which cluster do you belong, and am I welcome there?
+    Meet {
+        /// The cluster of the one who asks, if it wants to join.
+        cluster: Option<ClusterInfo>,
+    },
     /// Which writes did you accept without a quorum that wait still? Some of them.
     Outbox {
         /// From behind this number.
@@ -159,6 +165,13 @@ pub enum Reply {
     Garbage(RepoGc),
     /// To [`Call::Node`].
     Node(NodeInfo),
+    /// To [`Call::Meet`].
+    Cluster {
+        /// The cluster, if the peer belongs to one.
+        cluster: Option<ClusterInfo>,
+        /// Whether who asked may join it.
+        welcome: bool,
+    },
     /// To [`Call::Outbox`].
     Outbox {
         /// The writes, encoded.

@@ -50,13 +50,28 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
     outcome.context("running the peer")
 }
 
-/// Builds and starts the peer; returns when it has stopped: after `stop` is cancelled and everything is in order, or
-/// with the error that ended it.
+/// Runs the peer, in one cluster after the other when it joins a larger one; returns when it has stopped: after `stop` is
+/// cancelled and everything is in order, or with the error that ended it.
 async fn run_peer(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut end = run_once(config.clone(), bootstrap, stop.clone()).await?;
+    while let PeerEnd::Joins(addresses) = end {
+        end = match run_once(config.clone(), addresses, stop.clone()).await {
+            Ok(end) => end,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "joining the other cluster failed; this peer goes on by itself");
+                run_once(config.clone(), Vec::new(), stop.clone()).await?
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Builds and starts the peer; returns when it has stopped.
+async fn run_once(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationToken) -> anyhow::Result<PeerEnd> {
     let peer = tokio::select! {
         started = Peer::start(config, &bootstrap) => started?,
         // As if it had been killed: what was begun (joining, too) goes on at the next start.
-        () = stop.cancelled() => return Ok(()),
+        () = stop.cancelled() => return Ok(PeerEnd::Removed),
     };
     let outcome = tokio::select! {
         outcome = async {
@@ -65,7 +80,7 @@ async fn run_peer(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationT
             std::future::pending().await
         } => outcome,
         outcome = peer.ended() => outcome,
-        () = stop.cancelled() => Ok(()),
+        () = stop.cancelled() => Ok(PeerEnd::Removed),
     };
     notify(&[NotifyState::Stopping]);
     peer.stop().await;

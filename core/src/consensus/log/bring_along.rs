@@ -15,6 +15,7 @@ use cluster_types::{BoxError, Cid, PeerId};
 use futures::TryStreamExt;
 
 use super::state_machine::AppliedPosition;
+use super::types::NodeId;
 use crate::crdt::merge::{Eventual, Wish, Write};
 use crate::ports::{Changes, OutboxChange, Row, Scan, StateError, StateStore, StateView};
 
@@ -23,11 +24,9 @@ const BATCH: usize = 512;
 /// Every so many pins their number is logged.
 const REPORT_EVERY: u64 = 100_000;
 
-/// Whether this peer is a member of the same cluster as one of `peers`, as far as its state knows. A peer without state
-/// is a member of none.
-pub async fn shares_cluster(state: &dyn StateStore, peers: &[PeerId]) -> Result<bool, StateError> {
-    let position = AppliedPosition::decode(state.applied().await?.as_ref())?;
-    Ok(position.membership.membership().nodes().any(|(_, node)| peers.contains(&node.peer)))
+/// Which cluster the state belongs to, by the raft id of its founder.
+pub async fn cluster_of(state: &dyn StateStore) -> Result<Option<NodeId>, StateError> {
+    Ok(AppliedPosition::decode(state.applied().await?.as_ref())?.cluster())
 }
 
 /// Makes every pin that is shown a write in the outbox; returns their number. All members of the old cluster write the

@@ -393,6 +393,18 @@ impl LogConsensus {
         self.position.borrow().members.iter().any(|member| member.peer == *peer)
     }
 
+    /// Whether writes are accepted when no quorum answers.
+    pub fn accepts_without_quorum(&self) -> bool {
+        matches!(self.settings.without_quorum, WithoutQuorum::Accept { .. })
+    }
+
+    /// Which cluster this peer belongs to, by the raft id of its founder, and its name; none before it is a member.
+    pub async fn cluster(&self) -> Option<(NodeId, String)> {
+        let applied = self.state.applied().await.ok()?;
+        let id = AppliedPosition::decode(applied.as_ref()).ok()?.cluster()?;
+        self.is_member(&self.peer).then(|| (id, self.settings.cluster_name.clone()))
+    }
+
     /// How many writes wait for a quorum.
     pub fn outbox_count(&self) -> OutboxCount {
         self.state.waiting_count()

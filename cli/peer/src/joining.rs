@@ -1,0 +1,42 @@
+//! A member of one cluster is told to join another: it leaves its own and brings its pins along.
+
+use std::sync::Arc;
+
+use cluster_core::cluster::meet::same_cluster;
+use cluster_core::consensus::log::bring_along;
+use cluster_core::ports::{StateStore, Transport};
+use cluster_net::Network;
+use cluster_store::{Store, StoreOptions};
+use cluster_types::PeerId;
+
+use crate::config::Config;
+use crate::peer::{PeerError, start};
+
+/// Takes `store` out of its cluster if `hosts` belong to another one. Nothing is lost if that is cut off, or if nobody lets
+/// this peer in afterwards: its pins wait in its outbox.
+pub(crate) async fn leave_for(
+    hosts: &[PeerId],
+    store: Store,
+    config: &Config,
+    network: &Arc<Network>,
+) -> Result<Store, PeerError> {
+    let state: Arc<dyn StateStore> = store.state();
+    let own = bring_along::cluster_of(state.as_ref()).await.map_err(start("the store"))?;
+    let (Some(own), false) = (own, hosts.is_empty()) else { return Ok(store) };
+    let transport = Arc::clone(network) as Arc<dyn Transport>;
+    match same_cluster(&transport, hosts, own).await {
+        Some(false) => {}
+        Some(true) => return Ok(store),
+        None => {
+            tracing::warn!("no peer at the --bootstrap addresses says to which cluster it belongs; this peer stays in its own");
+            return Ok(store);
+        }
+    }
+    tracing::info!("the --bootstrap peers belong to another cluster: this peer leaves its own and brings its pins along");
+    let pins = bring_along::pack(&state).await.map_err(start("the move to another cluster"))?;
+    let applied = bring_along::leaving().map_err(start("the move to another cluster"))?;
+    drop(state);
+    store.forget_cluster(applied).await.map_err(start("the move to another cluster"))?;
+    tracing::info!(pins, "this peer has left its cluster; its pins are merged into the other one once it is a member");
+    Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))
+}
