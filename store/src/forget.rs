@@ -31,7 +31,8 @@ impl Store {
     /// is closed when it returns, since what is in memory belongs to the old cluster; nothing may use it meanwhile.
     pub async fn forget_cluster(self, applied: Bytes) -> Result<(), StoreError> {
         let snapshots = self.snapshot_folder();
-        let done = self.state().look(move |database| {
+        let state = self.state();
+        let done = state.look(move |database| {
             // They can be made again; left behind, they would be taken for snapshots of the next log.
             if snapshots.exists() {
                 std::fs::remove_dir_all(&snapshots).failed_to("clear away snapshots")?;

@@ -1,8 +1,9 @@
 //! May a peer without state found a cluster of its own, when its configuration names others?
 //!
-//! Peers that found a cluster each never become one again by themselves, and what was written to all but one of them
-//! would have to be thrown away.
+//! In raft mode no: peers that found a cluster each never become one again by themselves. In crdt mode it may: it is
+//! connected to the others, and as soon as they meet the smaller cluster joins the larger with its pins.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -31,14 +32,27 @@ pub(crate) fn check(config: &Config, own: PeerId) -> Result<(), PeerError> {
     match config.consensus.mode {
         ConsensusMode::Raft { .. } => Err(PeerError::OthersNamed { places }),
         ConsensusMode::Crdt { .. } => {
-            tracing::warn!(
+            tracing::info!(
                 places,
-                "other peers are named, but this version does not join them by itself: this peer founds a cluster of \
-                 its own; to join theirs, stop it, move its state folder away, and start it with --bootstrap"
+                "other peers are named: this peer joins their cluster, or they its own, when they meet"
             );
             Ok(())
         }
     }
+}
+
+/// The peers that `cluster.peer_addresses` names, with their addresses.
+pub(crate) fn named_peers(config: &Config, own: PeerId) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+    let mut named: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+    for address in &config.cluster.peer_addresses {
+        let mut place = address.clone();
+        if let Some(Protocol::P2p(peer)) = place.pop()
+            && peer != own
+        {
+            named.entry(peer).or_default().push(place);
+        }
+    }
+    named
 }
 
 /// The keys of the configuration that name other peers.
@@ -68,8 +82,6 @@ fn read(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use cluster_types::parse_peer_id;
 
     use super::*;

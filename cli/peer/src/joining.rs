@@ -28,11 +28,15 @@ pub(crate) async fn leave_for(
         Some(false) => {}
         Some(true) => return Ok(store),
         None => {
-            tracing::warn!("no peer at the --bootstrap addresses says to which cluster it belongs; this peer stays in its own");
+            tracing::warn!(
+                "no peer at the --bootstrap addresses says to which cluster it belongs; this peer stays in its own"
+            );
             return Ok(store);
         }
     }
-    tracing::info!("the --bootstrap peers belong to another cluster: this peer leaves its own and brings its pins along");
+    tracing::info!(
+        "the --bootstrap peers belong to another cluster: this peer leaves its own and brings its pins along"
+    );
     let pins = bring_along::pack(&state).await.map_err(start("the move to another cluster"))?;
     let applied = bring_along::leaving().map_err(start("the move to another cluster"))?;
     drop(state);

@@ -7,8 +7,8 @@
 pub mod cat;
 pub mod config;
 mod founding;
-mod joining;
 pub mod inspect;
+mod joining;
 pub mod logging;
 mod peer;
 mod wire;

@@ -130,6 +130,9 @@ impl Peer {
             None => None,
         };
         let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
+        for (peer, addresses) in founding::named_peers(&config, network.local_peer()) {
+            network.remember(peer, addresses);
+        }
         let server = Arc::new(CallServer::default());
         network.serve(Arc::clone(&server) as _);
         let members = match dial(network.as_ref(), bootstrap, &config).await {
@@ -184,7 +187,8 @@ impl Peer {
                 }
             }
             told = to_join.wait_for(Option::is_some) => {
-                if let Some(addresses) = told.ok().and_then(|told| told.clone()) {
+                let addresses = self.to_join.borrow().clone();
+                if let (Ok(()), Some(addresses)) = (told, addresses) {
                     return Ok(PeerEnd::Joins(addresses));
                 }
             }

@@ -195,8 +195,9 @@ mod tests {
 
     #[test]
     fn exactly_one_of_two_clusters_joins_the_other() {
-        let all: Vec<ClusterInfo> =
-            (1..4).flat_map(|members| (0..3).flat_map(move |pins| (1..4).map(move |id| cluster(members, pins, id)))).collect();
+        let all: Vec<ClusterInfo> = (1..4)
+            .flat_map(|members| (0..3).flat_map(move |pins| (1..4).map(move |id| cluster(members, pins, id))))
+            .collect();
         for one in &all {
             for other in &all {
                 assert_eq!(one.joins(other) || other.joins(one), one.id != other.id, "{one:?} {other:?}");

@@ -12,8 +12,8 @@ use cluster_types::{
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
 use super::meet::Meeting;
+use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
 use crate::consensus::log::LogConsensus;
 use crate::consensus::sequencer::Allocator;
 use crate::consensus::{Consensus, ConsensusError};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use cluster_peer::config::{Config, ConsensusMode, ExecutionLock, ProcessEnvironment, TrustedPeers, load};
-use cluster_peer::{Peer, logging};
+use cluster_peer::{Peer, PeerEnd, logging};
 use cluster_types::{Multiaddr, PeerId, Protocol, VERSION};
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,10 @@ async fn run_peer(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationT
         end = match run_once(config.clone(), addresses, stop.clone()).await {
             Ok(end) => end,
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "joining the other cluster failed; this peer goes on by itself");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "joining the other cluster failed; this peer goes on by itself"
+                );
                 run_once(config.clone(), Vec::new(), stop.clone()).await?
             }
         };

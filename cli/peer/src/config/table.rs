@@ -175,7 +175,7 @@ pub(super) static CLUSTER: Component = Component {
         field("repinning_grace_period", Duration, "\"1m0s\""),
         field("follower_mode", Bool, "false").omitted(),
         field("peerstore_file", Text, "\"\"").omitted(),
-        field("peer_addresses", Addresses, "[]").unserved(),
+        field("peer_addresses", Addresses, "[]"),
     ],
 };
 
