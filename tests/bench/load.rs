@@ -105,7 +105,7 @@ pub(crate) async fn pin(cluster: &ProcessCluster, peer: usize, number: u64, hold
             format!("replication-min=1&replication-max=1&user-allocations={}", cluster.peers[turn].id())
         }
     };
-    let answer = cluster.http.post(cluster.url(peer, &format!("/pins/{cid}?{options}"))).send().await?;
+    let answer = cluster.http(peer).post(cluster.url(peer, &format!("/pins/{cid}?{options}"))).send().await?;
     let status = answer.status();
     let body = answer.text().await?;
     ensure!(status.is_success(), "pinning {cid} at peer {peer}: {status}: {body}");

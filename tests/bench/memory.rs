@@ -130,7 +130,7 @@ async fn at_rest(cluster: &ProcessCluster) -> Result<()> {
     for peer in 0..PEERS {
         let url = cluster.url(peer, "/pins?local=true&filter=queued,pinning");
         // Only the head of the answer is read: an empty listing has no content.
-        while cluster.http.get(&url).send().await?.error_for_status()?.status() != StatusCode::NO_CONTENT {
+        while cluster.http(peer).get(&url).send().await?.error_for_status()?.status() != StatusCode::NO_CONTENT {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Asks a Kubo.
 async fn rpc(cluster: &ProcessCluster, kubo: &KuboDaemon, call: &str) -> Value {
-    let answer = cluster.http.post(format!("{}/api/v0/{call}", kubo.url())).send().await.unwrap();
+    let answer = cluster.http(0).post(format!("{}/api/v0/{call}", kubo.url())).send().await.unwrap();
     let body = answer.text().await.unwrap();
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{call}: {error}: {body}"))
 }
@@ -25,10 +25,10 @@ async fn content_added_to_one_kubo_is_pinned_by_the_cluster_on_the_others() {
     let content: Vec<u8> = (0..500_000u32).flat_map(|number| (number * 7).to_le_bytes()).collect();
     let form = Form::new().part("file", Part::bytes(content).file_name("file"));
     let added =
-        cluster.http.post(format!("{}/api/v0/add?pin=false", kubos[0].url())).multipart(form).send().await.unwrap();
+        cluster.http(0).post(format!("{}/api/v0/add?pin=false", kubos[0].url())).multipart(form).send().await.unwrap();
     let added: Value = serde_json::from_str(&added.text().await.unwrap()).unwrap();
     let cid = added["Hash"].as_str().unwrap();
-    let pinned = cluster.http.post(cluster.url(1, &format!("/pins/{cid}"))).send().await.unwrap();
+    let pinned = cluster.http(1).post(cluster.url(1, &format!("/pins/{cid}"))).send().await.unwrap();
     assert!(pinned.status().is_success(), "{}", pinned.text().await.unwrap());
     for kubo in &kubos {
         wait::until("the pin in Kubo's own list", SETTLE_LIMIT, || async {
@@ -37,7 +37,7 @@ async fn content_added_to_one_kubo_is_pinned_by_the_cluster_on_the_others() {
         })
         .await;
     }
-    let gone = cluster.http.delete(cluster.url(2, &format!("/pins/{cid}"))).send().await.unwrap();
+    let gone = cluster.http(2).delete(cluster.url(2, &format!("/pins/{cid}"))).send().await.unwrap();
     assert!(gone.status().is_success());
     for kubo in &kubos {
         wait::until("the pin to go", SETTLE_LIMIT, || async {

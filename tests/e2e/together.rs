@@ -12,7 +12,8 @@ const EMBEDDED: [NodeKind; 3] = [NodeKind::Embedded, NodeKind::Embedded, NodeKin
 /// Adds bytes through a peer and gives the root.
 async fn add(cluster: &ProcessCluster, peer: usize, content: Vec<u8>, query: &str) -> AddedOutput {
     let form = Form::new().part("file", Part::bytes(content).file_name("file"));
-    let answer = cluster.http.post(cluster.url(peer, &format!("/add?{query}"))).multipart(form).send().await.unwrap();
+    let answer =
+        cluster.http(peer).post(cluster.url(peer, &format!("/add?{query}"))).multipart(form).send().await.unwrap();
     let body = answer.text().await.unwrap();
     let last = body.lines().last().unwrap_or_else(|| panic!("nothing was added: {body}"));
     serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {body}"))
@@ -72,7 +73,7 @@ async fn without_a_quorum_writes_are_refused_and_reads_go_on() {
     // The first write may be caught while the leader does not know yet that it is alone.
     wait::until("a refusal", Duration::from_secs(90), || async {
         let url = cluster.url(0, &format!("/pins/{}", crate::client::inline_cid(8)));
-        let answer = cluster.http.post(url).send().await.map_err(|error| error.to_string())?;
+        let answer = cluster.http(0).post(url).send().await.map_err(|error| error.to_string())?;
         let (status, body) = (answer.status(), answer.text().await.unwrap_or_default());
         if status == 503 && body.contains("no quorum") { Ok(()) } else { Err(format!("{status}: {body}")) }
     })

@@ -2,5 +2,7 @@
 
 pub mod content;
 pub mod kubo;
+pub mod namespaces;
 pub mod process;
+pub mod settle;
 pub mod wait;

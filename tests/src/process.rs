@@ -1,28 +1,34 @@
 //! Clusters of real processes: each peer has its own folder, ports and log, and can be killed like a process.
 //!
-//! The binaries are found beside the running test (`make test` builds them first). Logs are kept in the cluster's
-//! folder; when a test fails, the folder stays and its path is printed.
+//! They run on loopback, or each on a machine of its own (`namespaces`), where the network between them can be cut. The
+//! binaries are found beside the running test (`make test` builds them first). Logs are kept in the cluster's folder; when
+//! a test fails, the folder stays and its path is printed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use cluster_types::{Metric, Pin, StateReport};
+use cluster_types::{Pin, StateReport};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+use crate::namespaces::Network;
 use crate::wait;
 
 /// How long a peer may take to get ready on a busy machine.
 pub const START_LIMIT: Duration = Duration::from_secs(90);
 /// How long a cluster may take to come to rest.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+/// How long an answer over HTTP may take.
+const HTTP_LIMIT: Duration = Duration::from_secs(60);
+/// The variable that says where a peer's REST API is.
+const REST_LISTEN: &str = "CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS";
 
 /// A binary of this project.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -40,6 +46,15 @@ pub enum NodeKind {
     Kubo(String),
 }
 
+/// What peers do without a quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They refuse writes.
+    Raft,
+    /// They accept them as eventual.
+    Crdt,
+}
+
 /// One peer.
 #[derive(Debug)]
 pub struct Peer {
@@ -47,6 +62,8 @@ pub struct Peer {
     pub folder: PathBuf,
     id: OnceLock<String>,
     environment: BTreeMap<String, String>,
+    http: reqwest::Client,
+    host: Ipv4Addr,
     api_port: u16,
     swarm_port: u16,
     node_port: u16,
@@ -65,8 +82,8 @@ impl Peer {
 pub struct ProcessCluster {
     /// The peers, in the order they were started.
     pub peers: Vec<Peer>,
-    /// Asks the peers over HTTP.
-    pub http: reqwest::Client,
+    mode: Mode,
+    network: Option<Network>,
     folder: Option<TempDir>,
     secret: String,
 }
@@ -83,13 +100,30 @@ impl ProcessCluster {
         Ok(cluster)
     }
 
-    /// A cluster without peers.
+    /// Starts so many peers, each on a machine of its own, with these variables; they have become one cluster when this
+    /// returns. `None` where there can be no such machines.
+    pub async fn start_apart(mode: Mode, peers: usize, variables: &[(&str, &str)]) -> Result<Option<Self>> {
+        let Some(network) = Network::new(peers)? else { return Ok(None) };
+        let mut cluster = Self::empty()?;
+        (cluster.mode, cluster.network) = (mode, Some(network));
+        for number in 0..peers {
+            cluster.make_peer(&NodeKind::Embedded)?;
+            for (name, value) in variables {
+                cluster.set_variable(number, name, value);
+            }
+            cluster.start_peer(number).await?;
+        }
+        cluster.wait_voters(peers).await;
+        cluster.wait_metrics(peers).await;
+        Ok(Some(cluster))
+    }
+
+    /// A cluster without peers, for loopback.
     pub fn empty() -> Result<Self> {
         // Another test of this process may have chosen already; any choice will do.
         drop(rustls::crypto::ring::default_provider().install_default());
         let secret: String = (0..32).map(|_| format!("{:02x}", rand::random::<u8>())).collect();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { peers: Vec::new(), http, folder: Some(tempfile::tempdir()?), secret })
+        Ok(Self { peers: Vec::new(), mode: Mode::Raft, network: None, folder: Some(tempfile::tempdir()?), secret })
     }
 
     /// Makes one more peer, starts it, and waits until it is ready.
@@ -106,10 +140,19 @@ impl ProcessCluster {
         let folder = root.join(format!("peer{number}"));
         fs::create_dir_all(&folder)?;
         let (api_port, swarm_port, node_port) = (free_port()?, free_port()?, free_port()?);
-        let mut environment = environment(number, &self.secret, api_port, swarm_port);
+        let host = self.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |_| Network::address(number));
+        // No packet gets from here to a machine of its own, but a socket in the file system is in reach of both.
+        let socket = self.network.as_ref().map(|_| folder.join("api.sock"));
+        let mut http = reqwest::Client::builder().timeout(HTTP_LIMIT);
+        let mut api = format!("/ip4/{host}/tcp/{api_port}");
+        if let Some(socket) = socket {
+            api = format!("/unix{}", socket.display());
+            http = http.unix_socket(socket);
+        }
+        let mut environment = environment(number, &self.secret, &api, &format!("/ip4/{host}/tcp/{swarm_port}"));
         let kind = match node {
             NodeKind::Embedded => {
-                let listen = format!("/ip4/127.0.0.1/tcp/{node_port}");
+                let listen = format!("/ip4/{host}/tcp/{node_port}");
                 environment.insert("CLUSTER_EMBEDDED_LISTENMULTIADDRESS".to_owned(), listen);
                 "embedded"
             }
@@ -118,15 +161,19 @@ impl ProcessCluster {
                 "kubo"
             }
         };
-        let init = service()?
-            .args(["init", "--ipfs", kind, "--force", "--consensus", "raft"])
+        let mode = match self.mode {
+            Mode::Raft => "raft",
+            Mode::Crdt => "crdt",
+        };
+        let init = service(&[])?
+            .args(["init", "--ipfs", kind, "--force", "--consensus", mode])
             .env("IPFS_CLUSTER_PATH", &folder)
             .envs(&environment)
             .stdin(Stdio::null())
             .output()?;
         ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
-        let (id, child) = (OnceLock::new(), Mutex::new(None));
-        self.peers.push(Peer { folder, id, environment, api_port, swarm_port, node_port, child });
+        let (id, http, child) = (OnceLock::new(), http.build()?, Mutex::new(None));
+        self.peers.push(Peer { folder, id, environment, http, host, api_port, swarm_port, node_port, child });
         Ok(number)
     }
 
@@ -140,9 +187,15 @@ impl ProcessCluster {
         self.start_daemon(number, true).await
     }
 
+    /// Starts a peer that is down, and waits until it answers, whether or not it finds a leader.
+    pub async fn start_peer_alone(&self, number: usize) -> Result<()> {
+        self.spawn_daemon(number, false)?;
+        self.wait_ready(number, |_state| true).await
+    }
+
     async fn start_daemon(&self, number: usize, join: bool) -> Result<()> {
         self.spawn_daemon(number, join)?;
-        self.wait_ready(number).await
+        self.wait_ready(number, |state| state.leader.is_some()).await
     }
 
     fn spawn_daemon(&self, number: usize, join: bool) -> Result<()> {
@@ -161,12 +214,13 @@ impl ProcessCluster {
     /// The swarm address of a member other than `number`.
     pub fn member_address(&self, number: usize) -> Option<String> {
         let other = self.peers.iter().enumerate().find(|(other, peer)| *other != number && !peer.id().is_empty());
-        other.map(|(_, peer)| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", peer.swarm_port, peer.id()))
+        other.map(|(_, peer)| format!("/ip4/{}/tcp/{}/p2p/{}", peer.host, peer.swarm_port, peer.id()))
     }
 
     fn daemon(&self, number: usize) -> Result<Command> {
         let peer = &self.peers[number];
-        let mut command = service()?;
+        let machine = self.network.as_ref().map(|network| network.run_on(number)).unwrap_or_default();
+        let mut command = service(&machine)?;
         command.arg("daemon").env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment).stdin(Stdio::null());
         Ok(command)
     }
@@ -194,12 +248,12 @@ impl ProcessCluster {
         Ok(said)
     }
 
-    async fn wait_ready(&self, number: usize) -> Result<()> {
+    async fn wait_ready(&self, number: usize, is_enough: impl Fn(&StateReport) -> bool) -> Result<()> {
         let started = tokio::time::Instant::now();
         loop {
             if let Ok(id) = self.get::<serde_json::Value>(number, "/id").await
                 && let Some(id) = id["id"].as_str()
-                && self.state(number).await.is_ok_and(|state| state.leader.is_some())
+                && self.state(number).await.is_ok_and(|state| is_enough(&state))
             {
                 let known = self.peers[number].id.get_or_init(|| id.to_owned());
                 ensure!(known == id, "peer {number} has another id than before");
@@ -256,12 +310,17 @@ impl ProcessCluster {
 
     /// Where a peer's REST API is.
     pub fn url(&self, number: usize, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.peers[number].api_port)
+        format!("http://{}:{}{path}", self.peers[number].host, self.peers[number].api_port)
+    }
+
+    /// Asks a peer over HTTP; on loopback anybody else as well.
+    pub fn http(&self, number: usize) -> &reqwest::Client {
+        &self.peers[number].http
     }
 
     /// The multiaddress of a peer's REST API, for ctl.
     pub fn api_address(&self, number: usize) -> String {
-        format!("/ip4/127.0.0.1/tcp/{}", self.peers[number].api_port)
+        self.peers[number].environment[REST_LISTEN].clone()
     }
 
     /// The port of a peer's REST API.
@@ -289,7 +348,7 @@ impl ProcessCluster {
 
     /// Asks a peer; anything but success is an error.
     pub async fn get<T: DeserializeOwned>(&self, number: usize, path: &str) -> Result<T> {
-        let answer = self.http.get(self.url(number, path)).send().await?;
+        let answer = self.http(number).get(self.url(number, path)).send().await?;
         let status = answer.status();
         let body = answer.text().await?;
         ensure!(status.is_success(), "{path}: {status}: {body}");
@@ -303,7 +362,7 @@ impl ProcessCluster {
 
     /// The pinset as a peer lists it, by CID.
     pub async fn pins(&self, number: usize) -> Result<BTreeMap<String, Pin>> {
-        let answer = self.http.get(self.url(number, "/allocations")).send().await?;
+        let answer = self.http(number).get(self.url(number, "/allocations")).send().await?;
         ensure!(answer.status().is_success(), "listing: {}", answer.status());
         let body = answer.text().await?;
         let pins = body.lines().filter(|line| !line.is_empty()).map(serde_json::from_str::<Pin>);
@@ -322,55 +381,15 @@ impl ProcessCluster {
         None
     }
 
-    /// Waits until `wanted` peers vote (as many as can, for an odd number).
-    pub async fn wait_voters(&self, wanted: usize) {
-        let wanted = if wanted.is_multiple_of(2) { wanted - 1 } else { wanted };
-        wait::until("all voters", START_LIMIT, || async {
-            let mut voters = 0;
-            for number in 0..self.peers.len() {
-                use cluster_types::Role;
-                let state = self.state(number).await.map_err(|error| error.to_string())?;
-                voters += usize::from(matches!(state.role, Role::Leader | Role::Voter));
-            }
-            if voters >= wanted { Ok(()) } else { Err(format!("{voters} of {wanted}")) }
-        })
-        .await;
+    /// Cuts a cluster of peers on machines of their own into groups that do not reach each other. Every peer must be in
+    /// one.
+    pub fn cut(&self, groups: &[&[usize]]) -> Result<()> {
+        self.network.as_ref().context("peers on loopback cannot be cut apart")?.part(groups)
     }
 
-    /// Waits until every peer knows the free space of `wanted` peers: until then it would refuse to allocate.
-    pub async fn wait_metrics(&self, wanted: usize) {
-        wait::until("the metrics of all peers", START_LIMIT, || async {
-            for number in 0..self.peers.len() {
-                let metrics: Vec<Metric> =
-                    self.get(number, "/monitor/metrics/freespace").await.map_err(|error| format!("{error:#}"))?;
-                if metrics.len() < wanted {
-                    return Err(format!("peer {number} knows {} of {wanted}", metrics.len()));
-                }
-            }
-            Ok(())
-        })
-        .await;
-    }
-
-    /// Waits until all running peers have applied the same entries, and returns their digest, which must be the same.
-    pub async fn wait_equal(&self) -> StateReport {
-        let running: Vec<usize> = (0..self.peers.len()).filter(|number| self.is_running(*number)).collect();
-        let running = &running;
-        let states = wait::until("equal positions", SETTLE_LIMIT, || async {
-            let mut states = Vec::new();
-            for number in running {
-                states.push(self.state(*number).await.map_err(|error| format!("peer {number}: {error:#}"))?);
-            }
-            let same = states.iter().all(|state| {
-                state.applied_index == states[0].applied_index && state.committed_index == states[0].committed_index
-            });
-            if same { Ok(states) } else { Err(format!("{states:?}")) }
-        })
-        .await;
-        for state in &states {
-            assert_eq!(state.digest, states[0].digest, "peers at one index hold different states: {states:?}");
-        }
-        states[0].clone()
+    /// Ends the cut.
+    pub fn heal(&self) -> Result<()> {
+        self.network.as_ref().context("peers on loopback cannot be cut apart")?.heal()
     }
 
     /// Starts a peer that is down, and does not wait for it.
@@ -414,9 +433,17 @@ impl Drop for ProcessCluster {
     }
 }
 
-/// The program, without what the caller's environment would tell it.
-fn service() -> Result<Command> {
-    let mut command = Command::new(binary("ipfs-cluster-service")?);
+/// The program, run by `machine` if that says anything, without what the caller's environment would tell it.
+fn service(machine: &[String]) -> Result<Command> {
+    let program = binary("ipfs-cluster-service")?;
+    let mut command = match machine {
+        [] => Command::new(program),
+        [first, others @ ..] => {
+            let mut command = Command::new(first);
+            command.args(others).arg(program);
+            command
+        }
+    };
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CLUSTER_") || name.starts_with("IPFS_CLUSTER_") {
@@ -426,12 +453,12 @@ fn service() -> Result<Command> {
     Ok(command)
 }
 
-fn environment(number: usize, secret: &str, api_port: u16, swarm_port: u16) -> BTreeMap<String, String> {
+fn environment(number: usize, secret: &str, api: &str, swarm: &str) -> BTreeMap<String, String> {
     let values = [
         ("CLUSTER_PEERNAME", format!("peer{number}")),
         ("CLUSTER_SECRET", secret.to_owned()),
-        ("CLUSTER_LISTENMULTIADDRESS", format!("/ip4/127.0.0.1/tcp/{swarm_port}")),
-        ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", format!("/ip4/127.0.0.1/tcp/{api_port}")),
+        ("CLUSTER_LISTENMULTIADDRESS", swarm.to_owned()),
+        (REST_LISTEN, api.to_owned()),
         ("CLUSTER_MDNSINTERVAL", "0s".to_owned()),
         ("CLUSTER_MONITORPINGINTERVAL", "2s".to_owned()),
         ("CLUSTER_PUBSUBMON_CHECKINTERVAL", "1s".to_owned()),

@@ -1,19 +1,22 @@
 //! The leader's front: turns wishes into decisions and puts everything that waits into the next entry.
 //!
-//! There is no timer. An entry leaves as soon as one of [`IN_FLIGHT`] places is free, with all that has come in
-//! meanwhile: a lone writer never waits for company, and a crowd shares one flush.
+//! There is no timer for batching. An entry leaves as soon as one of [`IN_FLIGHT`] places is free, with all that has come
+//! in meanwhile: a lone writer never waits for company, and a crowd shares one flush. What cannot leave because the
+//! entries before it find no quorum is refused, so that nobody is left in doubt about a write that was never begun.
 //!
 //! **Invariant:** a decision is made against one view of the state, one set of metrics, and what is in flight before
 //! it, so two wishes for one CID never undo each other's allocation.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, PinType, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::operation::{Entry, Operation, Proposed, encode_pin};
@@ -24,6 +27,9 @@ use crate::task::{OnExit, TaskGroup};
 
 /// Entries under way at a time: one is being written while the next is being filled.
 const IN_FLIGHT: usize = 2;
+/// How long all places may be taken before what waits is refused, and at once, until one is free. An entry takes
+/// milliseconds, so most likely the quorum is gone; whoever was refused wrongly asks again.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Most operations in one entry.
 const MAX_OPERATIONS: usize = 1024;
 /// Most bytes of pins in one entry; one pin more may go over it.
@@ -172,7 +178,7 @@ impl Work {
         let mut batch = 0;
         let mut ready_in = None;
         loop {
-            let place = Arc::clone(&places).acquire_owned().await?;
+            let Some(place) = free_place(&places, &mut requests).await else { return Ok(()) };
             let mut tickets = Vec::new();
             if requests.recv_many(&mut tickets, MAX_OPERATIONS).await == 0 {
                 return Ok(());
@@ -239,6 +245,21 @@ impl Work {
         };
         self.state.read(Box::new(read)).await?;
         Ok(result.await?)
+    }
+}
+
+/// A place for one more entry; `None` when nobody can ask any more. Refuses what waits if none becomes free for long.
+async fn free_place(places: &Arc<Semaphore>, requests: &mut mpsc::Receiver<Ticket>) -> Option<OwnedSemaphorePermit> {
+    let mut place = pin!(Arc::clone(places).acquire_owned());
+    if let Ok(place) = tokio::time::timeout(STUCK_AFTER, place.as_mut()).await {
+        return place.ok();
+    }
+    loop {
+        tokio::select! {
+            biased;
+            place = place.as_mut() => return place.ok(),
+            ticket = requests.recv() => drop(ticket?.answer.send(Err(ProposeError::NotLeader))),
+        }
     }
 }
 

@@ -76,7 +76,7 @@ fn copy(from: &Path, to: &Path) {
 async fn add_everywhere(cluster: &ProcessCluster, content: &[u8]) -> String {
     let form = Form::new().part("file", Part::bytes(content.to_vec()).file_name("file"));
     let url = cluster.url(0, "/add?replication-min=-1&replication-max=-1");
-    let body = cluster.http.post(url).multipart(form).send().await.unwrap().text().await.unwrap();
+    let body = cluster.http(0).post(url).multipart(form).send().await.unwrap().text().await.unwrap();
     let added: AddedOutput = serde_json::from_str(body.lines().last().unwrap()).unwrap();
     let cid = added.cid.unwrap().to_string();
     wait::until("three copies", SETTLE_LIMIT, || async {

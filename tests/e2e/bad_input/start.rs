@@ -97,7 +97,7 @@ async fn a_peer_that_cannot_serve_joins_nobody_and_one_that_knows_others_founds_
     let joining = cluster.make_peer(&NodeKind::Embedded).unwrap();
     let member = cluster.member_address(joining).unwrap();
     let stays = || async {
-        let answer = cluster.http.get(cluster.url(0, "/peers")).send().await.unwrap().text().await.unwrap();
+        let answer = cluster.http(0).get(cluster.url(0, "/peers")).send().await.unwrap().text().await.unwrap();
         assert_eq!(answer.lines().count(), 1, "{answer}");
     };
     // Alone it would found a cluster of its own, and what is written to it would be lost for the other one.

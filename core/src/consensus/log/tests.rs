@@ -250,6 +250,27 @@ async fn a_cut_off_leader_refuses_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cut_off_leader_under_load_leaves_only_those_in_doubt_whose_writes_have_begun() {
+    let net = MemNet::new(8);
+    let nodes = three(&net).await;
+    let all: Vec<&TestNode> = nodes.iter().collect();
+    let old = leader_among(&all).await;
+    old.pin(0).await.unwrap();
+    net.isolate(old.peer());
+    // One after the other, and before the lease is over: each begins an entry of its own, until no more may be under way.
+    let writes = (1..=4).map(|number| async move {
+        tokio::time::sleep(Duration::from_millis(10) * number).await;
+        old.pin(number).await.unwrap_err().class()
+    });
+    let classes = futures::future::join_all(writes).await;
+    assert_eq!(classes, [ErrorClass::Unknown, ErrorClass::Unknown, ErrorClass::Unavailable, ErrorClass::Unavailable]);
+    net.heal_all();
+    old.pin(5).await.unwrap();
+    assert_equal(&all).await;
+    assert!(old.disks.state.pin(pin(3).cid).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_acknowledged_survives_a_power_cut_of_all() {
     let net = MemNet::new(3);
     let mut nodes = three(&net).await;
