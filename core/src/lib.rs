@@ -4,6 +4,7 @@
 
 pub mod add;
 pub mod alloc;
+pub mod catchup;
 pub mod cluster;
 pub mod consensus;
 pub mod crdt;

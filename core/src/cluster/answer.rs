@@ -51,6 +51,10 @@ impl Cluster {
             Call::PutBlocks { blocks } => self.keep_blocks(blocks).await.map(|()| Reply::Done),
             Call::CollectGarbage => Ok(Reply::Garbage(self.collect_here().await)),
             Call::Node => Ok(Reply::Node(self.node_info().await)),
+            // They are answered by the donor, before anything gets here.
+            Call::Shards(_) | Call::Manifest { .. } => {
+                Err(WireError::new(ErrorClass::Unavailable, "this peer does not serve shards yet"))
+            }
         }
     }
 
