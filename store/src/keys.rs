@@ -15,8 +15,6 @@ const SHARD_BYTES: usize = 2;
 pub(crate) const TAIL_BYTES: usize = 2 + 8 + 4;
 /// Bytes of the name of a write.
 pub(crate) const ID_BYTES: usize = 32;
-/// Bytes of the key of a merged write by index.
-pub(crate) const MERGED_BYTES: usize = 8 + ID_BYTES;
 
 /// A column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +53,8 @@ pub(crate) enum Family {
     MergedByIndex,
     /// The event log of lost wishes.
     Conflicts,
+    /// What is gathered to replace the state.
+    Staging,
     /// What the tracker knows.
     Tracker,
     /// Tracker records by urgency.
@@ -71,7 +71,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The families of the state's database.
-    pub(crate) const STATE: [Self; 20] = [
+    pub(crate) const STATE: [Self; 21] = [
         Self::RaftLog,
         Self::RaftMeta,
         Self::Meta,
@@ -89,6 +89,7 @@ impl Family {
         Self::Merged,
         Self::MergedByIndex,
         Self::Conflicts,
+        Self::Staging,
         Self::Tracker,
         Self::TrackerDue,
         Self::TrackerStatus,
@@ -117,6 +118,7 @@ impl Family {
             Self::Merged => "merged",
             Self::MergedByIndex => "merged_by_index",
             Self::Conflicts => "conflicts",
+            Self::Staging => "staging",
             Self::Tracker => "tracker",
             Self::TrackerDue => "tracker_due",
             Self::TrackerStatus => "tracker_status",
@@ -149,8 +151,22 @@ pub(crate) const PIN_COUNT: &[u8] = b"pins";
 pub(crate) const TRACKER_COUNTS: &[u8] = b"tracker_counts";
 /// What is counted of eventual writes and merges.
 pub(crate) const MERGE_COUNTS: &[u8] = b"merge_counts";
-/// The number of the received snapshot that is being installed.
-pub(crate) const INSTALLING: &[u8] = b"installing";
+/// Retired: the number of a received snapshot that was being installed.
+const RETIRED_INSTALLING: &[u8] = b"installing";
+/// What is staged is being put in the place of the state.
+pub(crate) const SWITCHING: &[u8] = b"switching";
+/// The log index of what is staged.
+pub(crate) const STAGED_INDEX: &[u8] = b"i";
+/// The manifest of what is staged.
+pub(crate) const STAGED_MANIFEST: &[u8] = b"m";
+/// There once all groups of the annex are staged.
+pub(crate) const STAGED_WHOLE: &[u8] = b"w";
+/// The groups of the annex.
+pub(crate) const STAGED_ANNEX: &[u8] = b"a";
+/// What staged shards are.
+pub(crate) const STAGED_HEADS: &[u8] = b"s";
+/// How staged shards differ from the state's.
+pub(crate) const STAGED_CHANGES: &[u8] = b"c";
 /// The vote.
 pub(crate) const VOTE: &[u8] = b"vote";
 /// The last purged position.
@@ -172,7 +188,8 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Meta, prefix: PIN_COUNT, layout: "-> u64" },
     KeyKind { family: Family::Meta, prefix: TRACKER_COUNTS, layout: "-> counts" },
     KeyKind { family: Family::Meta, prefix: MERGE_COUNTS, layout: "-> counts" },
-    KeyKind { family: Family::Meta, prefix: INSTALLING, layout: "-> u64" },
+    KeyKind { family: Family::Meta, prefix: RETIRED_INSTALLING, layout: "retired" },
+    KeyKind { family: Family::Meta, prefix: SWITCHING, layout: "-> nothing" },
     KeyKind { family: Family::Peers, prefix: PEER_BY_NUMBER, layout: "number u32 -> peer id" },
     KeyKind { family: Family::Pins, prefix: b"", layout: "shard u16, CID -> pin" },
     KeyKind { family: Family::ByPeer, prefix: b"", layout: "peer u32, shard u16, CID -> nothing" },
@@ -187,6 +204,12 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Merged, prefix: b"", layout: "write 32 bytes -> index, time" },
     KeyKind { family: Family::MergedByIndex, prefix: b"", layout: "index u64, write 32 bytes -> nothing" },
     KeyKind { family: Family::Conflicts, prefix: b"", layout: "index u64, place u32 -> time, conflict" },
+    KeyKind { family: Family::Staging, prefix: STAGED_INDEX, layout: "-> u64" },
+    KeyKind { family: Family::Staging, prefix: STAGED_MANIFEST, layout: "-> bytes" },
+    KeyKind { family: Family::Staging, prefix: STAGED_WHOLE, layout: "-> nothing" },
+    KeyKind { family: Family::Staging, prefix: STAGED_ANNEX, layout: "group u32 -> rows" },
+    KeyKind { family: Family::Staging, prefix: STAGED_HEADS, layout: "shard u16 -> staged shard" },
+    KeyKind { family: Family::Staging, prefix: STAGED_CHANGES, layout: "shard u16 -> changes" },
     KeyKind { family: Family::Tracker, prefix: b"", layout: "shard u16, CID -> tracker record" },
     KeyKind {
         family: Family::TrackerDue,
@@ -207,6 +230,22 @@ pub(crate) fn log_index(index: u64) -> [u8; 8] {
 /// The key of a shard's sum.
 pub(crate) fn shard(shard: u16) -> [u8; 2] {
     shard.to_be_bytes()
+}
+
+/// The key of what is staged of a shard.
+pub(crate) fn staged(prefix: &[u8], shard: u16) -> Vec<u8> {
+    join(prefix, &shard.to_be_bytes())
+}
+
+/// The key of a group of a staged annex.
+pub(crate) fn staged_group(group: u32) -> Vec<u8> {
+    join(STAGED_ANNEX, &group.to_be_bytes())
+}
+
+/// Reads the shard of a key of [`staged`].
+pub(crate) fn staged_of(key: &[u8]) -> Result<u16, StateError> {
+    let shard = key.get(1..).and_then(|shard| shard.try_into().ok()).map(u16::from_be_bytes);
+    shard.ok_or_else(|| damaged_key(Family::Staging))
 }
 
 /// The key of an entry of a shard's tail.
@@ -434,8 +473,8 @@ mod tests {
         assert!(read_outcome(&[0; 23]).is_err());
         assert!(read_tail(&[0; TAIL_BYTES - 1]).is_err() && read_tail(&[0; TAIL_BYTES + 1]).is_err());
         assert!(read_conflict(&[0; 11]).is_err() && read_conflict(&[0; 13]).is_err());
-        assert!(read_merged_by_index(&[0; MERGED_BYTES - 1]).is_err());
-        assert!(read_merged_by_index(&[0; MERGED_BYTES + 1]).is_err());
+        assert!(read_merged_by_index(&[0; 8 + ID_BYTES - 1]).is_err());
+        assert!(read_merged_by_index(&[0; 8 + ID_BYTES + 1]).is_err());
         assert!(read_waiting_number(&[0; 7]).is_err());
         assert!(due_at(&[0; 5]).is_err());
         assert!(order_part(&[0; 3], 2, Family::ByPeer).is_err());

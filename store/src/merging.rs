@@ -14,7 +14,7 @@ use crate::blocking::Kind;
 use crate::codec::{self, MergeCounts};
 use crate::engine::{Engine, KeyValue, Moment};
 use crate::keys::{self, Family};
-use crate::scan::{self, Head};
+use crate::scan::Head;
 use crate::state::{RocksState, View, page};
 
 /// Reads what is counted.
@@ -69,14 +69,14 @@ impl View<'_> {
         }
         let Some(value) = self.get(Family::Committed, &order_key(cid))? else { return Ok(None) };
         let pin = codec::decode_committed(&value)?;
-        pin.map(|bytes| scan::read_pin(self.database, *cid, &bytes)).transpose().map(Some)
+        pin.map(|bytes| self.decode_pin(*cid, &bytes)).transpose().map(Some)
     }
 }
 
 impl MergeView for View<'_> {
     fn shown(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
         let value = self.get(Family::Pins, &order_key(cid))?;
-        value.map(|bytes| scan::read_pin(self.database, *cid, &bytes)).transpose()
+        value.map(|bytes| self.decode_pin(*cid, &bytes)).transpose()
     }
 
     fn outbox_count(&self) -> OutboxCount {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::crdt::TailEntry;
 use cluster_core::ports::{
-    LocalEffect, MergeView, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, SnapshotReceiver,
-    StateError, StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
+    LocalEffect, MergeView, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, StateError,
+    StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
 use futures::stream::BoxStream;
@@ -162,18 +162,15 @@ impl StateStore for RocksState {
         Ok(self.snapshots.current().await)
     }
 
-    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError> {
-        self.snapshots.receive().await
-    }
-
-    async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError> {
-        crate::install::install(self, snapshot, effect).await
+    async fn install_staged(&self, effect: LocalEffect) -> Result<(), StateError> {
+        crate::install::install(self, effect).await
     }
 }
 
 /// The state as a function sees it.
 pub(crate) struct View<'a> {
-    pub(crate) database: &'a Database,
+    engine: &'a Engine,
+    dictionary: &'a Dictionary,
     moment: Option<Moment<'a>>,
     /// What is counted at that moment.
     pub(crate) counts: MergeCounts,
@@ -182,21 +179,35 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     /// As it is at each question: for the writer, whom nobody disturbs, and for one question.
     pub(crate) fn latest(database: &'a Database) -> Self {
-        Self { database, moment: None, counts: database.present.figures.read().merging }
+        Self {
+            engine: &database.engine,
+            dictionary: &database.present.dictionary,
+            moment: None,
+            counts: database.present.figures.read().merging,
+        }
     }
 
     /// As it is now, whatever is written meanwhile.
     fn frozen(database: &'a Database) -> Result<Self, StateError> {
-        let moment = database.engine.moment();
+        Self::of(&database.engine, &database.present.dictionary)
+    }
+
+    /// As `engine` is now.
+    pub(crate) fn of(engine: &'a Engine, dictionary: &'a Dictionary) -> Result<Self, StateError> {
+        let moment = engine.moment();
         let counts = read_counts(&moment)?;
-        Ok(Self { database, moment: Some(moment), counts })
+        Ok(Self { engine, dictionary, moment: Some(moment), counts })
     }
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         match &self.moment {
             Some(moment) => moment.get(family, key),
-            None => self.database.engine.get(family, key),
+            None => self.engine.get(family, key),
         }
+    }
+
+    pub(crate) fn decode_pin(&self, cid: Cid, bytes: &[u8]) -> Result<Pin, StateError> {
+        codec::decode_pin(cid, bytes, |number| self.dictionary.peer(number, self.engine))
     }
 }
 
@@ -205,7 +216,7 @@ impl View<'_> {
     pub(crate) fn with_moment<R>(&self, read: impl FnOnce(&Moment<'_>) -> R) -> R {
         match &self.moment {
             Some(moment) => read(moment),
-            None => read(&self.database.engine.moment()),
+            None => read(&self.engine.moment()),
         }
     }
 }
@@ -244,7 +255,7 @@ impl StateView for View<'_> {
             let mut pins = LogPins::new(moment, &from, to.as_deref())?;
             page(limit, || pins.next())
         })?;
-        let pin = |(key, value): KeyValue| scan::read_pin(self.database, keys::cid_of(&key)?, &value);
+        let pin = |(key, value): KeyValue| self.decode_pin(keys::cid_of(&key)?, &value);
         rows.into_iter().map(pin).collect()
     }
 

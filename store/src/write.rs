@@ -15,7 +15,6 @@ use crate::codec::{self, MergeCounts};
 use crate::index;
 use crate::keys::{self, Family};
 use crate::merge_batch::MergeBatch;
-use crate::merge_frames::Installed;
 use crate::peers::Assigner;
 use crate::state::{Database, View};
 
@@ -68,8 +67,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Counts what an install has put in the place of the former histories and merged writes.
-    pub(crate) fn replaced_merges(&mut self, installed: Installed) {
-        let Installed { histories, merged } = installed;
+    pub(crate) fn replaced_merges(&mut self, histories: u64, merged: u64) {
         self.figures.merging = MergeCounts { histories, merged, ..self.figures.merging };
     }
 

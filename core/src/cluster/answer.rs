@@ -56,6 +56,10 @@ impl Cluster {
                 Ok(Reply::Cluster { cluster, welcome })
             }
             Call::Outbox { after } => self.parts.consensus.outbox_page(after).await,
+            // They are answered by the donor, before anything gets here.
+            Call::Shards(_) | Call::Manifest { .. } => {
+                Err(WireError::new(ErrorClass::Unavailable, "this peer does not serve shards yet"))
+            }
         }
     }
 

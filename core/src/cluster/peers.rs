@@ -40,6 +40,7 @@ impl Cluster {
             error: String::new(),
             ipfs,
             peername: self.parts.settings.peer_name.clone(),
+            catching_up: self.parts.consensus.catching_up(),
         }
     }
 

@@ -9,6 +9,7 @@ mod gossip;
 mod ipfs;
 mod node_record;
 mod outbox;
+mod staging;
 mod state;
 mod tracker_store;
 mod transport;
@@ -19,9 +20,10 @@ pub use gossip::{Gossip, GossipError, GossipMessage, Topic};
 pub use ipfs::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink};
 pub use node_record::NodeIdRecord;
 pub use outbox::{ConflictEvent, MergeView, MergedAt, OutboxChange, OutboxCount, OutboxStore, Waiting};
+pub use staging::{StagedHead, StagedOverview, StagedShard, Staging};
 pub use state::{
-    Changes, LocalEffect, MAX_CONFLICTS, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum,
-    SnapshotHandle, SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
+    AnnexRow, Changes, LocalEffect, MAX_CONFLICTS, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState,
+    ShardSum, SnapshotHandle, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
 };
 pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};
 pub use transport::{CallHandler, MAX_MESSAGE, Purpose, Transport, TransportError};

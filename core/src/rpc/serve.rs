@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use super::policy::{Access, access};
 use super::wire::{Call, Incoming, Reply, decode_incoming, encode_raft_reply, encode_reply};
+use crate::catchup::Donor;
 use crate::consensus::log::{RaftReceiver, RaftReply};
 use crate::ports::{CallHandler, Purpose};
 
@@ -26,6 +27,7 @@ pub trait PeerService: Send + Sync + 'static {
 #[derive(Default)]
 pub struct CallServer {
     raft: RwLock<Option<Arc<RaftReceiver>>>,
+    donor: RwLock<Option<Arc<Donor>>>,
     service: RwLock<Option<Arc<dyn PeerService>>>,
 }
 
@@ -41,12 +43,27 @@ impl CallServer {
         *self.raft.write() = Some(raft);
     }
 
+    /// From now on shards are served.
+    pub fn serve_shards(&self, donor: Arc<Donor>) {
+        *self.donor.write() = Some(donor);
+    }
+
     /// From now on calls are answered.
     pub fn serve_calls(&self, service: Arc<dyn PeerService>) {
         *self.service.write() = Some(service);
     }
 
     async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        let donor = self.donor.read().clone();
+        // Open to whoever knows the secret, by the policy; answered as soon as there is a state.
+        let call = match (donor, call) {
+            (Some(donor), Call::Shards(ask)) => return donor.answer(from, ask).await.map(Reply::Shards),
+            (Some(donor), Call::Manifest { at_least }) => {
+                let manifest = donor.manifest(at_least).await;
+                return manifest.map(|(index, manifest)| Reply::Manifest { index, manifest });
+            }
+            (_, call) => call,
+        };
         let service = self.service.read().clone();
         let Some(service) = service else {
             return Err(WireError::new(ErrorClass::Unavailable, "this peer is still starting"));

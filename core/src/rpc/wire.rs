@@ -5,6 +5,7 @@ use cluster_types::{Cid, Id, Multiaddr, PeerId, PinInfo, RepoGc, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::WireFormatError;
+use crate::catchup::{Ask, Told};
 use crate::cluster::meet::ClusterInfo;
 use crate::consensus::log::{RaftCall, RaftReply};
 use crate::consensus::{Outcome, Request};
@@ -103,6 +104,13 @@ pub enum Call {
         /// From behind this number.
         after: u64,
     },
+    /// What are these shards as of a log index?
+    Shards(Ask),
+    /// What is every shard now?
+    Manifest {
+        /// An older state than as of this log index is of no use.
+        at_least: u64,
+    },
 }
 
 /// One block on the wire.
@@ -178,6 +186,15 @@ pub enum Reply {
         writes: Vec<Bytes>,
         /// The number up to which there are no more.
         up_to: u64,
+    },
+    /// To [`Call::Shards`].
+    Shards(Told),
+    /// To [`Call::Manifest`].
+    Manifest {
+        /// The log index as of which it is.
+        index: u64,
+        /// The manifest, see [`decode_manifest`](crate::catchup::decode_manifest).
+        manifest: Bytes,
     },
 }
 

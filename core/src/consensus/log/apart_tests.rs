@@ -9,6 +9,10 @@ use crate::ports::OutboxStore;
 const AFTER: Duration = Duration::from_secs(2);
 const ACCEPT: WithoutQuorum = WithoutQuorum::Accept { after: AFTER };
 
+fn accepting() -> LogSettings {
+    LogSettings { without_quorum: ACCEPT, ..settings() }
+}
+
 async fn shown(node: &TestNode, number: u32) -> Option<Pin> {
     node.disks.state.pin(pin(number).cid).await.unwrap()
 }
@@ -45,7 +49,7 @@ async fn assert_whole(nodes: &[&TestNode]) {
 
 /// Five nodes, cut into three and two.
 async fn cut(net: &MemNet) -> (Vec<TestNode>, Vec<usize>, Vec<usize>) {
-    let nodes = several(net, 5, ACCEPT).await;
+    let nodes = several(net, 5, accepting()).await;
     let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
     // From here on the leader knows itself to be one.
     nodes[0].pin(1_000).await.unwrap();
@@ -184,7 +188,7 @@ async fn what_a_dead_author_wrote_is_merged_by_those_who_took_it_over() {
 #[tokio::test(start_paused = true)]
 async fn a_lone_peer_goes_on_for_as_long_as_it_takes() {
     let net = MemNet::new(16);
-    let nodes = several(&net, 3, ACCEPT).await;
+    let nodes = several(&net, 3, accepting()).await;
     net.isolate(nodes[0].peer());
     for number in 0..50 {
         assert_eq!(nodes[0].pin(number).await.unwrap().commit, Commit::Eventual);
@@ -212,8 +216,8 @@ async fn leave(node: TestNode) -> (PeerId, Disks) {
 #[tokio::test(start_paused = true)]
 async fn two_clusters_become_one_and_lose_nothing() {
     let net = MemNet::new(17);
-    let mut large = several(&net, 3, ACCEPT).await;
-    let small = several(&net, 3, WithoutQuorum::Refuse).await;
+    let mut large = several(&net, 3, accepting()).await;
+    let small = several(&net, 3, settings()).await;
     for number in 0..100 {
         large[1].pin(number).await.unwrap();
     }

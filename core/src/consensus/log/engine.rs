@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::watch;
 use async_trait::async_trait;
-use cluster_types::{BoxError, Commit, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
+use cluster_types::{BoxError, CatchUp, Commit, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
 use openraft::Instant as _;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -21,15 +21,17 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::bring_along;
+use super::catch_up::CatchingUp;
 use super::chance::Chance;
 use super::exchange;
 use super::membership;
 use super::network::Network;
 use super::outbox::{Outbox, OutboxParts};
 use super::position;
-use super::receiver::{Raft, RaftReceiver};
+use super::receiver::{Pulse, Raft, RaftReceiver};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
+use crate::catchup::{Donor, Progress};
 use crate::consensus::digest;
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
@@ -144,12 +146,14 @@ pub struct LogConsensus {
     chance: Chance,
     clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
+    pulse: Arc<Pulse>,
     /// Since when, and under whom, no quorum answers.
     unanswered: Mutex<Option<Unanswered>>,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
     removed: watch::Sender<bool>,
     pub(super) position: watch::Receiver<Position>,
+    progress: watch::Receiver<Option<Progress>>,
 }
 
 impl fmt::Debug for LogConsensus {
@@ -210,9 +214,19 @@ impl LogConsensus {
         let machine = machine.map_err(|error| fail(error.into()))?.beneath(Arc::clone(&outbox)).await;
         let machine = machine.map_err(|error| fail(error.into()))?;
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
-        let network = Network::new(Arc::clone(&parts.transport), chance.clone());
+        let donor = Arc::new(Donor::new(Arc::clone(&parts.state), applied.clone()));
+        parts.server.serve_shards(Arc::clone(&donor));
+        let network = Network::new(Arc::clone(&parts.transport), donor, chance.clone());
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
-        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state));
+        let catching_up = CatchingUp::new(
+            raft.clone(),
+            Arc::clone(&parts.state),
+            Arc::clone(&parts.transport),
+            applied.clone(),
+            tasks.clone(),
+        );
+        let pulse = Arc::new(Pulse::new());
+        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&catching_up), Arc::clone(&pulse));
         parts.server.serve_raft(Arc::new(receiver));
 
         let removed = watch::Sender::new(false);
@@ -239,11 +253,13 @@ impl LogConsensus {
             chance,
             clock,
             outbox,
+            pulse,
             unanswered: Mutex::new(None),
             sequencer,
             applied,
             removed,
             position,
+            progress: catching_up.progress(),
         });
         membership::balance_voters(Arc::clone(&node), tasks);
         exchange::start(&node, parts.gossip, tasks);
@@ -322,8 +338,7 @@ impl LogConsensus {
     pub(super) async fn ask_leader(&self, call: &Call, timeout: Duration) -> Result<(Reply, bool), ConsensusError> {
         let mut attempts = Attempts::new(timeout);
         loop {
-            let leader = self.position.borrow().leader;
-            let answer = match leader {
+            let answer = match self.leader() {
                 None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
                 Some(leader) if leader == self.peer => self.lead(call).await,
                 Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
@@ -334,6 +349,13 @@ impl LogConsensus {
             }
             attempts.pause(self.position.clone()).await;
         }
+    }
+
+    /// The leader, if it was heard of lately.
+    pub(super) fn leader(&self) -> Option<PeerId> {
+        let leader = self.position.borrow().leader?;
+        let silent = self.pulse.silence() > self.settings.election.1 + self.settings.heartbeat;
+        (leader == self.peer || !silent).then_some(leader)
     }
 
     /// Answers what only a leader can.
@@ -365,6 +387,17 @@ impl LogConsensus {
     /// Every index as soon as it is applied here.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
+    }
+
+    /// How far this node has come, while it catches up with the others by shards.
+    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.progress.clone()
+    }
+
+    /// The same as a user sees it now.
+    pub fn catching_up(&self) -> Option<CatchUp> {
+        let now = Instant::now();
+        self.progress.borrow().map(|progress| progress.report(now))
     }
 
     /// A member says that this node was removed. It is believed if it leads as far as is known here, since a removed

@@ -175,9 +175,13 @@ async fn deliver_all(node: &LogConsensus) {
             drop(tokio::time::timeout(REPEAT_EVERY, came_in.changed()).await);
             continue;
         }
-        let led = position.wait_for(|position| position.leader.is_some() && !position.removed).await.is_ok();
-        if !led {
+        if position.wait_for(|position| position.leader.is_some() && !position.removed).await.is_err() {
             return std::future::pending().await;
+        }
+        if node.leader().is_none() {
+            led_since = None;
+            tokio::time::sleep(RETRY_PAUSE).await;
+            continue;
         }
         let since = *led_since.get_or_insert_with(Instant::now);
         let delivered = deliver_once(node, since.elapsed() >= AUTHORS_FIRST).await;

@@ -1,6 +1,7 @@
 //! Builds openraft over any log store and any transport, and answers for [`Consensus`](super::Consensus).
 
 pub mod bring_along;
+mod catch_up;
 mod chance;
 mod engine;
 mod exchange;
@@ -22,7 +23,9 @@ pub use receiver::RaftReceiver;
 pub use runtime::seed_this_thread;
 pub use runtime::{Runtime, Watch};
 pub use state_machine::{AppliedPosition, EffectAt, StateMachine};
-pub use types::{Answers, LogId, Node, NodeId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+pub use types::{
+    Answers, LogId, Node, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+};
 
 #[cfg(test)]
 mod tests;

@@ -4,33 +4,48 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use cluster_types::PeerId;
-use tokio::sync::Mutex;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
+use super::catch_up::CatchingUp;
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::state_machine::StateMachine;
-use super::types::{NodeId, Snapshot, SnapshotMeta, TypeConfig, Vote};
-use crate::ports::{SnapshotReceiver, StateStore};
+use super::types::{NodeId, TypeConfig};
 
 /// openraft, as this cluster runs it.
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
+/// When this node heard of a leader last. openraft goes on naming a leader that is gone until there is another one.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    last: Mutex<Instant>,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self { last: Mutex::new(Instant::now()) }
+    }
+
+    fn beat(&self) {
+        *self.last.lock() = Instant::now();
+    }
+
+    /// For how long nothing was heard.
+    pub(super) fn silence(&self) -> Duration {
+        self.last.lock().elapsed()
+    }
+}
+
 /// Hands messages of other raft nodes to openraft.
 pub struct RaftReceiver {
     node_id: NodeId,
+    pulse: Arc<Pulse>,
     raft: Raft,
-    state: Arc<dyn StateStore>,
-    incoming: Mutex<Option<Incoming>>,
-}
-
-/// A snapshot on its way in. There is one at a time: a new one replaces it.
-struct Incoming {
-    from: PeerId,
-    transfer: u64,
-    next: u64,
-    receiver: Box<dyn SnapshotReceiver>,
+    catching_up: Arc<CatchingUp>,
 }
 
 impl fmt::Debug for RaftReceiver {
@@ -40,8 +55,16 @@ impl fmt::Debug for RaftReceiver {
 }
 
 impl RaftReceiver {
-    pub(super) fn new(node_id: NodeId, raft: Raft, state: Arc<dyn StateStore>) -> Self {
-        Self { node_id, raft, state, incoming: Mutex::new(None) }
+    pub(super) fn new(node_id: NodeId, raft: Raft, catching_up: Arc<CatchingUp>, pulse: Arc<Pulse>) -> Self {
+        Self { node_id, pulse, raft, catching_up }
+    }
+
+    async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> Result<RaftReply, String> {
+        let response = self.raft.append_entries(request).await.map_err(|error| error.to_string())?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            self.pulse.beat();
+        }
+        Ok(RaftReply::Append(response))
     }
 
     /// Answers one message.
@@ -50,9 +73,7 @@ impl RaftReceiver {
             return RaftReply::Refused(format!("this is raft node {}, not {}", self.node_id, call.to));
         }
         let answer = match call.message {
-            RaftMessage::Append(request) => {
-                self.raft.append_entries(request).await.map(RaftReply::Append).map_err(|error| error.to_string())
-            }
+            RaftMessage::Append(request) => self.append(request).await,
             RaftMessage::Vote(request) => {
                 self.raft.vote(request).await.map(RaftReply::Vote).map_err(|error| error.to_string())
             }
@@ -65,51 +86,14 @@ impl RaftReceiver {
                 .await
                 .map(RaftReply::TransferLeader)
                 .map_err(|error| error.to_string()),
-            RaftMessage::SnapshotBegin { transfer } => self.begin(from, transfer).await,
-            RaftMessage::SnapshotChunk { transfer, sequence, data } => self.chunk(from, transfer, sequence, data).await,
-            RaftMessage::SnapshotEnd { transfer, vote, meta, applied } => {
-                self.end(from, transfer, vote, meta, applied).await
+            RaftMessage::SnapshotOffer { transfer, vote, meta, manifest } => {
+                self.catching_up.offer(from, transfer, vote, meta, &manifest).await
             }
+            RaftMessage::SnapshotAnnex { transfer, sequence, rows } => {
+                self.catching_up.annex(from, transfer, sequence, &rows).await
+            }
+            RaftMessage::SnapshotWait { transfer } => self.catching_up.wait(from, transfer).await,
         };
         answer.unwrap_or_else(RaftReply::Refused)
-    }
-
-    async fn begin(&self, from: PeerId, transfer: u64) -> Result<RaftReply, String> {
-        let mut incoming = self.incoming.lock().await;
-        *incoming = None;
-        let receiver = self.state.receive_snapshot().await.map_err(|error| error.to_string())?;
-        *incoming = Some(Incoming { from, transfer, next: 0, receiver });
-        Ok(RaftReply::Continue)
-    }
-
-    async fn chunk(&self, from: PeerId, transfer: u64, sequence: u64, data: Bytes) -> Result<RaftReply, String> {
-        let mut incoming = self.incoming.lock().await;
-        let expected = incoming
-            .as_mut()
-            .filter(|incoming| incoming.from == from && incoming.transfer == transfer && incoming.next == sequence)
-            .ok_or("no such snapshot is on its way in, or a piece is missing")?;
-        expected.receiver.chunk(data).await.map_err(|error| error.to_string())?;
-        expected.next += 1;
-        Ok(RaftReply::Continue)
-    }
-
-    async fn end(
-        &self,
-        from: PeerId,
-        transfer: u64,
-        vote: Vote,
-        meta: SnapshotMeta,
-        applied: Bytes,
-    ) -> Result<RaftReply, String> {
-        let whole = self
-            .incoming
-            .lock()
-            .await
-            .take_if(|incoming| incoming.from == from && incoming.transfer == transfer)
-            .ok_or("no such snapshot is on its way in")?;
-        let handle = whole.receiver.finish(applied).await.map_err(|error| error.to_string())?;
-        let snapshot = Snapshot { meta, snapshot: handle };
-        let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string())?;
-        Ok(RaftReply::Snapshot(response))
     }
 }

@@ -78,7 +78,7 @@ fn fresh_disks() -> Disks {
 }
 
 async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -> Result<TestNode, StartError> {
-    start_in(net, peer, disks, bootstrap, WithoutQuorum::Refuse).await
+    start_with(net, peer, disks, bootstrap, settings()).await
 }
 
 async fn start_in(
@@ -87,6 +87,21 @@ async fn start_in(
     disks: Disks,
     bootstrap: &[PeerId],
     without_quorum: WithoutQuorum,
+) -> Result<TestNode, StartError> {
+    start_with(net, peer, disks, bootstrap, LogSettings { without_quorum, ..settings() }).await
+}
+
+/// How nodes behave where a test does not care.
+fn settings() -> LogSettings {
+    LogSettings { write_timeout: Duration::from_secs(8), ..LogSettings::default() }
+}
+
+async fn start_with(
+    net: &MemNet,
+    peer: PeerId,
+    disks: Disks,
+    bootstrap: &[PeerId],
+    settings: LogSettings,
 ) -> Result<TestNode, StartError> {
     let network = net.peer(peer);
     let server = Arc::new(CallServer::default());
@@ -108,7 +123,7 @@ async fn start_in(
         clock: Arc::new(SystemClock),
         chance: rand::make_rng(),
         bootstrap: bootstrap.to_vec(),
-        settings: LogSettings { write_timeout: Duration::from_secs(8), without_quorum, ..LogSettings::default() },
+        settings,
     };
     let consensus = LogConsensus::start(parts, &tasks).await?;
     server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
@@ -149,16 +164,16 @@ fn pin(number: u32) -> Pin {
 }
 
 async fn three(net: &MemNet) -> Vec<TestNode> {
-    several(net, 3, WithoutQuorum::Refuse).await
+    several(net, 3, settings()).await
 }
 
 /// So many nodes, all of them voters.
-async fn several(net: &MemNet, number: usize, without_quorum: WithoutQuorum) -> Vec<TestNode> {
+async fn several(net: &MemNet, number: usize, settings: LogSettings) -> Vec<TestNode> {
     let peers: Vec<PeerId> = (0..number).map(|_| PeerId::random()).collect();
-    let mut nodes = vec![start_in(net, peers[0], fresh_disks(), &[], without_quorum).await.unwrap()];
+    let mut nodes = vec![start_with(net, peers[0], fresh_disks(), &[], settings.clone()).await.unwrap()];
     for peer in &peers[1..] {
         let bootstrap = [peers[0]];
-        nodes.push(start_in(net, *peer, fresh_disks(), &bootstrap, without_quorum).await.unwrap());
+        nodes.push(start_with(net, *peer, fresh_disks(), &bootstrap, settings.clone()).await.unwrap());
     }
     for node in &nodes {
         let mut position = node.consensus.position();
@@ -354,5 +369,79 @@ async fn a_leader_that_restarts_does_not_go_on_in_its_old_term() {
     assert!(term(&after) > term(&before), "it may have sent entries that it lost, and must not fill their places");
 }
 
+/// Few entries between two snapshots, so that peers need one.
+fn often() -> LogSettings {
+    LogSettings { snapshot_every: 20, ..settings() }
+}
+
+/// Pins until nobody's log reaches back to what `disks` have.
+async fn leave_behind(nodes: &[&TestNode], disks: &Disks, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        nodes[0].pin(number).await.unwrap();
+    }
+    let last = disks.log.extent(false).last;
+    for node in nodes {
+        let purged = async {
+            while node.disks.log.extent(false).purged <= last {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, purged).await.expect("the log is purged");
+    }
+}
+
+async fn received_shards(node: &TestNode) -> usize {
+    let (shards, _applied) = node.disks.state.shards().await.unwrap();
+    shards.iter().filter(|shard| shard.tail_from > 0).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fell_behind_the_log_or_is_new_catches_up_by_shards() {
+    let net = MemNet::new(8);
+    let mut nodes = several(&net, 3, often()).await;
+    for number in 0..200 {
+        nodes[0].pin(number).await.unwrap();
+    }
+    assert_equal(&nodes.iter().collect::<Vec<_>>()).await;
+    let away = nodes.pop().unwrap();
+    let peer = away.peer();
+    let disks = away.crash().await;
+    leave_behind(&nodes.iter().collect::<Vec<_>>(), &disks, 190..300).await;
+    let back = start_with(&net, peer, disks, &[], often()).await.unwrap();
+    assert_equal(&[&nodes[0], &nodes[1], &back]).await;
+    let received = received_shards(&back).await;
+    assert!((1..150).contains(&received), "{received} shards were received: those that changed");
+    let fresh = start_with(&net, PeerId::random(), fresh_disks(), &[nodes[0].peer()], often()).await.unwrap();
+    fresh.pin(1_000).await.unwrap();
+    assert_equal(&[&nodes[0], &nodes[1], &back, &fresh]).await;
+    assert!(received_shards(&fresh).await > 200);
+    assert_eq!(*fresh.consensus.progress().borrow(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_may_die_while_another_catches_up_and_writes_go_on() {
+    let net = MemNet::new(9);
+    let mut nodes = several(&net, 3, often()).await;
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
+    let place = nodes.iter().position(|node| node.peer() != leader).unwrap();
+    let away = nodes.remove(place);
+    let peer = away.peer();
+    let disks = away.crash().await;
+    leave_behind(&nodes.iter().collect::<Vec<_>>(), &disks, 0..400).await;
+    net.set_delay(Duration::from_millis(100)..Duration::from_millis(200));
+    let back = start_with(&net, peer, disks, &[], often()).await.unwrap();
+    let mut progress = back.consensus.progress();
+    let begun = progress.wait_for(|now| now.is_some_and(|now| now.shards_done > 0));
+    tokio::time::timeout(LIMIT, begun).await.expect("it begins").unwrap();
+    let place = nodes.iter().position(|node| node.peer() == leader).unwrap();
+    let dead = nodes.remove(place);
+    net.crash(leader);
+    drop(dead.crash().await);
+    net.set_delay(Duration::ZERO..Duration::from_millis(5));
+    let other = &nodes[0];
+    tokio::time::timeout(LIMIT, other.pin(900)).await.expect("two of three are a quorum").unwrap();
+    assert_equal(&[other, &back]).await;
+    assert_eq!(back.consensus.report().await.unwrap().pins, 401);
+}
 #[path = "apart_tests.rs"]
 mod apart;

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use cluster_types::{Cid, Pin, Timestamp};
 
 use super::pinset::{assert_sound, cid, cids, peer, pin, pin_on, put};
+use super::state::shared;
 use super::tails::{look, pool, update};
+use crate::catchup::stage::stage_from;
 use crate::consensus::digest::{order_key, shard_of};
 use crate::crdt::merge::{Conflict, Eventual, History, Party, Place, Rule, Sight, VersionId, Wish, Write, merge};
 use crate::ports::{
@@ -400,9 +402,10 @@ async fn a_snapshot_carries_merges_and_the_pins_of_the_log<S: StateStore>(from: 
     let snapshot = from.make_snapshot().await.expect("made");
     let nothing: LocalEffect = Arc::new(|_, _, _| None);
     for _twice in 0..2 {
-        to.install_snapshot(Arc::clone(&snapshot), Arc::clone(&nothing)).await.expect("installed");
+        stage_from(to, &snapshot, 9).await.expect("staged");
+        to.install_staged(Arc::clone(&nothing)).await.expect("installed");
         assert_eq!(to.applied().await.expect("readable"), Some(Bytes::from_static(b"sender")));
-        assert_eq!(to.shards().await.expect("readable"), from.shards().await.expect("readable"));
+        assert_eq!(shared(to).await, shared(from).await);
         for number in 1..=4 {
             let (log, here) = (look(from, move |view| view.pin(&cid(number))).await, to.pin(cid(number)).await);
             assert_eq!(here.expect("readable"), log.expect("readable"), "pin {number}");
