@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cluster_types::{ErrorClass, PeerId, WireError};
 use parking_lot::RwLock;
 
+use super::newcomers::Newcomers;
 use super::policy::{Access, access};
 use super::wire::{Call, Incoming, Reply, decode_incoming, encode_raft_reply, encode_reply};
 use crate::consensus::log::{RaftReceiver, RaftReply};
@@ -27,6 +28,7 @@ pub trait PeerService: Send + Sync + 'static {
 pub struct CallServer {
     raft: RwLock<Option<Arc<RaftReceiver>>>,
     service: RwLock<Option<Arc<dyn PeerService>>>,
+    newcomers: Newcomers,
 }
 
 impl fmt::Debug for CallServer {
@@ -47,18 +49,28 @@ impl CallServer {
     }
 
     async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        let raft = self.raft.read().clone();
+        if let (Call::Members, Some(raft)) = (&call, raft) {
+            return Ok(Reply::Members(raft.members()));
+        }
         let service = self.service.read().clone();
         let Some(service) = service else {
             return Err(WireError::new(ErrorClass::Unavailable, "this peer is still starting"));
         };
-        if access(&call) == Access::Members && !service.is_member(&from) {
-            // It may have joined a moment ago, and this peer is behind: worth another try.
-            return Err(WireError::new(
-                ErrorClass::Unavailable,
-                format!("peer {from} is not a member of this cluster"),
-            ));
+        let refused = match access(&call) {
+            Access::Open => false,
+            Access::Newcomers => !service.is_member(&from) && !self.newcomers.may_come(),
+            Access::Members => !service.is_member(&from),
+        };
+        if !refused {
+            return service.answer(from, call).await;
         }
-        service.answer(from, call).await
+        let reason = match access(&call) {
+            // It may have joined a moment ago, and this peer is behind: worth another try.
+            Access::Members => format!("peer {from} is not a member of this cluster"),
+            Access::Open | Access::Newcomers => "too many peers ask to join; try again in a moment".to_owned(),
+        };
+        Err(WireError::new(ErrorClass::Unavailable, reason))
     }
 }
 

@@ -14,14 +14,18 @@ use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, StateReport, 
 use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
+use parking_lot::RwLock;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::admission::{self, Admission};
+use super::balance::{self, RegionSource};
 use super::chance::Chance;
 use super::membership;
 use super::network::Network;
 use super::position;
 use super::receiver::{Raft, RaftReceiver};
+use super::roster::{MembersTold, Trouble};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
 use crate::consensus::digest;
@@ -50,6 +54,8 @@ pub struct LogSettings {
     pub cluster_name: String,
     /// Most peers that vote.
     pub max_voters: usize,
+    /// How long a voter may be absent before another member gets its seat.
+    pub voter_grace: Duration,
     /// How often a leader shows that it is there.
     pub heartbeat: Duration,
     /// How long a follower waits for that, at least and at most, before it calls an election.
@@ -67,6 +73,7 @@ impl Default for LogSettings {
         Self {
             cluster_name: "ipfs-cluster".to_owned(),
             max_voters: 5,
+            voter_grace: Duration::from_secs(600),
             // Four times the delay a busy two-core machine was seen to add; see the operations guide.
             heartbeat: Duration::from_millis(250),
             election: (Duration::from_millis(1_000), Duration::from_millis(2_000)),
@@ -118,6 +125,8 @@ pub struct LogConsensus {
     pub(super) client: PeerClient,
     pub(super) transport: Arc<dyn Transport>,
     state: Arc<dyn StateStore>,
+    admission: Arc<Admission>,
+    regions: RwLock<Option<RegionSource>>,
     chance: Chance,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
@@ -175,10 +184,14 @@ impl LogConsensus {
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
         let network = Network::new(Arc::clone(&parts.transport), chance.clone());
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
-        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state));
-        parts.server.serve_raft(Arc::new(receiver));
-
         let removed = watch::Sender::new(false);
+        let admission =
+            Admission::new(raft.clone(), client.clone(), (peer, node_id), &parts.bootstrap, removed.clone());
+        let admission = Arc::new(admission.await.map_err(fail)?);
+        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&admission), Arc::clone(&parts.state));
+        parts.server.serve_raft(Arc::new(receiver));
+        admission::watch_over(Arc::clone(&admission), tasks);
+
         let sources = position::Sources {
             raft: raft.clone(),
             applied: applied.clone(),
@@ -197,13 +210,15 @@ impl LogConsensus {
             client,
             transport: parts.transport,
             state: parts.state,
+            admission,
+            regions: RwLock::default(),
             chance,
             sequencer,
             applied,
             removed,
             position,
         });
-        membership::balance_voters(Arc::clone(&node), tasks);
+        balance::balance_voters(Arc::clone(&node), tasks);
         node.enter(&parts.bootstrap).await?;
         Ok(node)
     }
@@ -246,8 +261,36 @@ impl LogConsensus {
                 "this peer founded a cluster of its own earlier; to join another one, move its state folder away";
             return Err(StartError::Join { after: Duration::ZERO, reason: reason.to_owned() });
         }
-        tracing::warn!("none of the --bootstrap peers is a member of this peer's cluster; the flag has no effect");
+        tracing::warn!(
+            "none of the --bootstrap peers is a member that this peer knows; they are asked who the members are now"
+        );
         Ok(())
+    }
+
+    /// Spreads the voters over the regions that `source` tells.
+    pub fn spread_voters(&self, source: RegionSource) {
+        *self.regions.write() = Some(source);
+    }
+
+    pub(super) fn regions(&self) -> BTreeMap<PeerId, String> {
+        let source = self.regions.read().clone();
+        source.map(|source| source()).unwrap_or_default()
+    }
+
+    /// Whether a peer may do what members may: it is one, or members vouch for it.
+    pub fn is_member(&self, peer: &PeerId) -> bool {
+        let known = self.position.borrow().members.iter().any(|member| member.peer == *peer);
+        known || self.admission.is_member(*peer)
+    }
+
+    /// Who the members are, by the newest membership that is known here to be on a quorum.
+    pub fn members_told(&self) -> MembersTold {
+        self.admission.members()
+    }
+
+    /// What keeps this peer from following its cluster, if somebody must come.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.admission.trouble()
     }
 
     pub(super) fn own_addresses(&self) -> Vec<Multiaddr> {

@@ -1,5 +1,7 @@
 //! Builds openraft over any log store and any transport, and answers for [`Consensus`](super::Consensus).
 
+mod admission;
+mod balance;
 mod chance;
 mod engine;
 mod membership;
@@ -7,14 +9,18 @@ mod message;
 mod network;
 mod position;
 mod receiver;
+mod roster;
 mod runtime;
 mod state_machine;
 mod types;
+mod voters;
 
+pub use balance::RegionSource;
 pub use engine::{LogConsensus, LogParts, LogSettings, StartError};
 pub use membership::join_here;
 pub use message::{RaftCall, RaftMessage, RaftReply};
 pub use receiver::RaftReceiver;
+pub use roster::{MembersTold, Trouble};
 #[cfg(any(test, feature = "testing"))]
 pub use runtime::seed_this_thread;
 pub use runtime::{Runtime, Watch};

@@ -1,6 +1,7 @@
 //! Answers other raft nodes.
 //!
 //! **Invariant:** a message for another raft id is refused, so a replaced disk never answers for the lost one.
+//! **Invariant:** nothing reaches raft but what a member sends in its own name (see [`roster`](super::roster)).
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use bytes::Bytes;
 use cluster_types::PeerId;
 use tokio::sync::Mutex;
 
+use super::admission::Admission;
 use super::message::{RaftCall, RaftMessage, RaftReply};
+use super::roster::MembersTold;
 use super::state_machine::StateMachine;
 use super::types::{NodeId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::ports::{SnapshotReceiver, StateStore};
@@ -21,6 +24,7 @@ pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub struct RaftReceiver {
     node_id: NodeId,
     raft: Raft,
+    admission: Arc<Admission>,
     state: Arc<dyn StateStore>,
     incoming: Mutex<Option<Incoming>>,
 }
@@ -40,14 +44,22 @@ impl fmt::Debug for RaftReceiver {
 }
 
 impl RaftReceiver {
-    pub(super) fn new(node_id: NodeId, raft: Raft, state: Arc<dyn StateStore>) -> Self {
-        Self { node_id, raft, state, incoming: Mutex::new(None) }
+    pub(super) fn new(node_id: NodeId, raft: Raft, admission: Arc<Admission>, state: Arc<dyn StateStore>) -> Self {
+        Self { node_id, raft, admission, state, incoming: Mutex::new(None) }
+    }
+
+    /// Who the members are, by the newest membership that is known here to be on a quorum.
+    pub fn members(&self) -> MembersTold {
+        self.admission.members()
     }
 
     /// Answers one message.
     pub async fn receive(&self, from: PeerId, call: RaftCall) -> RaftReply {
         if call.to != self.node_id {
             return RaftReply::Refused(format!("this is raft node {}, not {}", self.node_id, call.to));
+        }
+        if let Err(reason) = self.admission.admit(from, &call.message).await {
+            return RaftReply::Refused(reason);
         }
         let answer = match call.message {
             RaftMessage::Append(request) => {

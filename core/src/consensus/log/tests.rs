@@ -1,5 +1,8 @@
 //! Whole nodes on doubles: founding, joining, elections, cuts, power cuts.
 
+mod hostile;
+mod seats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +53,7 @@ impl PeerService for Answers {
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {
-        self.0.position().borrow().members.iter().any(|member| member.peer == *peer)
+        self.0.is_member(peer)
     }
 }
 
@@ -73,7 +76,23 @@ fn fresh_disks() -> Disks {
     Disks { log: MemLog::new(), state: Arc::new(MemState::new()), record: Arc::new(MemRecord::default()) }
 }
 
+/// A voter that is away loses its seat soon.
+fn settings() -> LogSettings {
+    let (write_timeout, voter_grace) = (Duration::from_secs(8), Duration::from_secs(30));
+    LogSettings { write_timeout, voter_grace, ..LogSettings::default() }
+}
+
 async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -> Result<TestNode, StartError> {
+    start_with(net, peer, disks, bootstrap, settings()).await
+}
+
+async fn start_with(
+    net: &MemNet,
+    peer: PeerId,
+    disks: Disks,
+    bootstrap: &[PeerId],
+    settings: LogSettings,
+) -> Result<TestNode, StartError> {
     let network = net.peer(peer);
     let server = Arc::new(CallServer::default());
     network.serve(Arc::clone(&server) as _);
@@ -93,7 +112,7 @@ async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -
         clock: Arc::new(SystemClock),
         chance: rand::make_rng(),
         bootstrap: bootstrap.to_vec(),
-        settings: LogSettings { write_timeout: Duration::from_secs(8), ..LogSettings::default() },
+        settings,
     };
     let consensus = LogConsensus::start(parts, &tasks).await?;
     server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
