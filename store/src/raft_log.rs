@@ -7,6 +7,8 @@
 //!
 //! **Invariant:** no read holds more than [`CHUNK_BYTES`] of entries but the one openraft wants whole.
 
+mod refound;
+
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -34,6 +36,8 @@ use crate::keys::{self, Family};
 use crate::log_writer::{Ends, LogWriter, Write};
 use crate::recent::Recent;
 use crate::state::Database;
+
+pub use refound::LogSurvey;
 
 /// Version of an encoded entry, vote or position.
 const VERSION: u8 = 1;
@@ -442,7 +446,7 @@ mod tests {
         let payload = EntryPayload::Normal(operation::Entry { time: Timestamp::ZERO, operations: Vec::new() });
         let entry: Entry = openraft::Entry { log_id: LogId::new(1.into(), 0), payload };
         log.append([entry.clone()], IOFlushed::noop()).await.unwrap();
-        assert_eq!(log.try_get_log_entries(0..1).await.unwrap(), [entry.clone()]);
+        assert_eq!(log.try_get_log_entries(0..1).await.unwrap(), std::slice::from_ref(&entry));
         let mut reader = log.clone();
         let mut applied = reader.entries_stream(0..1).await;
         assert!(futures::poll!(applied.next()).is_pending(), "it is not on its way to the disk before this");

@@ -10,6 +10,7 @@ mod founding;
 pub mod inspect;
 pub mod logging;
 mod peer;
+pub mod recover;
 mod wire;
 
 pub use peer::{Peer, PeerError};

@@ -130,6 +130,7 @@ impl Peer {
         };
         let parts = rooms.consensus(&server, &allocator, members);
         let consensus = LogConsensus::start(parts, &ordering).await.map_err(start("consensus"))?;
+        consensus.spread_voters(wire::regions(&monitor));
         monitor.follow_members(consensus.position(), &services);
         let cluster = rooms.cluster(&consensus, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);

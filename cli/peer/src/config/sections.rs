@@ -158,6 +158,8 @@ pub struct ConsensusConfig {
     pub mode: ConsensusMode,
     /// How many members vote.
     pub max_voters: usize,
+    /// How long a voter may be absent before another member gets its seat.
+    pub voter_grace: Duration,
     /// Heartbeats and elections.
     pub timings: ConsensusTimings,
 }

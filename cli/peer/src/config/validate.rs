@@ -203,7 +203,8 @@ fn consensus(document: &Document) -> Result<ConsensusConfig, ConfigError> {
     if cluster_name.is_empty() {
         return Err(reader.refuse("cluster_name", "it must not be empty"));
     }
-    Ok(ConsensusConfig { cluster_name, mode, max_voters: reader.positive("max_voters")?, timings })
+    let voter_grace = reader.interval("voter_grace_period")?;
+    Ok(ConsensusConfig { cluster_name, mode, max_voters: reader.positive("max_voters")?, voter_grace, timings })
 }
 
 fn crdt_mode(reader: &Reader<'_>) -> Result<ConsensusMode, ConfigError> {

@@ -53,6 +53,8 @@ pub(super) struct Admission {
     /// Who claimed to lead lately and is not known.
     strangers: Mutex<BTreeSet<PeerId>>,
     trouble: Mutex<Option<Trouble>>,
+    /// When it was last logged that nobody answers.
+    complained: Mutex<Option<Instant>>,
     removed: watch::Sender<bool>,
 }
 
@@ -90,6 +92,7 @@ impl Admission {
             heard: Mutex::new(Instant::now()),
             strangers: Mutex::default(),
             trouble: Mutex::default(),
+            complained: Mutex::default(),
             removed,
             raft,
         })
@@ -203,6 +206,7 @@ impl Admission {
         let known = self.known();
         let silent = self.heard.lock().elapsed() >= SILENCE;
         if leads || !silent || !known.members.contains_key(&self.node_id) {
+            *self.complained.lock() = None;
             self.settle(None);
             return;
         }
@@ -211,6 +215,9 @@ impl Admission {
             tracing::warn!(by = ?survey.disown, "this peer was removed while it was away, the other members say");
             self.removed.send_replace(true);
             return;
+        }
+        if survey.answered.is_empty() && known.members.len() > 1 {
+            self.complain(known.members.len() - 1);
         }
         let strangers = std::mem::take(&mut *self.strangers.lock());
         let found = trouble(&known, &survey, &strangers);
@@ -225,15 +232,24 @@ impl Admission {
     fn settle(&self, found: Option<Trouble>) {
         let before = std::mem::replace(&mut *self.trouble.lock(), found.clone());
         match (&before, &found) {
-            (_, Some(trouble)) if before.as_ref() != Some(trouble) => tracing::error!("{trouble}"),
+            (_, Some(trouble)) if before.as_ref() != Some(trouble) => report(trouble),
             (Some(_), None) => tracing::info!("this peer follows its cluster again"),
             _ => {}
         }
     }
 
+    /// Says that nobody answers, now and then.
+    fn complain(&self, members: usize) {
+        let mut complained = self.complained.lock();
+        if complained.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
+            *complained = Some(Instant::now());
+            tracing::warn!(members, "no leader is heard, and none of the other members answers");
+        }
+    }
+
     fn remind(&self) {
         if let Some(trouble) = self.trouble() {
-            tracing::error!("{trouble}");
+            report(&trouble);
         }
     }
 }
@@ -262,6 +278,11 @@ pub(super) fn watch_over(admission: Arc<Admission>, tasks: &TaskGroup) {
             }
         }
     });
+}
+
+fn report(trouble: &Trouble) {
+    let peers: Vec<String> = trouble.peers().iter().map(|peer| peer.to_base58()).collect();
+    tracing::error!(%trouble, ?peers, "this peer cannot follow its cluster");
 }
 
 fn known(effective: &StoredMembership, committed: &StoredMembership) -> Known {

@@ -9,6 +9,7 @@ mod message;
 mod network;
 mod position;
 mod receiver;
+mod refound;
 mod roster;
 mod runtime;
 mod state_machine;
@@ -20,12 +21,13 @@ pub use engine::{LogConsensus, LogParts, LogSettings, StartError};
 pub use membership::join_here;
 pub use message::{RaftCall, RaftMessage, RaftReply};
 pub use receiver::RaftReceiver;
+pub use refound::{Holdings, Refounding};
 pub use roster::{MembersTold, Trouble};
 #[cfg(any(test, feature = "testing"))]
 pub use runtime::seed_this_thread;
 pub use runtime::{Runtime, Watch};
 pub use state_machine::{AppliedPosition, EffectAt, StateMachine};
-pub use types::{Answers, LogId, Node, NodeId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+pub use types::{Answers, LogEntry, LogId, Node, NodeId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
 #[cfg(test)]
 mod tests;

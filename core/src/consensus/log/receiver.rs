@@ -56,7 +56,8 @@ impl RaftReceiver {
     /// Answers one message.
     pub async fn receive(&self, from: PeerId, call: RaftCall) -> RaftReply {
         if call.to != self.node_id {
-            return RaftReply::Refused(format!("this is raft node {}, not {}", self.node_id, call.to));
+            let reason = format!("raft node {} is gone: this peer is node {} now", call.to, self.node_id);
+            return RaftReply::Refused(reason);
         }
         if let Err(reason) = self.admission.admit(from, &call.message).await {
             return RaftReply::Refused(reason);

@@ -198,22 +198,31 @@ pub enum Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `/health` shows it to everybody, so it names nobody; the log does.
         const ANEW: &str = "move its state folder away and start it with --bootstrap <swarm address of a member>";
-        let list = |peers: &[PeerId]| peers.iter().map(|peer| peer.to_base58()).collect::<Vec<_>>().join(", ");
         match self {
-            Self::Stranded { known, strangers } => write!(
+            Self::Stranded { known, .. } => write!(
                 f,
-                "this peer was away while its cluster changed: of the {known} members that it knows none answers, and of \
-                 those that speak to it as members ({}) it knows nobody. If they are members, start this peer once with \
-                 --bootstrap <swarm address of one of them>; otherwise {ANEW}",
-                list(strangers)
+                "this peer was away while its cluster changed: of the {known} other members that it knows none answers, \
+                 and those that speak to it as members it does not know. If they are members, start this peer once with \
+                 --bootstrap <swarm address of one of them>; otherwise {ANEW}"
             ),
             Self::Disowned { by } => write!(
                 f,
-                "{} say that this peer is not a member of the cluster any more, but most of the voters it knows do not \
-                 answer. If it was removed, or the cluster was recovered without it, {ANEW}",
-                list(by)
+                "{} of the members that this peer knows say that it is a member no longer, and most of the voters it \
+                 knows do not answer. If it was removed, or the cluster was recovered without it, {ANEW}",
+                by.len()
             ),
+        }
+    }
+}
+
+impl Trouble {
+    /// Whom it is about.
+    pub fn peers(&self) -> &[PeerId] {
+        match self {
+            Self::Stranded { strangers, .. } => strangers,
+            Self::Disowned { by } => by,
         }
     }
 }
@@ -371,8 +380,8 @@ mod tests {
         let mut survey = Survey::default();
         let stranded = trouble(&world.known, &survey, &strangers).unwrap();
         let text = stranded.to_string();
-        assert!(text.contains("of the 3 members") && text.contains("--bootstrap"), "{text}");
-        assert!(text.contains(&world.peers[4].to_base58()), "{text}");
+        assert!(text.contains("of the 3 other members") && text.contains("--bootstrap"), "{text}");
+        assert_eq!(stranded.peers(), [world.peers[4]]);
         assert_eq!(trouble(&world.known, &survey, &BTreeSet::new()), None, "silence alone is no reason");
         survey.answered.insert(world.peers[1]);
         assert_eq!(trouble(&world.known, &survey, &strangers), None);

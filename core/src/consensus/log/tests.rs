@@ -42,6 +42,21 @@ struct Answers(Arc<LogConsensus>);
 #[async_trait]
 impl PeerService for Answers {
     async fn answer(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        let (role, leader) = {
+            let position = self.0.position();
+            let position = position.borrow();
+            (position.role, position.leader)
+        };
+        if let (Call::Reserve | Call::Join { .. }, true, Some(leader)) = (&call, role != Role::Leader, leader) {
+            let call = match call {
+                Call::Join { node_id, addresses } => Call::JoinFor { peer: from, node_id, addresses },
+                other => other,
+            };
+            return self.0.client.ask(leader, &call, LIMIT).await;
+        }
+        if let Call::JoinFor { peer, node_id, addresses } = call {
+            return join_here(&self.0, peer, node_id, addresses).await.map(|()| Reply::Done);
+        }
         if let Call::Join { node_id, addresses } = call {
             return join_here(&self.0, from, node_id, addresses).await.map(|()| Reply::Done);
         }

@@ -124,8 +124,8 @@ async fn a_member_whose_members_are_all_gone_says_so_and_goes_on_once_it_is_told
     net.heal_all();
     wait_until("the trouble", || matches!(away.consensus.trouble(), Some(Trouble::Stranded { .. }))).await;
     tokio::time::sleep(LIMIT).await;
-    let trouble = away.consensus.trouble().expect("it stays").to_string();
-    assert!(trouble.contains(&new.peer().to_base58()), "{trouble}");
+    let trouble = away.consensus.trouble().expect("it stays");
+    assert_eq!(trouble.peers(), [new.peer()]);
     assert_eq!(away.consensus.position().borrow().term, term, "it believed nobody");
 
     let peer = away.peer();
@@ -163,4 +163,34 @@ async fn a_peer_that_was_removed_while_it_was_down_learns_it() {
     tokio::time::timeout(LIMIT, position.wait_for(|position| position.removed)).await.unwrap().unwrap();
     assert_eq!(nodes[0].consensus.position().borrow().term, term, "it disturbed nobody");
     nodes[1].pin(3).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_joins_through_one_that_does_not_lead_and_no_other_way() {
+    let net = MemNet::new(34);
+    let nodes = grown(&net, 3).await;
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
+    let host = nodes.iter().map(TestNode::peer).find(|peer| *peer != leader).unwrap();
+    let joined = start_with(&net, PeerId::random(), fresh_disks(), &[host], three_vote()).await.unwrap();
+    assert_equal(&[&nodes[0], &nodes[1], &nodes[2], &joined]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn voters_are_spread_over_regions_and_stay_there() {
+    let net = MemNet::new(35);
+    let nodes = grown(&net, 4).await;
+    let peers: Vec<PeerId> = nodes.iter().map(TestNode::peer).collect();
+    let regions: std::collections::BTreeMap<PeerId, String> =
+        peers.iter().zip(["a", "a", "a", "b"]).map(|(peer, region)| (*peer, region.to_owned())).collect();
+    let told = Arc::new(parking_lot::Mutex::new(regions));
+    for node in &nodes {
+        let told = Arc::clone(&told);
+        node.consensus.spread_voters(Arc::new(move || told.lock().clone()));
+    }
+    wait_until("a voter in region b", || voters(&nodes[0]).contains(&peers[3])).await;
+    let spread = voters(&nodes[0]);
+    assert_eq!(spread.len(), 3);
+    told.lock().clear();
+    tokio::time::sleep(LIMIT * 5).await;
+    assert_eq!(voters(&nodes[0]), spread, "tags that are not heard for a while have not changed");
 }
