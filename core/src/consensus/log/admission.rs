@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster_types::{BoxError, PeerId};
@@ -46,6 +47,7 @@ pub(super) struct Admission {
     roster: Mutex<Roster>,
     /// What was known before openraft reported anything.
     at_start: Known,
+    settled_in: AtomicBool,
     /// The round that is under way, and when the last one began.
     round: tokio::sync::Mutex<Round>,
     /// When a leader was heard last.
@@ -88,6 +90,7 @@ impl Admission {
             client,
             roster: Mutex::new(Roster::new(peer, node_id, anchors)),
             at_start: at_start.await?,
+            settled_in: AtomicBool::new(false),
             round: tokio::sync::Mutex::default(),
             heard: Mutex::new(Instant::now()),
             strangers: Mutex::default(),
@@ -101,8 +104,12 @@ impl Admission {
     /// Whether a message may be handed to raft; an error says why not.
     pub(super) async fn admit(&self, from: PeerId, message: &RaftMessage) -> Result<(), String> {
         let id = sender_of(message);
-        if self.is_quickly_admitted(from, id) || self.is_admitted(from, id) || self.ask_about(from, id).await {
+        let by_own_log = self.is_quickly_admitted(from, id);
+        if by_own_log || self.is_admitted(from, id) || self.ask_about(from, id).await {
             if is_of_leader(message) {
+                if by_own_log {
+                    self.settle_in();
+                }
                 *self.heard.lock() = Instant::now();
             }
             return Ok(());
@@ -135,6 +142,18 @@ impl Admission {
     /// What keeps this peer from following its cluster.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.trouble.lock().clone()
+    }
+
+    /// Once this peer is a member and its leader one that it knows by its own log, the peers it was told to join have
+    /// done their part.
+    fn settle_in(&self) {
+        if self.settled_in.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.known().members.contains_key(&self.node_id) {
+            self.roster.lock().forget_anchors();
+            self.settled_in.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The everyday case, for every message: a member as the log has it.

@@ -5,8 +5,9 @@
 //! and whom those have vouched for. What a single one says is enough: a hostile *member* could do as much harm by
 //! itself. Holders of the secret that are no members are never asked, so they can vouch for nobody.
 //!
-//! **Invariant:** a vouch counts only while it is from a later membership than the one this peer has, so a member that
-//! has caught up goes by its own log alone, and a removed one cannot be vouched for by who has not heard of it.
+//! **Invariant:** a vouch counts only while it is from a later membership than the one this peer has, so a removed member
+//! cannot be vouched for by who has not heard of it; and only while whoever it goes back to is a member or was named by
+//! the operator. So a member that has caught up goes by its own log alone, whatever it was told before.
 //! **Invariant:** memory is bounded by [`MAX_VOUCHES`], and nothing is kept of peers that nobody vouches for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,12 +74,8 @@ pub(super) struct Roster {
 struct Vouch {
     decided: Decided,
     until: Instant,
-}
-
-impl Vouch {
-    fn counts(&self, known: &Known, now: Instant) -> bool {
-        self.until > now && self.decided > known.decided
-    }
+    /// The member or named peer that the chain of vouches begins with.
+    root: PeerId,
 }
 
 /// What the others say of this peer's own membership.
@@ -96,6 +93,25 @@ impl Roster {
         Self { own, own_id, anchors, vouched: BTreeMap::new() }
     }
 
+    /// The named peers have done their part: from now on they count as what the log says of them.
+    pub(super) fn forget_anchors(&mut self) {
+        self.anchors.clear();
+    }
+
+    fn is_trusted(&self, known: &Known, peer: PeerId) -> bool {
+        known.has_peer(peer) || self.anchors.contains(&peer)
+    }
+
+    fn counts(&self, vouch: &Vouch, known: &Known, now: Instant) -> bool {
+        vouch.until > now && vouch.decided > known.decided && self.is_trusted(known, vouch.root)
+    }
+
+    /// The vouch that counts for a peer under any id.
+    fn vouch_for(&self, known: &Known, peer: PeerId, now: Instant) -> Option<&Vouch> {
+        let mut all = self.vouched.range((peer, 0)..=(peer, NodeId::MAX)).map(|(_, vouch)| vouch);
+        all.find(|vouch| self.counts(vouch, known, now))
+    }
+
     /// Whether a raft message of `peer` may be taken, which says it is node `id` (`None`: it does not say).
     pub(super) fn admits(&self, known: &Known, peer: PeerId, id: Option<NodeId>, now: Instant) -> bool {
         match id {
@@ -108,19 +124,16 @@ impl Roster {
             return true;
         }
         match id {
-            Some(id) => self.vouched.get(&(peer, id)).is_some_and(|vouch| vouch.counts(known, now)),
-            None => self.is_vouched_for(known, peer, now),
+            Some(id) => self.vouched.get(&(peer, id)).is_some_and(|vouch| self.counts(vouch, known, now)),
+            None => self.vouch_for(known, peer, now).is_some(),
         }
-    }
-
-    fn is_vouched_for(&self, known: &Known, peer: PeerId, now: Instant) -> bool {
-        self.vouched.range((peer, 0)..=(peer, NodeId::MAX)).any(|(_, vouch)| vouch.counts(known, now))
     }
 
     /// Whom to ask in a round: voters before others.
     pub(super) fn to_ask(&self, known: &Known, round: usize, now: Instant) -> Vec<PeerId> {
         let voters = known.voting_peers();
-        let vouched = self.vouched.iter().filter(|(_, vouch)| vouch.counts(known, now)).map(|((peer, _), _)| *peer);
+        let vouched =
+            self.vouched.iter().filter(|(_, vouch)| self.counts(vouch, known, now)).map(|((peer, _), _)| *peer);
         let others: BTreeSet<PeerId> = known.members.values().copied().chain(vouched).collect();
         let first = voters.union(&self.anchors).copied();
         let then: Vec<PeerId> =
@@ -135,17 +148,18 @@ impl Roster {
 
     /// Takes over what a peer says that was asked. What is not worth believing changes nothing.
     pub(super) fn hear(&mut self, known: &Known, from: PeerId, told: &MembersTold, now: Instant) {
-        self.vouched.retain(|_, vouch| vouch.counts(known, now));
-        let directly = known.has_peer(from) || self.anchors.contains(&from);
-        if told.decided <= known.decided || !(directly || self.is_vouched_for(known, from, now)) {
-            return;
-        }
+        let mut vouched = std::mem::take(&mut self.vouched);
+        vouched.retain(|_, vouch| self.counts(vouch, known, now));
+        self.vouched = vouched;
+        let directly = self.is_trusted(known, from);
+        let root = if directly { Some(from) } else { self.vouch_for(known, from, now).map(|vouch| vouch.root) };
+        let Some(root) = root.filter(|_| told.decided > known.decided) else { return };
         for (id, peer) in &told.members {
             // Who was vouched for may vouch for others, not for itself: it would never be forgotten.
             if *peer == self.own || (*peer == from && !directly) {
                 continue;
             }
-            let vouch = Vouch { decided: told.decided, until: now + VOUCHED_FOR };
+            let vouch = Vouch { decided: told.decided, until: now + VOUCHED_FOR, root };
             let key = (*peer, *id);
             let newer = self.vouched.get(&key).map(|before| before.decided <= vouch.decided);
             if newer.unwrap_or(self.vouched.len() < MAX_VOUCHES) {
@@ -311,6 +325,24 @@ mod tests {
         world.now += Duration::from_secs(2);
         assert!(!world.admits(4, 60), "its own word must not keep it");
         assert!(world.admits(5, 80));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_has_caught_up_forgets_what_former_members_and_named_peers_said() {
+        let mut world = World::new();
+        world.roster = Roster::new(world.peers[0], OWN_ID, &[world.peers[7]]);
+        let never = (u64::MAX, u64::MAX);
+        world.hear(1, never, &[(60, 4)]);
+        world.hear(4, never, &[(60, 4), (61, 5), (1, 1)]);
+        world.hear(7, never, &[(70, 6)]);
+        assert!(world.admits(4, 60) && world.admits(5, 61) && world.admits(6, 70));
+        world.roster.forget_anchors();
+        assert!(!world.admits(6, 70));
+        world.known.members.remove(&1);
+        world.known.decided = Some((3, 80));
+        assert!(!world.admits(4, 60) && !world.admits(5, 61) && !world.admits(1, 1));
+        world.hear(5, never, &[(60, 4)]);
+        assert!(!world.admits(4, 60), "they do not keep each other");
     }
 
     #[tokio::test(start_paused = true)]
