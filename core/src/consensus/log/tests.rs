@@ -48,10 +48,10 @@ impl PeerService for Answers {
             (position.role, position.leader)
         };
         if let (Call::Reserve | Call::Join { .. }, true, Some(leader)) = (&call, role != Role::Leader, leader) {
-            let call = match call {
-                Call::Join { node_id, addresses } => Call::JoinFor { peer: from, node_id, addresses },
-                other => other,
-            };
+            let mut call = call;
+            if let Call::Join { node_id, addresses } = call {
+                call = Call::JoinFor { peer: from, node_id, addresses };
+            }
             return self.0.client.ask(leader, &call, LIMIT).await;
         }
         if let Call::JoinFor { peer, node_id, addresses } = call {
