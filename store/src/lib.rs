@@ -46,6 +46,6 @@ pub use blockstore::BlockStore;
 pub use db::Store;
 pub use engine::StoreOptions;
 pub use error::StoreError;
-pub use raft_log::RaftLog;
+pub use raft_log::{LogSurvey, RaftLog};
 pub use state::RocksState;
 pub use telemetry::StoreTelemetry;

@@ -7,6 +7,8 @@
 //!
 //! **Invariant:** no read holds more than [`CHUNK_BYTES`] of entries but the one openraft wants whole.
 
+mod refound;
+
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -34,6 +36,8 @@ use crate::keys::{self, Family};
 use crate::log_writer::{Ends, LogWriter, Write};
 use crate::recent::Recent;
 use crate::state::Database;
+
+pub use refound::LogSurvey;
 
 /// Version of an encoded entry, vote or position.
 const VERSION: u8 = 1;

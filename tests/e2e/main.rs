@@ -10,4 +10,5 @@ mod guarded;
 mod history;
 mod kubo;
 mod partition;
+mod recover;
 mod together;

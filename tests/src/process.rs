@@ -248,6 +248,38 @@ impl ProcessCluster {
         Ok(said)
     }
 
+    /// Runs another command of the program in a peer's folder to its end; gives the exit code and what it said. With
+    /// `kill_after` it is killed then, if it still runs.
+    pub async fn run_command(
+        &self,
+        number: usize,
+        words: &[&str],
+        kill_after: Option<Duration>,
+    ) -> Result<(Option<i32>, String)> {
+        let peer = &self.peers[number];
+        let mut command = service(&[])?;
+        command.args(words).env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let limit = kill_after.unwrap_or(START_LIMIT);
+        match tokio::time::timeout(limit, child.wait_with_output()).await {
+            Ok(output) => {
+                let output = output?;
+                let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                Ok((output.status.code(), said.concat()))
+            }
+            Err(_late) if kill_after.is_some() => Ok((None, String::new())),
+            Err(_late) => bail!("{words:?} has not ended within {limit:?}"),
+        }
+    }
+
+    /// Moves a peer's state away.
+    pub fn lose_state(&self, number: usize) -> Result<()> {
+        ensure!(!self.is_running(number), "peer {number} is running");
+        let folder = &self.peers[number].folder;
+        fs::rename(folder.join("state"), folder.join("state.lost")).context("moving the state away")
+    }
+
     async fn wait_ready(&self, number: usize, is_enough: impl Fn(&StateReport) -> bool) -> Result<()> {
         let started = tokio::time::Instant::now();
         loop {

@@ -172,7 +172,7 @@ impl Rest {
         match route {
             Route::Id => self.id().await,
             Route::Version => health::version(),
-            Route::Health => Ok(health::alive()),
+            Route::Health => self.health(),
             Route::State => self.state().await,
             Route::Peers => self.peers().await,
             Route::AddPeer => self.add_peer(body).await,

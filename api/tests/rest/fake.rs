@@ -33,6 +33,8 @@ pub(crate) enum Script {
     Waits,
     /// Listings panic after an item, everything else at once.
     Panics,
+    /// Everything works, but this peer cannot follow its cluster.
+    Stranded,
 }
 
 impl Script {
@@ -351,6 +353,10 @@ impl ClusterService for FakeCluster {
             pins: 2,
             eventual: 0,
         })
+    }
+
+    fn trouble(&self) -> Option<String> {
+        (self.script == Script::Stranded).then(|| "everybody it knew is gone".to_owned())
     }
 
     fn applied_index(&self) -> u64 {

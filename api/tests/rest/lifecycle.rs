@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster_api::{ApiError, ApiServer, RestConfig};
-use cluster_types::parse_address;
+use cluster_types::{ErrorClass, WireError, parse_address};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -24,6 +24,15 @@ async fn a_write_goes_on_when_its_client_is_gone() {
     world.cluster.go_on.notify_one();
     world.cluster.saw("went on").await;
     assert!(world.server.stop(LONG).await);
+}
+
+#[tokio::test]
+async fn health_is_bad_only_when_somebody_must_come() {
+    let down = Script::Fails(WireError::new(ErrorClass::Unavailable, "no quorum"));
+    assert_eq!(status(&World::new(down).await.ask("GET", "/health").await), 204);
+    let answer = World::new(Script::Stranded).await.ask("GET", "/health").await;
+    assert_eq!(status(&answer), 503);
+    assert!(answer.contains("everybody it knew is gone"), "{answer}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Flags and subcommands, with their help.
 //!
 //! Names, short forms and defaults are those of the original, so that units and scripts keep working; what is our own
-//! is `--ipfs`, `demo`, `cat`, and `--encoding` of `state crdt info`.
+//! is `--ipfs`, `demo`, `cat`, `state recover`, and `--encoding` of `state crdt info`.
 
 #![expect(rustdoc::invalid_html_tags, reason = "these comments are the help on a terminal")]
 
@@ -144,6 +144,19 @@ pub(crate) enum StateCommand {
     /// The shards as CRDT documents
     #[command(subcommand)]
     Crdt(CrdtCommand),
+    /// Go on when most voters are lost for good
+    Recover(RecoverArguments),
+}
+
+/// Flags of `state recover`.
+#[derive(Args, Debug)]
+pub(crate) struct RecoverArguments {
+    /// Make this peer the only member of a new cluster that has its data
+    #[arg(long, required = true)]
+    pub(crate) force_new_cluster: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// What to do with the CRDT documents.
@@ -297,6 +310,7 @@ mod tests {
             "ipfs-cluster-service init https://example.org/service.json",
             "ipfs-cluster-service state crdt info",
             "ipfs-cluster-service state crdt info --enc json",
+            "ipfs-cluster-service state recover --force-new-cluster -y",
             "ipfs-cluster-service version",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -312,6 +326,7 @@ mod tests {
     fn what_is_no_address_is_refused_before_anything_runs() {
         assert!(parse("ipfs-cluster-service daemon --bootstrap 1.2.3.4:9096").is_err());
         assert!(parse("ipfs-cluster-service demo --peers 2").is_err());
+        assert!(parse("ipfs-cluster-service state recover --yes").is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod inspect;
 mod joining;
 pub mod logging;
 mod peer;
+pub mod recover;
 mod wire;
 
 pub use peer::{Peer, PeerEnd, PeerError};

@@ -148,6 +148,7 @@ impl Peer {
         let allocator: Arc<dyn Allocator> = Arc::new(allocator);
         let parts = rooms.consensus(&server, &allocator, members);
         let consensus = LogConsensus::start(parts, &ordering).await.map_err(start("consensus"))?;
+        consensus.spread_voters(wire::regions(&monitor));
         monitor.follow_members(consensus.position(), &services);
         let meeting = Meeting::new(Arc::clone(&consensus), store.state(), Arc::clone(&network) as _);
         let cluster = rooms.cluster(&consensus, &meeting, monitor, allocator, &services);

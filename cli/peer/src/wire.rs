@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use cluster_api::{Credentials, RestConfig, TlsFiles};
-use cluster_core::consensus::log::{LogSettings, WithoutQuorum};
-use cluster_core::monitor::{DiskInformer, DiskMetric, Informer, MonitorConfig, QueueInformer, TagsInformer};
+use cluster_core::consensus::log::{LogSettings, RegionSource, WithoutQuorum};
+use cluster_core::monitor::{DiskInformer, DiskMetric, Informer, Monitor, MonitorConfig, QueueInformer, TagsInformer};
 use cluster_core::ports::{IpfsNode, TrackerStore};
 use cluster_core::task::TaskGroup;
 use cluster_core::tracker::{PriorityRule, TrackerConfig};
@@ -19,6 +19,8 @@ use crate::config::{self, Config, ConsensusMode, IpfsConfig};
 
 /// File of the embedded node's key, inside the configuration folder.
 const NODE_KEY: &str = "embedded_node.key";
+/// The metric that says where a peer stands: the tag `region` of `informer.tags`.
+const REGION_TAG: &str = "tag:region";
 
 pub(crate) fn network(config: &Config) -> Result<NetworkConfig, BoxError> {
     let cluster = &config.cluster;
@@ -109,6 +111,7 @@ pub(crate) fn consensus(config: &Config) -> LogSettings {
     let mut settings = LogSettings {
         cluster_name: config.consensus.cluster_name.clone(),
         max_voters: config.consensus.max_voters,
+        voter_grace: config.consensus.voter_grace,
         heartbeat: timings.heartbeat_interval,
         election: (timings.election_timeout_min, timings.election_timeout_max),
         snapshot_every: u64::try_from(config.consensus.snapshot_threshold).unwrap_or(u64::MAX),
@@ -121,6 +124,15 @@ pub(crate) fn consensus(config: &Config) -> LogSettings {
         }
     }
     settings
+}
+
+/// Where peers stand, by their `region` tags, for the spread of the voters.
+pub(crate) fn regions(monitor: &Arc<Monitor>) -> RegionSource {
+    let monitor = Arc::clone(monitor);
+    Arc::new(move || {
+        let tags = monitor.metrics(REGION_TAG).into_iter();
+        tags.filter(|tag| !tag.value.is_empty()).map(|tag| (tag.peer, tag.value)).collect()
+    })
 }
 
 pub(crate) fn priority(config: &config::TrackerConfig) -> PriorityRule {

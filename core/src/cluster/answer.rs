@@ -17,7 +17,7 @@ impl PeerService for Cluster {
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {
-        self.parts.consensus.position().borrow().members.iter().any(|member| member.peer == *peer)
+        self.parts.consensus.is_member(peer)
     }
 }
 
@@ -26,6 +26,7 @@ impl Cluster {
     pub(super) async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
         match call {
             Call::Id => Ok(Reply::Id(Box::new(self.own_id().await))),
+            Call::Members => Ok(Reply::Members(self.parts.consensus.members_told())),
             Call::Submit { .. } | Call::ReadIndex | Call::RemovePeer { .. } => self.parts.consensus.lead(&call).await,
             Call::Reserve => self.lead_or_pass_on(call).await,
             Call::Join { node_id, ref addresses } => {

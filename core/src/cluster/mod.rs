@@ -145,6 +145,10 @@ pub trait ClusterService: Send + Sync + 'static {
     async fn state(&self) -> ServiceResult<StateReport>;
     /// Index of the last entry applied here; costs nothing.
     fn applied_index(&self) -> u64;
+    /// Why this peer cannot follow its cluster, if somebody must come; costs nothing.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
     /// Returns when everything acknowledged before is visible here.
     async fn read_barrier(&self) -> ServiceResult<()>;
 }

@@ -223,6 +223,10 @@ impl ClusterService for Cluster {
         self.parts.consensus.position().borrow().applied
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.parts.consensus.trouble().map(|trouble| trouble.to_string())
+    }
+
     async fn read_barrier(&self) -> ServiceResult<()> {
         self.parts.consensus.read_barrier().await.map_err(|error| from_consensus(&error))
     }

@@ -5,6 +5,7 @@
 //! [`WireError`](cluster_types::WireError). Who may ask what stands in [`policy`].
 
 mod client;
+mod newcomers;
 pub mod policy;
 mod serve;
 mod wire;

@@ -7,6 +7,8 @@ use super::wire::Call;
 pub enum Access {
     /// Any peer that knows the cluster's secret.
     Open,
+    /// Any peer that knows the secret, but only few such calls in a while: they cost the members log entries.
+    Newcomers,
     /// Members of the cluster only.
     Members,
 }
@@ -14,8 +16,10 @@ pub enum Access {
 /// The rule for a call.
 pub fn access(call: &Call) -> Access {
     match call {
+        // A peer that was removed while it was away asks who the members are; it changes nothing.
+        Call::Id | Call::Members => Access::Open,
         // A peer that wants to join is not a member yet.
-        Call::Id | Call::Reserve | Call::Join { .. } | Call::Meet { .. } => Access::Open,
+        Call::Reserve | Call::Join { .. } | Call::Meet { .. } => Access::Newcomers,
         // Followers are outside of the membership. They only read, and what each peer may have read at a time is bounded
         // where it is answered.
         Call::Shards(_) | Call::Manifest { .. } => Access::Open,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cluster_types::{ErrorClass, PeerId, WireError};
 use parking_lot::RwLock;
 
+use super::newcomers::Newcomers;
 use super::policy::{Access, access};
 use super::wire::{Call, Incoming, Reply, decode_incoming, encode_raft_reply, encode_reply};
 use crate::catchup::Donor;
@@ -29,6 +30,7 @@ pub struct CallServer {
     raft: RwLock<Option<Arc<RaftReceiver>>>,
     donor: RwLock<Option<Arc<Donor>>>,
     service: RwLock<Option<Arc<dyn PeerService>>>,
+    newcomers: Newcomers,
 }
 
 impl fmt::Debug for CallServer {
@@ -54,6 +56,10 @@ impl CallServer {
     }
 
     async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        let raft = self.raft.read().clone();
+        if let (Call::Members, Some(raft)) = (&call, raft) {
+            return Ok(Reply::Members(raft.members()));
+        }
         let donor = self.donor.read().clone();
         // Open to whoever knows the secret, by the policy; answered as soon as there is a state.
         let call = match (donor, call) {
@@ -68,14 +74,20 @@ impl CallServer {
         let Some(service) = service else {
             return Err(WireError::new(ErrorClass::Unavailable, "this peer is still starting"));
         };
-        if access(&call) == Access::Members && !service.is_member(&from) {
-            // It may have joined a moment ago, and this peer is behind: worth another try.
-            return Err(WireError::new(
-                ErrorClass::Unavailable,
-                format!("peer {from} is not a member of this cluster"),
-            ));
+        let refused = match access(&call) {
+            Access::Open => false,
+            Access::Newcomers => !service.is_member(&from) && !self.newcomers.may_come(),
+            Access::Members => !service.is_member(&from),
+        };
+        if !refused {
+            return service.answer(from, call).await;
         }
-        service.answer(from, call).await
+        let reason = match access(&call) {
+            // It may have joined a moment ago, and this peer is behind: worth another try.
+            Access::Members => format!("peer {from} is not a member of this cluster"),
+            Access::Open | Access::Newcomers => "too many peers ask to join; try again in a moment".to_owned(),
+        };
+        Err(WireError::new(ErrorClass::Unavailable, reason))
     }
 }
 

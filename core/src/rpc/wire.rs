@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::WireFormatError;
 use crate::catchup::{Ask, Told};
 use crate::cluster::meet::ClusterInfo;
-use crate::consensus::log::{RaftCall, RaftReply};
+use crate::consensus::log::{MembersTold, RaftCall, RaftReply};
 use crate::consensus::{Outcome, Request};
 use crate::ports::Block;
 
@@ -22,6 +22,8 @@ const KIND_REPLY: u8 = 3;
 pub enum Call {
     /// Who are you?
     Id,
+    /// Who are the members, by the newest membership you know to be on a quorum?
+    Members,
     /// Order this write (the leader answers).
     Submit {
         /// The caller's random number for it; a repetition carries the same.
@@ -163,6 +165,8 @@ pub enum Reply {
     },
     /// To [`Call::ReadIndex`] and [`Call::Reserve`].
     Index(u64),
+    /// To [`Call::Members`].
+    Members(MembersTold),
     /// To calls that need no answer.
     Done,
     /// To [`Call::Status`] and [`Call::Recover`].

@@ -9,8 +9,10 @@ use crate::commands::daemon::start_logging;
 
 /// Runs the command.
 pub(crate) fn run(state: &StateCommand, arguments: &Arguments) -> anyhow::Result<()> {
-    let StateCommand::Crdt(CrdtCommand::Info(info)) = state;
-    show_info(info, arguments)
+    match state {
+        StateCommand::Crdt(CrdtCommand::Info(info)) => show_info(info, arguments),
+        StateCommand::Recover(recover) => super::recover::run(recover, arguments),
+    }
 }
 
 /// `state crdt info`.

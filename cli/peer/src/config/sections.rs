@@ -160,6 +160,8 @@ pub struct ConsensusConfig {
     pub max_voters: usize,
     /// Entries of the log between two snapshots; so many stay in the log behind the last one.
     pub snapshot_threshold: usize,
+    /// How long a voter may be absent before another member gets its seat.
+    pub voter_grace: Duration,
     /// Heartbeats and elections.
     pub timings: ConsensusTimings,
 }

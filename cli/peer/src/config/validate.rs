@@ -203,8 +203,10 @@ fn consensus(document: &Document) -> Result<ConsensusConfig, ConfigError> {
     if cluster_name.is_empty() {
         return Err(reader.refuse("cluster_name", "it must not be empty"));
     }
-    let snapshot_threshold = reader.positive("snapshot_threshold")?;
-    Ok(ConsensusConfig { cluster_name, mode, max_voters: reader.positive("max_voters")?, snapshot_threshold, timings })
+    let (snapshot_threshold, voter_grace) =
+        (reader.positive("snapshot_threshold")?, reader.interval("voter_grace_period")?);
+    let max_voters = reader.positive("max_voters")?;
+    Ok(ConsensusConfig { cluster_name, mode, max_voters, snapshot_threshold, voter_grace, timings })
 }
 
 fn crdt_mode(reader: &Reader<'_>) -> Result<ConsensusMode, ConfigError> {

@@ -16,10 +16,12 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::admission::{self, Admission};
+use super::balance::{self, RegionSource};
 use super::bring_along;
 use super::catch_up::CatchingUp;
 use super::chance::Chance;
@@ -28,7 +30,8 @@ use super::membership;
 use super::network::Network;
 use super::outbox::{Outbox, OutboxParts};
 use super::position;
-use super::receiver::{Pulse, Raft, RaftReceiver};
+use super::receiver::{self, Pulse, Raft, RaftReceiver};
+use super::roster::{MembersTold, Trouble};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
 use crate::catchup::{Donor, Progress};
@@ -58,6 +61,8 @@ pub struct LogSettings {
     pub cluster_name: String,
     /// Most peers that vote.
     pub max_voters: usize,
+    /// How long a voter may be absent before another member gets its seat.
+    pub voter_grace: Duration,
     /// How often a leader shows that it is there.
     pub heartbeat: Duration,
     /// How long a follower waits for that, at least and at most, before it calls an election.
@@ -89,6 +94,7 @@ impl Default for LogSettings {
         Self {
             cluster_name: "ipfs-cluster".to_owned(),
             max_voters: 5,
+            voter_grace: Duration::from_secs(600),
             // Four times the delay a busy two-core machine was seen to add; see the operations guide.
             heartbeat: Duration::from_millis(250),
             election: (Duration::from_millis(1_000), Duration::from_millis(2_000)),
@@ -143,6 +149,8 @@ pub struct LogConsensus {
     pub(super) client: PeerClient,
     pub(super) transport: Arc<dyn Transport>,
     state: Arc<dyn StateStore>,
+    admission: Arc<Admission>,
+    regions: RwLock<Option<RegionSource>>,
     chance: Chance,
     clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
@@ -226,10 +234,19 @@ impl LogConsensus {
             tasks.clone(),
         );
         let pulse = Arc::new(Pulse::new());
-        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&catching_up), Arc::clone(&pulse));
-        parts.server.serve_raft(Arc::new(receiver));
-
         let removed = watch::Sender::new(false);
+        let admission =
+            Admission::new(raft.clone(), client.clone(), (peer, node_id), &parts.bootstrap, removed.clone());
+        let admission = Arc::new(admission.await.map_err(fail)?);
+        let inbox = receiver::Inbox {
+            admission: Arc::clone(&admission),
+            catching_up: Arc::clone(&catching_up),
+            pulse: Arc::clone(&pulse),
+        };
+        let receiver = RaftReceiver::new(node_id, raft.clone(), inbox);
+        parts.server.serve_raft(Arc::new(receiver));
+        admission::watch_over(Arc::clone(&admission), tasks);
+
         let sources = position::Sources {
             raft: raft.clone(),
             applied: applied.clone(),
@@ -250,6 +267,8 @@ impl LogConsensus {
             client,
             transport: parts.transport,
             state: parts.state,
+            admission,
+            regions: RwLock::default(),
             chance,
             clock,
             outbox,
@@ -261,7 +280,7 @@ impl LogConsensus {
             position,
             progress: catching_up.progress(),
         });
-        membership::balance_voters(Arc::clone(&node), tasks);
+        balance::balance_voters(Arc::clone(&node), tasks);
         exchange::start(&node, parts.gossip, tasks);
         node.enter(&parts.bootstrap).await?;
         Ok(node)
@@ -305,8 +324,36 @@ impl LogConsensus {
                 "this peer founded a cluster of its own earlier; to join another one, move its state folder away";
             return Err(StartError::Join { after: Duration::ZERO, reason: reason.to_owned() });
         }
-        tracing::warn!("none of the --bootstrap peers is a member of this peer's cluster; the flag has no effect");
+        tracing::warn!(
+            "none of the --bootstrap peers is a member that this peer knows; they are asked who the members are now"
+        );
         Ok(())
+    }
+
+    /// Spreads the voters over the regions that `source` tells.
+    pub fn spread_voters(&self, source: RegionSource) {
+        *self.regions.write() = Some(source);
+    }
+
+    pub(super) fn regions(&self) -> BTreeMap<PeerId, String> {
+        let source = self.regions.read().clone();
+        source.map(|source| source()).unwrap_or_default()
+    }
+
+    /// Whether a peer may do what members may: it is one, or members vouch for it.
+    pub fn is_member(&self, peer: &PeerId) -> bool {
+        let known = self.position.borrow().members.iter().any(|member| member.peer == *peer);
+        known || self.admission.is_member(*peer)
+    }
+
+    /// Who the members are, by the newest membership that is known here to be on a quorum.
+    pub fn members_told(&self) -> MembersTold {
+        self.admission.members()
+    }
+
+    /// What keeps this peer from following its cluster, if somebody must come.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.admission.trouble()
     }
 
     pub(super) fn own_addresses(&self) -> Vec<Multiaddr> {
@@ -420,10 +467,6 @@ impl LogConsensus {
     /// The members.
     pub(super) fn member_peers(&self) -> Vec<PeerId> {
         self.position.borrow().members.iter().map(|member| member.peer).collect()
-    }
-
-    pub(super) fn is_member(&self, peer: &PeerId) -> bool {
-        self.position.borrow().members.iter().any(|member| member.peer == *peer)
     }
 
     /// Whether writes are accepted when no quorum answers.

@@ -1,35 +1,26 @@
-//! Who is a member and who votes.
+//! Who is a member: joining, removal, hand-over of leadership.
 //!
-//! A peer asks for a raft id, is added as a learner, catches up, and is made a voter by the leader while the number
-//! of voters is below the wanted one. That number is odd: an even one needs more votes without surviving more losses.
+//! A peer asks for a raft id, is added as a learner, catches up, and is made a voter by the leader when a seat is free
+//! (see [`balance`](super::balance)).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, WireError};
+use cluster_types::{ErrorClass, Multiaddr, PeerId, Role, WireError};
 use openraft::ChangeMembers;
-use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
 use super::engine::{LogConsensus, StartError};
-use super::types::{Node, NodeId, TypeConfig};
+use super::types::{Node, NodeId};
 use crate::rpc::{Call, PeerClient, Reply};
-use crate::task::{OnExit, TaskGroup};
 
 /// How long one question to a member may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two rounds of asking every known member.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
-/// How often the leader looks whether the voters are as they should be.
-const BALANCE_EVERY: Duration = Duration::from_millis(500);
-/// A learner that misses at most so many entries has caught up.
-const CAUGHT_UP: u64 = 256;
 /// How long a change of the membership may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A member that was not heard of for so long is taken for absent where voters are chosen.
-const ABSENT_AFTER: Duration = Duration::from_secs(5);
 /// Most addresses of a member, and most bytes of each: they are written with every batch.
 const MAX_ADDRESSES: usize = 16;
 const MAX_ADDRESS_BYTES: usize = 256;
@@ -116,7 +107,9 @@ pub async fn join_here(
 }
 
 /// A change of the membership, with a deadline: without a quorum it would wait for ever.
-async fn in_time<T, E: std::fmt::Display>(change: impl Future<Output = Result<T, E>>) -> Result<(), WireError> {
+pub(super) async fn in_time<T, E: std::fmt::Display>(
+    change: impl Future<Output = Result<T, E>>,
+) -> Result<(), WireError> {
     match tokio::time::timeout(CHANGE_TIMEOUT, change).await {
         Ok(Ok(_)) => Ok(()),
         // Its first half may have been written: asking again finishes it.
@@ -191,138 +184,5 @@ pub(super) async fn hand_over(node: &LogConsensus) {
     let gone = position.wait_for(|position| position.role != Role::Leader && position.leader.is_some());
     if tokio::time::timeout(HAND_OVER_TIMEOUT, gone).await.is_err() {
         tracing::warn!("no other voter took over leadership in time");
-    }
-}
-
-/// Keeps the number of voters right for as long as this peer leads.
-pub(super) fn balance_voters(node: Arc<LogConsensus>, tasks: &TaskGroup) {
-    let stop = tasks.stop_token();
-    tasks.spawn("voters", OnExit::StopPeer, async move {
-        let mut tick = tokio::time::interval(BALANCE_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok::<(), BoxError>(()),
-                _ = tick.tick() => balance_once(&node).await,
-            }
-        }
-    });
-}
-
-async fn balance_once(node: &LogConsensus) {
-    if node.position.borrow().role != Role::Leader {
-        return;
-    }
-    let metrics = node.raft.metrics().borrow_watched().clone();
-    let membership = metrics.membership_config.membership();
-    let changed = if membership.get_joint_config().len() > 1 {
-        // A former leader left a change half done; no leader finishes it by itself.
-        in_time(node.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), false)).await
-    } else {
-        match next_voters(&standing(&metrics), node.node_id, node.settings.max_voters) {
-            None => return,
-            Some(VoterChange::Add(ids)) => promote(node, ids).await,
-            Some(VoterChange::Demote(id)) => {
-                let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
-                in_time(node.raft.change_membership(change, true)).await
-            }
-        }
-    };
-    if let Err(error) = changed {
-        tracing::debug!(%error, "the voters could not be changed now");
-    }
-}
-
-/// What the leader knows of the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Standing {
-    voters: BTreeSet<NodeId>,
-    /// Learners that are there and have caught up.
-    ready: Vec<NodeId>,
-    /// Whether a learner is there and catching up.
-    catching_up: bool,
-    /// Members that were not heard of lately.
-    absent: BTreeSet<NodeId>,
-}
-
-fn standing(metrics: &openraft::RaftMetrics<TypeConfig>) -> Standing {
-    let membership = metrics.membership_config.membership();
-    let last = metrics.last_log_index.unwrap_or(0);
-    let heard = |id: &NodeId| {
-        let acknowledged = metrics.heartbeat.as_ref().and_then(|all| all.get(id)).and_then(Option::as_ref);
-        acknowledged.is_some_and(|instant| instant.elapsed() < ABSENT_AFTER)
-    };
-    let matched = |id: &NodeId| {
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(id)).and_then(Option::as_ref);
-        matched.is_some_and(|matched| matched.index() + CAUGHT_UP >= last)
-    };
-    let mut standing = Standing { voters: membership.voter_ids().collect(), ..Standing::default() };
-    for learner in membership.learner_ids().filter(|id| heard(id)) {
-        if matched(&learner) {
-            standing.ready.push(learner);
-        } else {
-            standing.catching_up = true;
-        }
-    }
-    standing.absent = standing.voters.iter().copied().filter(|id| !heard(id)).collect();
-    standing
-}
-
-/// A change of the voters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum VoterChange {
-    Add(BTreeSet<NodeId>),
-    Demote(NodeId),
-}
-
-/// Whom to make a voter or a voter no longer, so that their number is odd and at most `max`.
-fn next_voters(standing: &Standing, leader: NodeId, max: usize) -> Option<VoterChange> {
-    let Standing { voters, ready, catching_up, absent } = standing;
-    let odd = |number: usize| if number.is_multiple_of(2) { number.saturating_sub(1) } else { number };
-    let target = odd((voters.len() + ready.len()).min(max.max(1)));
-    if target > voters.len() {
-        let missing = target - voters.len();
-        return Some(VoterChange::Add(ready.iter().copied().take(missing).collect()));
-    }
-    // Who is about to take a place leaves nobody less in the meantime.
-    if voters.len() > target && !catching_up {
-        let others = || voters.iter().copied().filter(|id| *id != leader);
-        return others().filter(|id| absent.contains(id)).max().or_else(|| others().max()).map(VoterChange::Demote);
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(list: &[NodeId]) -> BTreeSet<NodeId> {
-        list.iter().copied().collect()
-    }
-
-    fn next(voters: &[NodeId], ready: &[NodeId], leader: NodeId, max: usize) -> Option<VoterChange> {
-        let standing = Standing { voters: ids(voters), ready: ready.to_vec(), ..Standing::default() };
-        next_voters(&standing, leader, max)
-    }
-
-    #[test]
-    fn the_number_of_voters_is_odd_and_bounded() {
-        assert_eq!(next(&[1], &[5], 1, 5), None);
-        assert_eq!(next(&[1], &[5, 9], 1, 5), Some(VoterChange::Add(ids(&[5, 9]))));
-        assert_eq!(next(&[1, 5, 9], &[12], 1, 5), None);
-        assert_eq!(next(&[1, 5, 9], &[12, 13, 14], 1, 5), Some(VoterChange::Add(ids(&[12, 13]))));
-        assert_eq!(next(&[1, 5, 9], &[12, 13, 14], 1, 3), None);
-        assert_eq!(next(&[1, 5], &[], 1, 5), Some(VoterChange::Demote(5)));
-        assert_eq!(next(&[1, 5, 9, 12], &[], 12, 5), Some(VoterChange::Demote(9)));
-        assert_eq!(next(&[1, 5], &[9], 5, 5), Some(VoterChange::Add(ids(&[9]))));
-    }
-
-    #[test]
-    fn the_absent_are_demoted_first_and_nobody_while_a_successor_catches_up() {
-        let mut standing = Standing { voters: ids(&[1, 5, 9, 12]), absent: ids(&[5]), ..Standing::default() };
-        assert_eq!(next_voters(&standing, 1, 5), Some(VoterChange::Demote(5)));
-        standing.catching_up = true;
-        assert_eq!(next_voters(&standing, 1, 5), None);
     }
 }

@@ -1,5 +1,7 @@
 //! Builds openraft over any log store and any transport, and answers for [`Consensus`](super::Consensus).
 
+mod admission;
+mod balance;
 pub mod bring_along;
 mod catch_up;
 mod chance;
@@ -11,20 +13,26 @@ mod network;
 mod outbox;
 mod position;
 mod receiver;
+mod refound;
+mod roster;
 mod runtime;
 mod state_machine;
 mod types;
+mod voters;
 
+pub use balance::RegionSource;
 pub use engine::{LogConsensus, LogParts, LogSettings, StartError, WithoutQuorum};
 pub use membership::join_here;
 pub use message::{RaftCall, RaftMessage, RaftReply};
 pub use receiver::RaftReceiver;
+pub use refound::{Holdings, Refounding};
+pub use roster::{MembersTold, Trouble};
 #[cfg(any(test, feature = "testing"))]
 pub use runtime::seed_this_thread;
 pub use runtime::{Runtime, Watch};
 pub use state_machine::{AppliedPosition, EffectAt, StateMachine};
 pub use types::{
-    Answers, LogId, Node, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    Answers, LogEntry, LogId, Node, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
 
 #[cfg(test)]

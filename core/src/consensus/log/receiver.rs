@@ -1,6 +1,7 @@
 //! Answers other raft nodes.
 //!
 //! **Invariant:** a message for another raft id is refused, so a replaced disk never answers for the lost one.
+//! **Invariant:** nothing reaches raft but what a member sends in its own name (see [`roster`](super::roster)).
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::catch_up::CatchingUp;
 use super::message::{RaftCall, RaftMessage, RaftReply};
+use super::roster::MembersTold;
 use super::state_machine::StateMachine;
 use super::types::{NodeId, TypeConfig};
 
@@ -43,9 +46,15 @@ impl Pulse {
 /// Hands messages of other raft nodes to openraft.
 pub struct RaftReceiver {
     node_id: NodeId,
-    pulse: Arc<Pulse>,
     raft: Raft,
-    catching_up: Arc<CatchingUp>,
+    inbox: Inbox,
+}
+
+/// What a receiver hands messages to.
+pub(super) struct Inbox {
+    pub(super) admission: Arc<Admission>,
+    pub(super) catching_up: Arc<CatchingUp>,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 impl fmt::Debug for RaftReceiver {
@@ -55,22 +64,31 @@ impl fmt::Debug for RaftReceiver {
 }
 
 impl RaftReceiver {
-    pub(super) fn new(node_id: NodeId, raft: Raft, catching_up: Arc<CatchingUp>, pulse: Arc<Pulse>) -> Self {
-        Self { node_id, pulse, raft, catching_up }
+    pub(super) fn new(node_id: NodeId, raft: Raft, inbox: Inbox) -> Self {
+        Self { node_id, raft, inbox }
     }
 
     async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> Result<RaftReply, String> {
         let response = self.raft.append_entries(request).await.map_err(|error| error.to_string())?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-            self.pulse.beat();
+            self.inbox.pulse.beat();
         }
         Ok(RaftReply::Append(response))
+    }
+
+    /// Who the members are, by the newest membership that is known here to be on a quorum.
+    pub fn members(&self) -> MembersTold {
+        self.inbox.admission.members()
     }
 
     /// Answers one message.
     pub async fn receive(&self, from: PeerId, call: RaftCall) -> RaftReply {
         if call.to != self.node_id {
-            return RaftReply::Refused(format!("this is raft node {}, not {}", self.node_id, call.to));
+            let reason = format!("raft node {} is gone: this peer is node {} now", call.to, self.node_id);
+            return RaftReply::Refused(reason);
+        }
+        if let Err(reason) = self.inbox.admission.admit(from, &call.message).await {
+            return RaftReply::Refused(reason);
         }
         let answer = match call.message {
             RaftMessage::Append(request) => self.append(request).await,
@@ -87,12 +105,12 @@ impl RaftReceiver {
                 .map(RaftReply::TransferLeader)
                 .map_err(|error| error.to_string()),
             RaftMessage::SnapshotOffer { transfer, vote, meta, manifest } => {
-                self.catching_up.offer(from, transfer, vote, meta, &manifest).await
+                self.inbox.catching_up.offer(from, transfer, vote, meta, &manifest).await
             }
             RaftMessage::SnapshotAnnex { transfer, sequence, rows } => {
-                self.catching_up.annex(from, transfer, sequence, &rows).await
+                self.inbox.catching_up.annex(from, transfer, sequence, &rows).await
             }
-            RaftMessage::SnapshotWait { transfer } => self.catching_up.wait(from, transfer).await,
+            RaftMessage::SnapshotWait { transfer } => self.inbox.catching_up.wait(from, transfer).await,
         };
         answer.unwrap_or_else(RaftReply::Refused)
     }

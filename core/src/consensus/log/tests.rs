@@ -1,5 +1,8 @@
 //! Whole nodes on doubles: founding, joining, elections, cuts, power cuts.
 
+mod hostile;
+mod seats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +43,21 @@ struct Answers(Arc<LogConsensus>);
 #[async_trait]
 impl PeerService for Answers {
     async fn answer(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        let (role, leader) = {
+            let position = self.0.position();
+            let position = position.borrow();
+            (position.role, position.leader)
+        };
+        if let (Call::Reserve | Call::Join { .. }, true, Some(leader)) = (&call, role != Role::Leader, leader) {
+            let mut call = call;
+            if let Call::Join { node_id, addresses } = call {
+                call = Call::JoinFor { peer: from, node_id, addresses };
+            }
+            return self.0.client.ask(leader, &call, LIMIT).await;
+        }
+        if let Call::JoinFor { peer, node_id, addresses } = call {
+            return join_here(&self.0, peer, node_id, addresses).await.map(|()| Reply::Done);
+        }
         if let Call::Join { node_id, addresses } = call {
             return join_here(&self.0, from, node_id, addresses).await.map(|()| Reply::Done);
         }
@@ -54,7 +72,7 @@ impl PeerService for Answers {
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {
-        self.0.position().borrow().members.iter().any(|member| member.peer == *peer)
+        self.0.is_member(peer)
     }
 }
 
@@ -77,6 +95,12 @@ fn fresh_disks() -> Disks {
     Disks { log: MemLog::new(), state: Arc::new(MemState::new()), record: Arc::new(MemRecord::default()) }
 }
 
+/// A voter that is away loses its seat soon.
+fn settings() -> LogSettings {
+    let (write_timeout, voter_grace) = (Duration::from_secs(8), Duration::from_secs(30));
+    LogSettings { write_timeout, voter_grace, ..LogSettings::default() }
+}
+
 async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -> Result<TestNode, StartError> {
     start_with(net, peer, disks, bootstrap, settings()).await
 }
@@ -89,11 +113,6 @@ async fn start_in(
     without_quorum: WithoutQuorum,
 ) -> Result<TestNode, StartError> {
     start_with(net, peer, disks, bootstrap, LogSettings { without_quorum, ..settings() }).await
-}
-
-/// How nodes behave where a test does not care.
-fn settings() -> LogSettings {
-    LogSettings { write_timeout: Duration::from_secs(8), ..LogSettings::default() }
 }
 
 async fn start_with(

@@ -47,6 +47,8 @@ openraft::declare_raft_types!(
 
 /// A place in the log.
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
+/// An entry of the log.
+pub type LogEntry = openraft::alias::EntryOf<TypeConfig>;
 /// The membership, and where in the log it was decided.
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// What a snapshot shows.
