@@ -71,7 +71,7 @@ mod tests {
 
     fn shard(pins: u64, epoch: u64, tail: u64) -> ShardState {
         let meta = ShardMeta { epoch, previous: 0, since_epoch: 0, since_previous: tail };
-        ShardState { sum: ShardSum { pins, hash: [1; 32] }, meta }
+        ShardState { sum: ShardSum { pins, hash: [1; 32] }, meta, tail_from: 0 }
     }
 
     #[tokio::test]
