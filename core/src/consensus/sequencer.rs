@@ -29,7 +29,7 @@ const MAX_OPERATIONS: usize = 1024;
 /// Most bytes of pins in one entry; one pin more may go over it.
 const MAX_ENTRY_BYTES: usize = 256 * 1024;
 /// The largest pin accepted, in encoded bytes: names and metadata are for people, not for content.
-const MAX_PIN_BYTES: usize = 64 * 1024;
+pub const MAX_PIN_BYTES: usize = 64 * 1024;
 /// Requests that may wait: 16 full entries. More are refused.
 const QUEUE: usize = 16 * MAX_OPERATIONS;
 

@@ -39,7 +39,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// Set in the raft id of a peer that founds a cluster: the rest is random, so that a founder that lost its disk never
 /// comes back under the old id. Others get theirs from the log, whose indexes never reach this bit.
-const FOUNDER: NodeId = 1 << 63;
+pub(super) const FOUNDER: NodeId = 1 << 63;
 /// The longest a write may be repeated: well inside the time its outcome is remembered.
 const MAX_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 

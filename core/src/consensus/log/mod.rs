@@ -2,6 +2,7 @@
 
 mod chance;
 mod engine;
+mod import;
 mod membership;
 mod message;
 mod network;
@@ -12,6 +13,7 @@ mod state_machine;
 mod types;
 
 pub use engine::{LogConsensus, LogParts, LogSettings, StartError};
+pub use import::{FoundError, Founding, IMPORT_INDEX, found, import_changes};
 pub use membership::join_here;
 pub use message::{RaftCall, RaftMessage, RaftReply};
 pub use receiver::RaftReceiver;

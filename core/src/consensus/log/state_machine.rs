@@ -48,7 +48,7 @@ impl AppliedPosition {
         rmp_serde::from_slice(bytes).map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
     }
 
-    fn encode(&self) -> Result<Bytes, io::Error> {
+    pub(super) fn encode(&self) -> Result<Bytes, io::Error> {
         rmp_serde::to_vec_named(self).map(Bytes::from).map_err(io::Error::other)
     }
 

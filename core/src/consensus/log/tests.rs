@@ -1,5 +1,7 @@
 //! Whole nodes on doubles: founding, joining, elections, cuts, power cuts.
 
+mod import;
+
 use std::sync::Arc;
 use std::time::Duration;
 
