@@ -7,8 +7,9 @@ use std::path::Path;
 use cluster_core::consensus::digest;
 use cluster_core::consensus::log::AppliedPosition;
 use cluster_core::ports::{ShardState, StateStore};
-use cluster_store::{Store, StoreOptions};
 use cluster_types::BoxError;
+
+use crate::state::StoppedState;
 
 /// The shards of a peer's pinset and how far back each can be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,15 +32,14 @@ pub struct CrdtInfo {
     pub longest_tail: u64,
 }
 
-/// Looks at the state in `folder`. Finishes the install of a snapshot that was cut off, as any start does.
+/// Looks at the state in `folder`. Finishes an import or the install of a snapshot that was cut off, as any start
+/// does.
 pub async fn crdt_info(folder: &Path) -> Result<CrdtInfo, BoxError> {
-    if !Store::exists(folder) {
+    let Some(stopped) = StoppedState::open(folder).await? else {
         return Err(format!("there is no state in {}: this peer has never been started", folder.display()).into());
-    }
-    let place = folder.to_owned();
-    let store = tokio::task::spawn_blocking(move || Store::open(&place, StoreOptions::default())).await??;
-    let read = store.state().shards().await;
-    store.close().await?;
+    };
+    let read = stopped.state().shards().await;
+    stopped.close().await?;
     let (shards, applied) = read?;
     let applied = AppliedPosition::decode(applied.as_ref())?;
     Ok(summary(&shards, applied.index()))
@@ -65,6 +65,7 @@ fn summary(shards: &[ShardState], applied_index: u64) -> CrdtInfo {
 mod tests {
     use cluster_core::crdt::ShardMeta;
     use cluster_core::ports::{Changes, ShardSum};
+    use cluster_store::{Store, StoreOptions};
     use tempfile::TempDir;
 
     use super::*;

@@ -10,6 +10,7 @@ mod founding;
 pub mod inspect;
 pub mod logging;
 mod peer;
+pub mod state;
 mod wire;
 
 pub use peer::{Peer, PeerError};

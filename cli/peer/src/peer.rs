@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::founding;
+use crate::state;
 use crate::wire;
 
 /// How long stopping may take in all before what is late is named and left behind. Supervisors that kill wait longer.
@@ -104,6 +105,7 @@ impl Peer {
         raise_file_limit();
         let [services, ordering, node, swarm] = std::array::from_fn(|_| TaskGroup::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        state::settle(&config.state_folder).map_err(start("the store"))?;
         let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
         let network = wire::network(&config).map_err(start("the swarm"))?;
         let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
@@ -365,7 +367,7 @@ fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> PeerError {
 }
 
 /// What a changed pin means on this peer.
-fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
+pub(crate) fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
     let rule = wire::priority(&config.tracker);
     Arc::new(move |generation| {
         let clock = Arc::clone(&clock);

@@ -1,0 +1,16 @@
+//! The state of a stopped peer: taken out, brought in, set aside, looked at.
+//!
+//! The caller holds the folder's execution lock; the store has a lock of its own besides.
+
+mod documents;
+mod dot;
+mod export;
+mod import;
+mod place;
+mod record;
+
+pub use dot::crdt_dot;
+pub use export::StoppedState;
+pub use import::{ImportError, ImportOptions, import};
+pub use place::set_aside;
+pub(crate) use place::settle;
