@@ -9,4 +9,5 @@ mod crash;
 mod guarded;
 mod history;
 mod kubo;
+mod state;
 mod together;

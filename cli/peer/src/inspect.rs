@@ -9,7 +9,7 @@ use cluster_core::consensus::log::AppliedPosition;
 use cluster_core::ports::{ShardState, StateStore};
 use cluster_types::BoxError;
 
-use crate::state::StoppedState;
+use crate::state::{StoppedState, is_dirty};
 
 /// The shards of a peer's pinset and how far back each can be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct CrdtInfo {
     pub tail_entries: u64,
     /// Number of entries of the longest tail.
     pub longest_tail: u64,
+    /// Whether the next start checks every record.
+    pub dirty: bool,
 }
 
 /// Looks at the state in `folder`. Finishes an import or the install of a snapshot that was cut off, as any start
@@ -42,7 +44,7 @@ pub async fn crdt_info(folder: &Path) -> Result<CrdtInfo, BoxError> {
     stopped.close().await?;
     let (shards, applied) = read?;
     let applied = AppliedPosition::decode(applied.as_ref())?;
-    Ok(summary(&shards, applied.index()))
+    Ok(CrdtInfo { dirty: is_dirty(folder), ..summary(&shards, applied.index()) })
 }
 
 fn summary(shards: &[ShardState], applied_index: u64) -> CrdtInfo {
@@ -58,6 +60,7 @@ fn summary(shards: &[ShardState], applied_index: u64) -> CrdtInfo {
         epochs: epochs().min().zip(epochs().max()),
         tail_entries: tails().sum(),
         longest_tail: tails().max().unwrap_or(0),
+        dirty: false,
     }
 }
 

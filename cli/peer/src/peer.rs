@@ -107,6 +107,8 @@ impl Peer {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         state::settle(&config.state_folder).map_err(start("the store"))?;
         let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
+        let kept: Arc<dyn StateStore> = store.state();
+        state::check_if_dirty(&config.state_folder, &*kept).await.map_err(start("the store"))?;
         let network = wire::network(&config).map_err(start("the swarm"))?;
         let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
         if !is_member && bootstrap.is_empty() {

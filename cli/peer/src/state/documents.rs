@@ -83,7 +83,7 @@ impl<R: BufRead> Documents<R> {
     }
 
     /// The line where the last object, or what was found in its place, begins.
-    pub(crate) fn line(&self) -> u64 {
+    pub(crate) fn begins_at(&self) -> u64 {
         self.begins
     }
 
@@ -162,15 +162,26 @@ mod tests {
 
     use super::*;
 
-    /// The objects of `text`, each with its line, and why there are no more.
-    fn cut(text: &[u8], buffer: usize) -> (Vec<(u64, String)>, Option<(u64, CutError)>) {
+    /// What an input was cut into.
+    #[derive(Debug, Default)]
+    struct Cut {
+        /// The objects, each with its line.
+        found: Vec<(u64, String)>,
+        /// Why there are no more, and the line.
+        error: Option<(u64, CutError)>,
+    }
+
+    fn cut(text: &[u8], buffer: usize) -> Cut {
         let mut documents = Documents::new(BufReader::with_capacity(buffer, text));
-        let mut found = Vec::new();
+        let mut cut = Cut::default();
         loop {
-            match documents.next().map(|bytes| bytes.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())) {
-                Ok(Some(text)) => found.push((documents.line(), text)),
-                Ok(None) => return (found, None),
-                Err(error) => return (found, Some((documents.line(), error))),
+            match documents.next().map(|bytes| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())) {
+                Ok(Some(text)) => cut.found.push((documents.begins_at(), text)),
+                Ok(None) => return cut,
+                Err(error) => {
+                    cut.error = Some((documents.begins_at(), error));
+                    return cut;
+                }
             }
         }
     }
@@ -179,12 +190,12 @@ mod tests {
     fn objects_are_found_whatever_is_between_them() {
         let text = b"\n {\"a\":\"}{\\\"\\\\\"}{\"b\":[{}]}\r\n\n{\n  \"c\": {\n  }\n}\n{}";
         for buffer in [1, 2, 7, 1000] {
-            let (found, error) = cut(text, buffer);
+            let Cut { found, error } = cut(text, buffer);
             assert!(error.is_none(), "{error:?}");
             let expected = [(2, r#"{"a":"}{\"\\"}"#), (2, r#"{"b":[{}]}"#), (4, "{\n  \"c\": {\n  }\n}"), (8, "{}")];
             assert_eq!(found, expected.map(|(line, text)| (line, text.to_owned())));
         }
-        assert!(cut(b" \n\t", 3).0.is_empty());
+        assert!(cut(b" \n\t", 3).found.is_empty());
     }
 
     #[test]
@@ -195,8 +206,7 @@ mod tests {
             ("{} true", 1, "found 't'"),
             ("{\"a\":\"}", 1, "the input ends"),
         ] {
-            let (_, error) = cut(text.as_bytes(), 4);
-            let (at, error) = error.unwrap();
+            let (at, error) = cut(text.as_bytes(), 4).error.unwrap();
             assert_eq!(at, line, "{text}");
             assert!(error.to_string().contains(what), "{text}: {error}");
         }
@@ -205,12 +215,12 @@ mod tests {
     #[test]
     fn length_and_depth_are_bounded() {
         let deep = |levels: usize| ["{\"a\":".repeat(levels), "1".to_owned(), "}".repeat(levels)].concat();
-        assert!(cut(deep(MAX_DEPTH).as_bytes(), 100).1.is_none());
-        assert!(matches!(cut(deep(MAX_DEPTH + 1).as_bytes(), 100).1, Some((1, CutError::TooDeep))));
+        assert!(cut(deep(MAX_DEPTH).as_bytes(), 100).error.is_none());
+        assert!(matches!(cut(deep(MAX_DEPTH + 1).as_bytes(), 100).error, Some((1, CutError::TooDeep))));
         let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
-        assert!(cut(long(MAX_DOCUMENT).as_bytes(), 4096).1.is_none());
-        assert!(matches!(cut(long(MAX_DOCUMENT + 1).as_bytes(), 4096).1, Some((1, CutError::TooLong))));
+        assert!(cut(long(MAX_DOCUMENT).as_bytes(), 4096).error.is_none());
+        assert!(matches!(cut(long(MAX_DOCUMENT + 1).as_bytes(), 4096).error, Some((1, CutError::TooLong))));
         let endless = "{".to_owned() + &" ".repeat(2 * MAX_DOCUMENT);
-        assert!(matches!(cut(endless.as_bytes(), 4096).1, Some((1, CutError::TooLong))));
+        assert!(matches!(cut(endless.as_bytes(), 4096).error, Some((1, CutError::TooLong))));
     }
 }

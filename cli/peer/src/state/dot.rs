@@ -79,11 +79,7 @@ async fn draw_shard(
 }
 
 /// The entries of a shard's tail behind `after`.
-async fn tail(
-    state: &dyn StateStore,
-    shard: u16,
-    after: TailPlace,
-) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
+async fn tail(state: &dyn StateStore, shard: u16, after: TailPlace) -> Result<Vec<(TailPlace, TailEntry)>, StateError> {
     let page = Arc::new(Mutex::new(Vec::new()));
     let read = Arc::clone(&page);
     let look = move |view: &dyn cluster_core::ports::StateView| {

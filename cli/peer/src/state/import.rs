@@ -182,13 +182,13 @@ fn read<R: BufRead>(
             Ok(Some(document)) => {
                 bytes += document.len();
                 record::read(document, options).map(Some).map_err(|refusal| ImportError::Input {
-                    line: documents.line() + refusal.lines,
+                    line: documents.begins_at() + refusal.lines,
                     reason: refusal.reason,
                 })
             }
             Ok(None) => Ok(None),
-            Err(CutError::Unreadable(cause)) => Err(ImportError::Unreadable { line: documents.line(), cause }),
-            Err(error) => Err(ImportError::Input { line: documents.line(), reason: error.to_string() }),
+            Err(CutError::Unreadable(cause)) => Err(ImportError::Unreadable { line: documents.begins_at(), cause }),
+            Err(error) => Err(ImportError::Input { line: documents.begins_at(), reason: error.to_string() }),
         };
         let ends = !matches!(pin, Ok(Some(_)));
         match pin {

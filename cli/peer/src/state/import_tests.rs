@@ -1,3 +1,5 @@
+//! Whole imports into real folders.
+
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -84,6 +86,35 @@ async fn an_error_anywhere_leaves_the_state_as_it_was() {
     }
     let left: Vec<_> = fs::read_dir(&config.state_folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("import")), "{left:?}");
+}
+
+#[test]
+fn no_input_makes_the_reader_panic() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    let seed: u64 = rand::random::<u32>().into();
+    println!("seed {seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let good = [line(CIDS[0], "x"), line(CIDS[1], "{\\\"}"), line(CIDS[2], "\\u00e9")].concat();
+    let mut read_whole = 0;
+    for _ in 0..2_000 {
+        let mut bytes = good.clone().into_bytes();
+        for _ in 0..chance.random_range(0..4) {
+            let place = chance.random_range(0..bytes.len());
+            match chance.random_range(0..3) {
+                0 => bytes[place] = chance.random(),
+                1 => drop(bytes.remove(place)),
+                _ => bytes.insert(place, b"{}[]\",:\\"[chance.random_range(0..8)]),
+            }
+        }
+        let mut documents = Documents::new(bytes.as_slice());
+        let mut pins = 0;
+        while let Ok(Some(document)) = documents.next() {
+            pins += usize::from(record::read(document, &ImportOptions::default()).is_ok());
+        }
+        read_whole += usize::from(pins == 3);
+    }
+    assert!((100..2_000).contains(&read_whole), "{read_whole} of 2000 were still whole");
 }
 
 #[tokio::test]

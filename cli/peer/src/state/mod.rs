@@ -2,6 +2,7 @@
 //!
 //! The caller holds the folder's execution lock; the store has a lock of its own besides.
 
+mod check;
 mod documents;
 mod dot;
 mod export;
@@ -9,6 +10,8 @@ mod import;
 mod place;
 mod record;
 
+pub use check::{CheckError, mark_dirty};
+pub(crate) use check::{check_if_dirty, is_dirty};
 pub use dot::crdt_dot;
 pub use export::StoppedState;
 pub use import::{ImportError, ImportOptions, import};

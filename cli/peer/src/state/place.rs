@@ -26,6 +26,11 @@ const OLD_NEW: &str = "old.new";
 /// How many states that were set aside are kept, as many as the original keeps.
 const BACKUPS: usize = 6;
 
+/// The folder of the database of the state in `folder`.
+pub(super) fn database(folder: &Path) -> PathBuf {
+    folder.join(DATABASE)
+}
+
 /// Finishes what was cut off: an import that was whole takes its place, one that was not goes, a state on its way to the
 /// backups gets there. Changes nothing otherwise.
 pub(crate) fn settle(folder: &Path) -> io::Result<()> {

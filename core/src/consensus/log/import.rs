@@ -12,6 +12,7 @@
 //! be the same: pinset, cluster name, members, voters. Whoever imported something else, or names other members, has
 //! other ids, and belongs to another cluster that never finds a quorum among these.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -27,9 +28,7 @@ use super::types::{LogId, Node, NodeId, StoredMembership, TypeConfig, Vote};
 use crate::consensus::digest::{order_key, root, shard_of};
 use crate::consensus::operation::normalised;
 use crate::crdt::ShardMeta;
-use crate::ports::{
-    Changes, LocalEffect, NodeIdRecord, PinChange, ShardState, StateError, StateStore, StateView,
-};
+use crate::ports::{Changes, LocalEffect, NodeIdRecord, PinChange, ShardState, StateError, StateStore, StateView};
 
 /// The place in the log that an imported state shows. Not 0: that means nothing was applied yet.
 pub const IMPORT_INDEX: u64 = 1;
@@ -54,8 +53,7 @@ pub enum FoundError {
 /// Adds pins to a state that is being imported; of several records for one CID the last counts. The state must not have
 /// a place in the log yet ([`found`] gives it one).
 pub fn import_changes(view: &dyn StateView, pins: Vec<Pin>, effect: &LocalEffect) -> Result<Changes, StateError> {
-    let pins: BTreeMap<Vec<u8>, Pin> =
-        pins.into_iter().map(|pin| (order_key(&pin.cid), normalised(pin))).collect();
+    let pins: BTreeMap<Vec<u8>, Pin> = pins.into_iter().map(|pin| (order_key(&pin.cid), normalised(pin))).collect();
     let mut shards: BTreeMap<u16, ShardState> = BTreeMap::new();
     let mut changes = Changes::default();
     for pin in pins.into_values() {
@@ -64,10 +62,10 @@ pub fn import_changes(view: &dyn StateView, pins: Vec<Pin>, effect: &LocalEffect
             continue;
         }
         let shard = shard_of(&pin.cid);
-        if !shards.contains_key(&shard) {
-            shards.insert(shard, view.shard(shard)?);
-        }
-        let state = shards.entry(shard).or_default();
+        let state = match shards.entry(shard) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => slot.insert(view.shard(shard)?),
+        };
         if let Some(before) = &before {
             state.sum.remove(before);
         }
@@ -132,8 +130,7 @@ where
         .iter()
         .map(|(peer, addresses)| (ids[peer], Node { peer: *peer, addresses: addresses.clone() }))
         .collect();
-    let membership =
-        openraft::Membership::new(vec![voters], nodes).map_err(|error| write(error.to_string().into()))?;
+    let membership = openraft::Membership::new(vec![voters], nodes).map_err(|error| write(error.to_string().into()))?;
     let position = AppliedPosition {
         last: Some(place),
         membership: StoredMembership::new(Some(place), membership),

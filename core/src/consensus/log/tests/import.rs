@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::ports::{LocalEffect, NodeIdRecord, StateView};
 use crate::consensus::log::{FoundError, Founding, IMPORT_INDEX, found, import_changes};
+use crate::ports::{LocalEffect, NodeIdRecord, StateView};
 
 /// Imports `pins` in batches of `batch`, and founds a cluster of `members` on them.
 async fn imported(own: PeerId, members: &[PeerId], pins: &[Pin], batch: usize) -> Disks {

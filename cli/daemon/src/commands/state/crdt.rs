@@ -1,32 +1,18 @@
-//! `state`: what a stopped peer holds.
+//! `state crdt`: the shards of a stopped peer in `crdt` mode.
 
 use anyhow::{Context, bail};
-use cluster_peer::config::{ConsensusMode, ExecutionLock, ProcessEnvironment, load};
+use cluster_peer::config::{ConsensusMode, ExecutionLock, Loaded};
 use cluster_peer::inspect::{CrdtInfo, crdt_info};
+use cluster_peer::state::{crdt_dot, mark_dirty};
 
-use crate::args::{Arguments, CrdtCommand, Encoding, InfoArguments, StateCommand};
+use super::output::Output;
+use crate::args::{Arguments, DotArguments, Encoding, InfoArguments};
 use crate::commands::daemon::start_logging;
 
-/// Runs the command.
-pub(crate) fn run(state: &StateCommand, arguments: &Arguments) -> anyhow::Result<()> {
-    let StateCommand::Crdt(CrdtCommand::Info(info)) = state;
-    show_info(info, arguments)
-}
-
 /// `state crdt info`.
-fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> {
-    start_logging(arguments)?;
-    let folder = arguments.folder()?;
-    if !folder.config_file().exists() {
-        bail!("loading the configuration: {} does not exist", folder.config_file().display());
-    }
-    let _lock = ExecutionLock::acquire(&folder).context("reading the state")?;
-    let loaded = load(&folder, &ProcessEnvironment).context("loading the configuration")?;
-    if !matches!(loaded.config.consensus.mode, ConsensusMode::Crdt { .. }) {
-        bail!("crdt subcommands can only be run on peers initialized with crdt consensus");
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let found = runtime.block_on(crdt_info(&loaded.config.state_folder));
+pub(super) fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> {
+    let (_lock, loaded) = stopped(arguments)?;
+    let found = super::runtime()?.block_on(crdt_info(&loaded.config.state_folder));
     let found = found.map_err(anyhow::Error::from_boxed).context("reading the state")?;
     match info.encoding {
         Encoding::Text => print!("{}", text(&found)),
@@ -35,11 +21,38 @@ fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// `state crdt dot`.
+pub(super) fn draw(dot: &DotArguments, arguments: &Arguments) -> anyhow::Result<()> {
+    let (_lock, loaded) = stopped(arguments)?;
+    let mut output = Output::open(dot.file.as_deref()).context("drawing the state")?;
+    let drawn = super::runtime()?.block_on(crdt_dot(&loaded.config.state_folder, output.writer()));
+    drawn.map_err(anyhow::Error::from_boxed).context("drawing the state")?;
+    output.finish().context("drawing the state")
+}
+
+/// `state crdt mark-dirty` and `mark-clean`.
+pub(super) fn mark(dirty: bool, arguments: &Arguments) -> anyhow::Result<()> {
+    let (_lock, loaded) = stopped(arguments)?;
+    mark_dirty(&loaded.config.state_folder, dirty).context("marking the state")?;
+    println!("Datastore marked '{}'", if dirty { "dirty" } else { "clean" });
+    Ok(())
+}
+
+/// A stopped peer in `crdt` mode.
+fn stopped(arguments: &Arguments) -> anyhow::Result<(ExecutionLock, Loaded)> {
+    start_logging(arguments)?;
+    let (lock, loaded) = super::stopped(&super::folder(arguments)?)?;
+    if !matches!(loaded.config.consensus.mode, ConsensusMode::Crdt { .. }) {
+        bail!("crdt subcommands can only be run on peers initialized with crdt consensus");
+    }
+    Ok((lock, loaded))
+}
+
 fn text(info: &CrdtInfo) -> String {
     let epochs = info.epochs.map_or_else(|| "none".to_owned(), |(oldest, newest)| format!("{oldest} to {newest}"));
     format!(
         "Shards in use: {} of {}\nPins: {}\nEpochs: {epochs}\nTail entries: {} (longest tail: {})\nApplied index: {}\n\
-         Digest: {}\n",
+         Digest: {}\nDirty: {}\n",
         info.shards_in_use,
         info.shards,
         info.pins,
@@ -47,6 +60,7 @@ fn text(info: &CrdtInfo) -> String {
         info.longest_tail,
         info.applied_index,
         info.digest,
+        info.dirty,
     )
 }
 
@@ -61,6 +75,7 @@ fn json(info: &CrdtInfo) -> serde_json::Value {
         "longest_tail": info.longest_tail,
         "applied_index": info.applied_index,
         "digest": info.digest,
+        "dirty": info.dirty,
     })
 }
 
@@ -79,13 +94,15 @@ mod tests {
             epochs: Some((1, 5)),
             tail_entries: 12,
             longest_tail: 7,
+            dirty: true,
         };
         assert_eq!(
             text(&info),
             "Shards in use: 2 of 4096\nPins: 3\nEpochs: 1 to 5\nTail entries: 12 (longest tail: 7)\nApplied index: 9\n\
-             Digest: ab\n"
+             Digest: ab\nDirty: true\n"
         );
         let json = json(&info);
+        assert_eq!(json["dirty"], true);
         assert_eq!((&json["oldest_epoch"], &json["newest_epoch"]), (&1.into(), &5.into()));
         assert_eq!((&json["tail_entries"], &json["longest_tail"]), (&12.into(), &7.into()));
         let empty = CrdtInfo { epochs: None, ..info };
