@@ -89,6 +89,7 @@ async fn an_error_anywhere_leaves_the_state_as_it_was() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a failing run must name its seed")]
 fn no_input_makes_the_reader_panic() {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
