@@ -169,6 +169,27 @@ mod tests {
     }
 
     #[test]
+    fn a_cleanup_that_was_cut_off_is_finished() {
+        let steps = [("snapshots", "old.new/snapshots"), ("state", "old.new/state"), ("old.0", "old.1")];
+        for done in 1..=steps.len() {
+            let folder = TempDir::new().unwrap();
+            let folder = folder.path();
+            state(folder, "old");
+            put(folder, "old.0/state/CURRENT", "older");
+            fs::create_dir_all(folder.join("old.new")).unwrap();
+            for (from, to) in &steps[..done] {
+                fs::rename(folder.join(from), folder.join(to)).unwrap();
+            }
+            settle(folder).unwrap();
+            let found = files(folder);
+            assert_eq!(found["old.0/state/CURRENT"], "old", "after {done} steps");
+            assert_eq!(found["old.0/snapshots/1/stream"], "old", "after {done} steps");
+            assert_eq!(found["old.1/state/CURRENT"], "older", "after {done} steps");
+            assert_eq!(found.len(), 3, "after {done} steps: {found:?}");
+        }
+    }
+
+    #[test]
     fn an_import_that_was_cut_off_leaves_the_old_state() {
         let folder = TempDir::new().unwrap();
         let folder = folder.path();

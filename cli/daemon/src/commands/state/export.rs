@@ -47,7 +47,8 @@ async fn stopped(config: &Config, output: &mut Output) -> anyhow::Result<()> {
 async fn running(config: &Config, output: &mut Output) -> anyhow::Result<()> {
     let endpoint = online::endpoint(config)?;
     eprintln!("the peer is running: exporting through its REST API at {}", endpoint.address());
-    write(endpoint.pins().await?, output).await
+    let pins = endpoint.pins().await.context("asking the peer that holds the folder's lock")?;
+    write(pins, output).await
 }
 
 async fn write<E>(pins: impl Stream<Item = Result<Pin, E>>, output: &mut Output) -> anyhow::Result<()>

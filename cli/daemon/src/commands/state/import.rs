@@ -68,3 +68,16 @@ impl io::Read for Stdin {
         io::stdin().read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_none_is_named() {
+        let known = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA".to_owned();
+        assert_eq!(peers(&[format!(" {known}"), String::new()]).unwrap(), [known.parse().unwrap()]);
+        let error = peers(&[known, "nobody".to_owned()]).unwrap_err();
+        assert!(format!("{error:#}").starts_with("parsing --allocations: \"nobody\": "), "{error:#}");
+    }
+}
