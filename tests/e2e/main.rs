@@ -11,4 +11,5 @@ mod history;
 mod kubo;
 mod partition;
 mod recover;
+mod state;
 mod together;

@@ -225,6 +225,14 @@ impl ProcessCluster {
         Ok(command)
     }
 
+    /// A run of the program in a peer's folder, with the peer's variables.
+    pub fn tool(&self, number: usize, arguments: &[&str]) -> Result<Command> {
+        let peer = &self.peers[number];
+        let mut command = service(&[])?;
+        command.args(arguments).env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment).stdin(Stdio::null());
+        Ok(command)
+    }
+
     /// From now on a peer is started with this variable.
     pub fn set_variable(&mut self, number: usize, name: &str, value: &str) {
         self.peers[number].environment.insert(name.to_owned(), value.to_owned());

@@ -21,7 +21,7 @@ const ALLOWED_EDGES: [(&str, &[&str]); 11] = [
     ("cluster-api", &["cluster-types", "cluster-core"]),
     ("cluster-client", &["cluster-types"]),
     ("cluster-peer", &["cluster-types", "cluster-core", "cluster-store", "cluster-net", "cluster-ipfs", "cluster-api"]),
-    ("cluster-daemon", &["cluster-types", "cluster-peer"]),
+    ("cluster-daemon", &["cluster-types", "cluster-client", "cluster-peer"]),
     ("cluster-ctl", &["cluster-types", "cluster-client"]),
     (
         "cluster-tests",

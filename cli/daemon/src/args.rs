@@ -1,7 +1,7 @@
 //! Flags and subcommands, with their help.
 //!
 //! Names, short forms and defaults are those of the original, so that units and scripts keep working; what is our own
-//! is `--ipfs`, `demo`, `cat`, `state recover`, and `--encoding` of `state crdt info`.
+//! is `--ipfs`, `demo`, `cat`, `state recover`, `--encoding` of `state crdt info`, and `--yes` beside `--force`.
 
 #![expect(rustdoc::invalid_html_tags, reason = "these comments are the help on a terminal")]
 
@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Init(InitArguments),
     /// Run the peer until it is told to stop
     Daemon(DaemonArguments),
-    /// Look at what a stopped peer holds
+    /// Export, import or remove the pinset of a peer, or look at it
     State(StateArguments),
     /// Show a whole cluster at work on this machine: real content, a lost peer, its repair
     Demo(DemoArguments),
@@ -141,6 +141,12 @@ pub(crate) struct StateArguments {
 /// What to do with the state.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StateCommand {
+    /// Write the pinset as JSON, one pin a line
+    Export(ExportArguments),
+    /// Replace the pinset of a stopped peer by that of an export
+    Import(ImportArguments),
+    /// Remove the state of a stopped peer
+    Cleanup(CleanupArguments),
     /// The shards as CRDT documents
     #[command(subcommand)]
     Crdt(CrdtCommand),
@@ -164,6 +170,56 @@ pub(crate) struct RecoverArguments {
 pub(crate) enum CrdtCommand {
     /// Print shards, epochs, tails, digest and applied index
     Info(InfoArguments),
+    /// Print shards, epochs and tails as a graph in the DOT language
+    Dot(DotArguments),
+    /// Have the next start check every record against the digests
+    MarkDirty,
+    /// Take the mark of mark-dirty away
+    MarkClean,
+}
+
+/// Flags of `state export`.
+#[derive(Args, Debug)]
+pub(crate) struct ExportArguments {
+    /// Where to write it [default: the standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Flags of `state import`.
+#[derive(Args, Debug)]
+pub(crate) struct ImportArguments {
+    /// The export [default: the standard input]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Do not ask before the pinset is replaced
+    #[arg(short, long, short_alias = 'y', alias = "yes")]
+    pub(crate) force: bool,
+    /// Least number of copies of every pin, if above 0
+    #[arg(long, visible_alias = "rmin", value_name = "COPIES", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) replication_min: i32,
+    /// Wanted number of copies of every pin, if above 0
+    #[arg(long, visible_alias = "rmax", value_name = "COPIES", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) replication_max: i32,
+    /// Comma list of the peers that hold every pin
+    #[arg(long, visible_alias = "allocs", value_delimiter = ',', value_name = "PEERS")]
+    pub(crate) allocations: Vec<String>,
+}
+
+/// Flags of `state cleanup`.
+#[derive(Args, Debug)]
+pub(crate) struct CleanupArguments {
+    /// Do not ask before the state is removed
+    #[arg(short, long, short_alias = 'y', alias = "yes")]
+    pub(crate) force: bool,
+}
+
+/// Flags of `state crdt dot`.
+#[derive(Args, Debug)]
+pub(crate) struct DotArguments {
+    /// Where to write it [default: the standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// Flags of `state crdt info`.
@@ -311,6 +367,15 @@ mod tests {
             "ipfs-cluster-service state crdt info",
             "ipfs-cluster-service state crdt info --enc json",
             "ipfs-cluster-service state recover --force-new-cluster -y",
+            "ipfs-cluster-service state crdt dot --file /x",
+            "ipfs-cluster-service state crdt mark-dirty",
+            "ipfs-cluster-service state crdt mark-clean",
+            "ipfs-cluster-service state export",
+            "ipfs-cluster-service state export -f /x",
+            "ipfs-cluster-service state import",
+            "ipfs-cluster-service state import -f -rmin 2 --replication-max=3 -allocs a,b /x",
+            "ipfs-cluster-service state import /x --force -rmax -1",
+            "ipfs-cluster-service state cleanup --force",
             "ipfs-cluster-service version",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

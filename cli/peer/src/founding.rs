@@ -15,6 +15,8 @@ use crate::peer::PeerError;
 
 /// As much of the peerstore as is looked at: far more than one line, which is enough to name somebody.
 const MAX_PEERSTORE: u64 = 64 * 1024;
+/// More than a peerstore of thousands of peers has; what is larger is another file.
+const MAX_WHOLE_PEERSTORE: u64 = 4 * 1024 * 1024;
 
 /// Refuses to found a cluster beside that of peers which the configuration names (raft mode), or says that it happens
 /// (crdt mode).
@@ -75,8 +77,25 @@ fn names_others(mut addresses: impl Iterator<Item = Multiaddr>, own: PeerId) -> 
 }
 
 fn read(path: &Path) -> io::Result<String> {
+    read_up_to(path, MAX_PEERSTORE)
+}
+
+/// The whole peerstore; nothing when there is none.
+pub(crate) fn read_all(path: &Path) -> io::Result<String> {
+    let text = match read_up_to(path, MAX_WHOLE_PEERSTORE + 1) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        other => other?,
+    };
+    if text.len() as u64 > MAX_WHOLE_PEERSTORE {
+        let what = format!("{} is larger than {MAX_WHOLE_PEERSTORE} bytes", path.display());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
+}
+
+fn read_up_to(path: &Path, limit: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_PEERSTORE).read_to_end(&mut bytes)?;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

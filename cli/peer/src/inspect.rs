@@ -7,8 +7,10 @@ use std::path::Path;
 use cluster_core::consensus::digest;
 use cluster_core::consensus::log::AppliedPosition;
 use cluster_core::ports::{OutboxStore, ShardState, StateStore};
-use cluster_store::{RocksState, Store, StoreOptions};
+use cluster_store::RocksState;
 use cluster_types::{BoxError, Timestamp};
+
+use crate::state::{StoppedState, is_dirty};
 
 /// The shards of a peer's pinset and how far back each can be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct CrdtInfo {
     pub merged: u64,
     /// How many pins have a history of merges.
     pub histories: u64,
+    /// Whether the next start checks every record.
+    pub dirty: bool,
 }
 
 /// The writes that wait for a quorum.
@@ -48,16 +52,15 @@ pub struct OutboxInfo {
     pub oldest: Option<Timestamp>,
 }
 
-/// Looks at the state in `folder`. Finishes the install of a snapshot that was cut off, as any start does.
+/// Looks at the state in `folder`. Finishes an import or the install of a snapshot that was cut off, as any start
+/// does.
 pub async fn crdt_info(folder: &Path) -> Result<CrdtInfo, BoxError> {
-    if !Store::exists(folder) {
+    let Some(stopped) = StoppedState::open(folder).await? else {
         return Err(format!("there is no state in {}: this peer has never been started", folder.display()).into());
-    }
-    let place = folder.to_owned();
-    let store = tokio::task::spawn_blocking(move || Store::open(&place, StoreOptions::default())).await??;
-    let read = read(&store.state()).await;
-    store.close().await?;
-    read
+    };
+    let read = read(stopped.state()).await;
+    stopped.close().await?;
+    Ok(CrdtInfo { dirty: is_dirty(folder), ..read? })
 }
 
 async fn read(state: &RocksState) -> Result<CrdtInfo, BoxError> {
@@ -87,6 +90,7 @@ fn summary(shards: &[ShardState], applied_index: u64) -> CrdtInfo {
         outbox: OutboxInfo::default(),
         merged: 0,
         histories: 0,
+        dirty: false,
     }
 }
 
@@ -95,6 +99,7 @@ mod tests {
     use cluster_core::crdt::ShardMeta;
     use cluster_core::crdt::merge::{Eventual, Sight, Write};
     use cluster_core::ports::{Changes, MergedAt, OutboxChange, ShardSum};
+    use cluster_store::{Store, StoreOptions};
     use cluster_types::{Pin, PinOptions};
     use tempfile::TempDir;
 

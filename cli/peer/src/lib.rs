@@ -12,6 +12,7 @@ mod joining;
 pub mod logging;
 mod peer;
 pub mod recover;
+pub mod state;
 mod wire;
 
 pub use peer::{Peer, PeerEnd, PeerError};

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::founding;
 use crate::joining;
+use crate::state;
 use crate::wire;
 
 /// How long stopping may take in all before what is late is named and left behind. Supervisors that kill wait longer.
@@ -118,7 +119,10 @@ impl Peer {
         raise_file_limit();
         let [services, ordering, node, swarm] = std::array::from_fn(|_| TaskGroup::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        state::settle(&config.state_folder).map_err(start("the store"))?;
         let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
+        let kept: Arc<dyn StateStore> = store.state();
+        state::check_if_dirty(&config.state_folder, &*kept).await.map_err(start("the store"))?;
         let network = wire::network(&config).map_err(start("the swarm"))?;
         let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
         if !is_member && bootstrap.is_empty() {
@@ -397,7 +401,7 @@ pub(crate) fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> 
 }
 
 /// What a changed pin means on this peer.
-fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
+pub(crate) fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
     let rule = wire::priority(&config.tracker);
     Arc::new(move |generation| {
         let clock = Arc::clone(&clock);

@@ -35,7 +35,7 @@ const MAX_OPERATIONS: usize = 1024;
 /// Most bytes of pins in one entry; one pin more may go over it.
 const MAX_ENTRY_BYTES: usize = 256 * 1024;
 /// The largest pin accepted, in encoded bytes: names and metadata are for people, not for content.
-const MAX_PIN_BYTES: usize = 64 * 1024;
+pub const MAX_PIN_BYTES: usize = 64 * 1024;
 /// How many seconds the clock of a peer that was asked for a pin may be off.
 const MAX_CLOCK_SKEW: u64 = 60;
 /// Requests that may wait: 16 full entries. More are refused.

@@ -7,6 +7,7 @@ mod catch_up;
 mod chance;
 mod engine;
 mod exchange;
+mod import;
 mod membership;
 mod message;
 mod network;
@@ -22,6 +23,7 @@ mod voters;
 
 pub use balance::RegionSource;
 pub use engine::{LogConsensus, LogParts, LogSettings, StartError, WithoutQuorum};
+pub use import::{FoundError, Founding, IMPORT_INDEX, found, import_changes};
 pub use membership::join_here;
 pub use message::{RaftCall, RaftMessage, RaftReply};
 pub use receiver::RaftReceiver;

@@ -1,6 +1,7 @@
 //! Whole nodes on doubles: founding, joining, elections, cuts, power cuts.
 
 mod hostile;
+mod import;
 mod seats;
 
 use std::sync::Arc;

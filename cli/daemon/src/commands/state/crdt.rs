@@ -1,34 +1,18 @@
-//! `state`: what a stopped peer holds.
+//! `state crdt`: the shards of a stopped peer in `crdt` mode.
 
 use anyhow::{Context, bail};
-use cluster_peer::config::{ConsensusMode, ExecutionLock, ProcessEnvironment, load};
+use cluster_peer::config::{ConsensusMode, ExecutionLock, Loaded};
 use cluster_peer::inspect::{CrdtInfo, crdt_info};
+use cluster_peer::state::{crdt_dot, mark_dirty};
 
-use crate::args::{Arguments, CrdtCommand, Encoding, InfoArguments, StateCommand};
+use super::output::Output;
+use crate::args::{Arguments, DotArguments, Encoding, InfoArguments};
 use crate::commands::daemon::start_logging;
 
-/// Runs the command.
-pub(crate) fn run(state: &StateCommand, arguments: &Arguments) -> anyhow::Result<()> {
-    match state {
-        StateCommand::Crdt(CrdtCommand::Info(info)) => show_info(info, arguments),
-        StateCommand::Recover(recover) => super::recover::run(recover, arguments),
-    }
-}
-
 /// `state crdt info`.
-fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> {
-    start_logging(arguments)?;
-    let folder = arguments.folder()?;
-    if !folder.config_file().exists() {
-        bail!("loading the configuration: {} does not exist", folder.config_file().display());
-    }
-    let _lock = ExecutionLock::acquire(&folder).context("reading the state")?;
-    let loaded = load(&folder, &ProcessEnvironment).context("loading the configuration")?;
-    if !matches!(loaded.config.consensus.mode, ConsensusMode::Crdt { .. }) {
-        bail!("crdt subcommands can only be run on peers initialized with crdt consensus");
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let found = runtime.block_on(crdt_info(&loaded.config.state_folder));
+pub(super) fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> {
+    let (_lock, loaded) = stopped(arguments)?;
+    let found = super::runtime()?.block_on(crdt_info(&loaded.config.state_folder));
     let found = found.map_err(anyhow::Error::from_boxed).context("reading the state")?;
     match info.encoding {
         Encoding::Text => print!("{}", text(&found)),
@@ -37,12 +21,40 @@ fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// `state crdt dot`.
+pub(super) fn draw(dot: &DotArguments, arguments: &Arguments) -> anyhow::Result<()> {
+    let (_lock, loaded) = stopped(arguments)?;
+    let mut output = Output::open(dot.file.as_deref()).context("drawing the state")?;
+    let drawn = super::runtime()?.block_on(crdt_dot(&loaded.config.state_folder, output.writer()));
+    drawn.map_err(anyhow::Error::from_boxed).context("drawing the state")?;
+    output.finish().context("drawing the state")
+}
+
+/// `state crdt mark-dirty` and `mark-clean`.
+pub(super) fn mark(dirty: bool, arguments: &Arguments) -> anyhow::Result<()> {
+    let (_lock, loaded) = stopped(arguments)?;
+    mark_dirty(&loaded.config.state_folder, dirty).context("marking the state")?;
+    println!("Datastore marked '{}'", if dirty { "dirty" } else { "clean" });
+    Ok(())
+}
+
+/// A stopped peer in `crdt` mode.
+fn stopped(arguments: &Arguments) -> anyhow::Result<(ExecutionLock, Loaded)> {
+    start_logging(arguments)?;
+    let (lock, loaded) = super::stopped(&super::folder(arguments)?)?;
+    if !matches!(loaded.config.consensus.mode, ConsensusMode::Crdt { .. }) {
+        bail!("crdt subcommands can only be run on peers initialized with crdt consensus");
+    }
+    Ok((lock, loaded))
+}
+
 fn text(info: &CrdtInfo) -> String {
     let epochs = info.epochs.map_or_else(|| "none".to_owned(), |(oldest, newest)| format!("{oldest} to {newest}"));
     let oldest = info.outbox.oldest.map_or_else(|| "none".to_owned(), |time| time.to_string());
     format!(
         "Shards in use: {} of {}\nPins: {}\nEpochs: {epochs}\nTail entries: {} (longest tail: {})\nApplied index: {}\n\
-         Digest: {}\nOutbox: {} own, {} of others, oldest: {oldest}\nMerged writes remembered: {}\nHistories: {}\n",
+         Digest: {}\nOutbox: {} own, {} of others, oldest: {oldest}\nMerged writes remembered: {}\nHistories: {}\n\
+         Dirty: {}\n",
         info.shards_in_use,
         info.shards,
         info.pins,
@@ -54,6 +66,7 @@ fn text(info: &CrdtInfo) -> String {
         info.outbox.of_others,
         info.merged,
         info.histories,
+        info.dirty,
     )
 }
 
@@ -73,6 +86,7 @@ fn json(info: &CrdtInfo) -> serde_json::Value {
         "outbox_oldest": info.outbox.oldest.map(|time| time.to_string()),
         "merged_writes": info.merged,
         "histories": info.histories,
+        "dirty": info.dirty,
     })
 }
 
@@ -97,14 +111,16 @@ mod tests {
             outbox: OutboxInfo { own: 4, of_others: 5, oldest: Some(Timestamp::from_unix_seconds(1_800_000_000)) },
             merged: 11,
             histories: 6,
+            dirty: true,
         };
         assert_eq!(
             text(&info),
             "Shards in use: 2 of 4096\nPins: 3\nEpochs: 1 to 5\nTail entries: 12 (longest tail: 7)\nApplied index: 9\n\
              Digest: ab\nOutbox: 4 own, 5 of others, oldest: 2027-01-15T08:00:00Z\nMerged writes remembered: 11\n\
-             Histories: 6\n"
+             Histories: 6\nDirty: true\n"
         );
         let json = json(&info);
+        assert_eq!(json["dirty"], true);
         assert_eq!((&json["oldest_epoch"], &json["newest_epoch"]), (&1.into(), &5.into()));
         assert_eq!((&json["tail_entries"], &json["longest_tail"]), (&12.into(), &7.into()));
         assert_eq!((&json["outbox_own"], &json["outbox_of_others"]), (&4.into(), &5.into()));

@@ -1,0 +1,72 @@
+//! Asks the running peer of a folder, as its own configuration says where it listens and who may ask.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::Context;
+use cluster_client::{Client, ClientConfig, Items};
+use cluster_peer::config::Config;
+use cluster_types::{Multiaddr, Pin, Protocol};
+
+/// The REST API of the peer that runs in a folder.
+pub(super) struct Endpoint {
+    client: Client,
+    address: Multiaddr,
+}
+
+/// The endpoint of a peer with this configuration.
+pub(super) fn endpoint(config: &Config) -> anyhow::Result<Endpoint> {
+    let rest = config.rest_api.as_ref();
+    let rest = rest.context("the peer is running, and its REST API is not configured: stop the peer first")?;
+    let endpoints: Vec<Multiaddr> = rest.listen_addresses.iter().map(reachable).collect();
+    let address = endpoints.first().cloned().context("the REST API has no address")?;
+    let user = rest.basic_auth.iter().flatten().next();
+    let settings = ClientConfig {
+        endpoints,
+        https: rest.tls.is_some(),
+        // The certificate is for the names by which others call this peer, and the address is its own.
+        insecure: true,
+        basic_auth: user.map(|(name, password)| (name.clone(), password.reveal().to_owned())),
+        timeout: None,
+    };
+    Ok(Endpoint { client: Client::new(settings)?, address })
+}
+
+impl Endpoint {
+    /// Where it is.
+    pub(super) fn address(&self) -> &Multiaddr {
+        &self.address
+    }
+
+    /// The pinset, pin by pin.
+    pub(super) async fn pins(&self) -> anyhow::Result<Items<Pin>> {
+        Ok(self.client.allocations("all").await?)
+    }
+}
+
+/// An address to connect to: who listens on every interface is on the loopback one, too.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other part stays as it is")]
+fn reachable(listen: &Multiaddr) -> Multiaddr {
+    let part = |part| match part {
+        Protocol::Ip4(ip) if ip.is_unspecified() => Protocol::Ip4(Ipv4Addr::LOCALHOST),
+        Protocol::Ip6(ip) if ip.is_unspecified() => Protocol::Ip6(Ipv6Addr::LOCALHOST),
+        other => other,
+    };
+    listen.iter().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_every_interface_is_asked_on_the_loopback_one() {
+        for (listen, expected) in [
+            ("/ip4/0.0.0.0/tcp/9094", "/ip4/127.0.0.1/tcp/9094"),
+            ("/ip6/::/tcp/9094", "/ip6/::1/tcp/9094"),
+            ("/ip4/10.0.0.1/tcp/9094", "/ip4/10.0.0.1/tcp/9094"),
+            ("/unix/run%2Fapi", "/unix/run%2Fapi"),
+        ] {
+            assert_eq!(reachable(&listen.parse().unwrap()), expected.parse().unwrap());
+        }
+    }
+}
