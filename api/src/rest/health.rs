@@ -1,19 +1,18 @@
 //! Alive, and which version.
 
 use cluster_types::VERSION;
+use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::reply::{self, Body, Reply};
 
+/// Whether a quorum is there.
+const QUORUM: HeaderName = HeaderName::from_static("x-cluster-quorum");
+
 #[derive(Serialize)]
 struct Version {
     version: &'static str,
-}
-
-/// `GET /health`: the process answers; nothing else is looked at.
-pub(super) fn alive() -> Response<Body> {
-    reply::empty(StatusCode::NO_CONTENT)
 }
 
 /// `GET /version`.
@@ -22,6 +21,14 @@ pub(super) fn version() -> Reply {
 }
 
 impl super::Rest {
+    /// `GET /health`: the process answers. Nobody is waited for; whether a quorum is there is said as far as it is known.
+    pub(super) fn alive(&self) -> Response<Body> {
+        let mut response = reply::empty(StatusCode::NO_CONTENT);
+        let quorum = if self.service.has_quorum() { "true" } else { "false" };
+        response.headers_mut().insert(QUORUM, HeaderValue::from_static(quorum));
+        response
+    }
+
     /// `GET /state`: where this peer is in the shared log.
     pub(super) async fn state(&self) -> Reply {
         reply::json(&self.service.state().await?)

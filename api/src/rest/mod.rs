@@ -8,6 +8,7 @@
 mod add;
 mod allocations;
 mod auth;
+mod events;
 mod health;
 mod monitor;
 pub(crate) mod path;
@@ -172,8 +173,9 @@ impl Rest {
         match route {
             Route::Id => self.id().await,
             Route::Version => health::version(),
-            Route::Health => Ok(health::alive()),
+            Route::Health => Ok(self.alive()),
             Route::State => self.state().await,
+            Route::Events => self.events(query).await,
             Route::Peers => self.peers().await,
             Route::AddPeer => self.add_peer(body).await,
             Route::RemovePeer { peer } => self.remove_peer(peer).await,

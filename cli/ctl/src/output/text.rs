@@ -4,7 +4,7 @@
 
 use cluster_client::ApiFailure;
 use cluster_types::{
-    AddedOutput, Alert, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth, PinMode, Timestamp,
+    AddedOutput, Alert, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth, PinMode, Timestamp,
 };
 use serde::Serialize;
 
@@ -180,6 +180,12 @@ impl Show for Vec<Alert> {
             format!("{peer}: {name}. Expired at: {expired}. Triggered at: {triggered}")
         };
         self.iter().map(line).collect()
+    }
+}
+
+impl Show for Event {
+    fn lines(&self, _now: Timestamp) -> Vec<String> {
+        vec![format!("{} | {} | {}", self.at(), self.time, self.message)]
     }
 }
 

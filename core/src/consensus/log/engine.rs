@@ -11,9 +11,7 @@ use std::time::Duration;
 use crate::watch;
 use async_trait::async_trait;
 use cluster_types::{BoxError, Commit, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
-use openraft::Instant as _;
 use openraft::ReadPolicy;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
 use parking_lot::Mutex;
@@ -26,6 +24,7 @@ use super::membership;
 use super::network::Network;
 use super::outbox::{Outbox, OutboxParts};
 use super::position;
+use super::quorum::{Heard, acknowledged_ago};
 use super::receiver::{Raft, RaftReceiver};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
@@ -143,6 +142,8 @@ pub struct LogConsensus {
     chance: Chance,
     clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
+    /// When this node last heard from a leader.
+    pub(super) heard: Heard,
     /// Since when, and under whom, no quorum answers.
     unanswered: Mutex<Option<Unanswered>>,
     sequencer: Sequencer,
@@ -210,7 +211,8 @@ impl LogConsensus {
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
         let network = Network::new(Arc::clone(&parts.transport), chance.clone());
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
-        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state));
+        let heard = Heard::new();
+        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state), heard.clone());
         parts.server.serve_raft(Arc::new(receiver));
 
         let removed = watch::Sender::new(false);
@@ -237,6 +239,7 @@ impl LogConsensus {
             chance,
             clock,
             outbox,
+            heard,
             unanswered: Mutex::new(None),
             sequencer,
             applied,
@@ -323,6 +326,10 @@ impl LogConsensus {
             let leader = self.position.borrow().leader;
             let answer = match leader {
                 None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
+                Some(leader) if leader == self.peer && matches!(call, Call::Submit { .. }) => {
+                    let answered = tokio::time::timeout(attempts.next_timeout(), self.lead(call)).await;
+                    answered.unwrap_or_else(|_late| Err(to_wire(&ProposeError::Unknown)))
+                }
                 Some(leader) if leader == self.peer => self.lead(call).await,
                 Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
             };
@@ -481,6 +488,13 @@ impl LogConsensus {
         same.is_some_and(|then| then.at.elapsed() < after * ASK_AGAIN)
     }
 
+    /// How long ago a write was accepted here because no quorum answered, until the quorum is asked again.
+    pub(super) fn unanswered_for(&self) -> Option<Duration> {
+        let WithoutQuorum::Accept { after } = self.settings.without_quorum else { return None };
+        let unanswered = *self.unanswered.lock();
+        unanswered.filter(|_then| self.is_unanswered(after)).map(|then| then.at.elapsed())
+    }
+
     fn nobody_answers(&self) {
         *self.unanswered.lock() = Some(Unanswered::under(&self.position.borrow()));
     }
@@ -611,10 +625,7 @@ impl RaftEntries {
     /// Whether a quorum has acknowledged this leader of late. Without one an entry would only grow the log, and whoever
     /// asked for it would not know what became of it.
     fn is_acknowledged(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
-        alone || metrics.last_quorum_acked.is_none_or(|at| at.elapsed() < self.lease)
+        acknowledged_ago(&self.raft) < self.lease
     }
 }
 

@@ -8,6 +8,7 @@ mod message;
 mod network;
 mod outbox;
 mod position;
+mod quorum;
 mod receiver;
 mod runtime;
 mod state_machine;

@@ -10,6 +10,7 @@ use cluster_types::PeerId;
 use tokio::sync::Mutex;
 
 use super::message::{RaftCall, RaftMessage, RaftReply};
+use super::quorum::Heard;
 use super::state_machine::StateMachine;
 use super::types::{NodeId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::ports::{SnapshotReceiver, StateStore};
@@ -22,6 +23,7 @@ pub struct RaftReceiver {
     node_id: NodeId,
     raft: Raft,
     state: Arc<dyn StateStore>,
+    heard: Heard,
     incoming: Mutex<Option<Incoming>>,
 }
 
@@ -40,8 +42,8 @@ impl fmt::Debug for RaftReceiver {
 }
 
 impl RaftReceiver {
-    pub(super) fn new(node_id: NodeId, raft: Raft, state: Arc<dyn StateStore>) -> Self {
-        Self { node_id, raft, state, incoming: Mutex::new(None) }
+    pub(super) fn new(node_id: NodeId, raft: Raft, state: Arc<dyn StateStore>, heard: Heard) -> Self {
+        Self { node_id, raft, state, heard, incoming: Mutex::new(None) }
     }
 
     /// Answers one message.
@@ -51,7 +53,11 @@ impl RaftReceiver {
         }
         let answer = match call.message {
             RaftMessage::Append(request) => {
-                self.raft.append_entries(request).await.map(RaftReply::Append).map_err(|error| error.to_string())
+                let answer = self.raft.append_entries(request).await;
+                answer
+                    .inspect(|answer| self.heard.answered(answer))
+                    .map(RaftReply::Append)
+                    .map_err(|error| error.to_string())
             }
             RaftMessage::Vote(request) => {
                 self.raft.vote(request).await.map(RaftReply::Vote).map_err(|error| error.to_string())

@@ -1,0 +1,71 @@
+//! Whether a quorum is there, as far as this peer can tell without asking anybody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_types::Role;
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::AppendEntriesResponse;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::engine::LogConsensus;
+use super::receiver::Raft;
+use super::types::TypeConfig;
+
+/// How many times longer than the longest wait for an election nobody may be heard before that means something: by then
+/// an election has had its time too.
+const SILENCE: u32 = 2;
+
+/// When this peer last heard from a leader that it follows.
+#[derive(Clone, Debug)]
+pub(super) struct Heard(Arc<Mutex<Instant>>);
+
+impl Heard {
+    /// The start counts as hearing: somebody who has just come has to be given time.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// Notes an answer to a leader.
+    pub(super) fn answered(&self, answer: &AppendEntriesResponse<TypeConfig>) {
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            *self.0.lock() = Instant::now();
+        }
+    }
+
+    fn ago(&self) -> Duration {
+        self.0.lock().elapsed()
+    }
+}
+
+/// How long ago a quorum acknowledged this leader; zero where it is its own quorum, or has only begun to lead.
+pub(super) fn acknowledged_ago(raft: &Raft) -> Duration {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
+    let acknowledged = metrics.last_quorum_acked.filter(|_at| !alone);
+    acknowledged.map_or(Duration::ZERO, |at| at.elapsed())
+}
+
+impl LogConsensus {
+    /// For how long there has been no sign of a quorum; `None`: there is one as far as this peer can tell. Costs nothing.
+    ///
+    /// A leader goes by who acknowledges it, others by whether they hear from a leader; whoever had to accept a write
+    /// alone goes by that until the quorum is asked again.
+    pub fn without_quorum_for(&self) -> Option<Duration> {
+        let (leads, member) = {
+            let position = self.position.borrow();
+            (position.role == Role::Leader, !position.removed && !position.members.is_empty())
+        };
+        if !member {
+            return None;
+        }
+        let silent = if leads { acknowledged_ago(&self.raft) } else { self.heard.ago() };
+        if silent > self.settings.election.1 * SILENCE {
+            return Some(silent);
+        }
+        self.unanswered_for()
+    }
+}
