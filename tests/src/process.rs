@@ -69,12 +69,27 @@ pub struct ProcessCluster {
     pub http: reqwest::Client,
     folder: Option<TempDir>,
     secret: String,
+    mode: Mode,
+}
+
+/// What becomes of writes without a quorum.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode {
+    /// They are refused.
+    Raft,
+    /// They are accepted, to be merged later.
+    Crdt,
 }
 
 impl ProcessCluster {
-    /// Starts as many peers as there are nodes; they have become one cluster when this returns.
+    /// Starts as many peers as there are nodes, in raft mode; they have become one cluster when this returns.
     pub async fn start(nodes: &[NodeKind]) -> Result<Self> {
-        let mut cluster = Self::empty()?;
+        Self::start_in(Mode::Raft, nodes).await
+    }
+
+    /// Like [`start`](Self::start), in any mode.
+    pub async fn start_in(mode: Mode, nodes: &[NodeKind]) -> Result<Self> {
+        let mut cluster = Self { mode, ..Self::empty()? };
         for node in nodes {
             cluster.add_peer(node).await?;
         }
@@ -83,13 +98,13 @@ impl ProcessCluster {
         Ok(cluster)
     }
 
-    /// A cluster without peers.
+    /// A cluster without peers, in raft mode.
     pub fn empty() -> Result<Self> {
         // Another test of this process may have chosen already; any choice will do.
         drop(rustls::crypto::ring::default_provider().install_default());
         let secret: String = (0..32).map(|_| format!("{:02x}", rand::random::<u8>())).collect();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { peers: Vec::new(), http, folder: Some(tempfile::tempdir()?), secret })
+        Ok(Self { peers: Vec::new(), http, folder: Some(tempfile::tempdir()?), secret, mode: Mode::Raft })
     }
 
     /// Makes one more peer, starts it, and waits until it is ready.
@@ -118,8 +133,12 @@ impl ProcessCluster {
                 "kubo"
             }
         };
+        let mode = match self.mode {
+            Mode::Raft => "raft",
+            Mode::Crdt => "crdt",
+        };
         let init = service()?
-            .args(["init", "--ipfs", kind, "--force", "--consensus", "raft"])
+            .args(["init", "--ipfs", kind, "--force", "--consensus", mode])
             .env("IPFS_CLUSTER_PATH", &folder)
             .envs(&environment)
             .stdin(Stdio::null())
@@ -242,6 +261,22 @@ impl ProcessCluster {
             }
         });
         Ok(status.await.code())
+    }
+
+    /// Stops the process of a peer where it stands, without its knowing, until [`resume`](Self::resume).
+    pub fn pause(&self, number: usize) -> Result<()> {
+        self.signal(number, "-STOP")
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self, number: usize) -> Result<()> {
+        self.signal(number, "-CONT")
+    }
+
+    fn signal(&self, number: usize, name: &str) -> Result<()> {
+        let pid = self.pid(number).with_context(|| format!("peer {number} does not run"))?;
+        ensure!(Command::new("kill").args([name, &pid.to_string()]).status()?.success(), "kill {name} failed");
+        Ok(())
     }
 
     /// Whether a peer runs.
