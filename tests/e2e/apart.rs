@@ -1,19 +1,20 @@
 //! A peer that no quorum answers, in `crdt` mode: it takes writes, shows them, keeps what it should, and they are merged
 //! when the others are back. What lost is told everywhere.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster_tests::process::{Mode, NodeKind, ProcessCluster, SETTLE_LIMIT, START_LIMIT};
 use cluster_tests::wait;
 use cluster_types::{Alert, Cid, Event, EventAuthor, GlobalPinInfo, Pin, TrackerStatus};
+use tokio::time::Instant;
 
 use crate::client::inline_cid;
 
 const EMBEDDED: [NodeKind; 3] = [NodeKind::Embedded, NodeKind::Embedded, NodeKind::Embedded];
 /// How long a quorum has to answer before a peer accepts a write alone: the default.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much longer than that an answer may take on a busy machine.
-const SLACK: Duration = Duration::from_secs(15);
+/// How much longer than that an answer may take on a busy machine; less than an attempt without that limit takes.
+const SLACK: Duration = Duration::from_secs(6);
 
 /// Pins everywhere; gives what the header says of how it was accepted.
 async fn pin(cluster: &ProcessCluster, peer: usize, cid: &Cid, name: &str) -> String {
@@ -59,7 +60,9 @@ async fn alone_and_back(cluster: &ProcessCluster, lone: usize, cid: &Cid) {
     others().for_each(|peer| cluster.pause(peer).unwrap());
     let started = Instant::now();
     assert_eq!(pin(cluster, lone, cid, "alone").await, "eventual");
-    assert!(started.elapsed() < COMMIT_TIMEOUT + SLACK, "it took {:?}", started.elapsed());
+    let took = started.elapsed();
+    println!("accepted without a quorum after {took:?}");
+    assert!(took < COMMIT_TIMEOUT + SLACK, "it took {took:?}");
     let shown: Pin = cluster.get(lone, &format!("/allocations/{cid}")).await.unwrap();
     assert_eq!(shown.options.name, "alone");
     assert_eq!(cluster.state(lone).await.unwrap().eventual, 1);

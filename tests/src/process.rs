@@ -89,7 +89,8 @@ impl ProcessCluster {
 
     /// Like [`start`](Self::start), in any mode.
     pub async fn start_in(mode: Mode, nodes: &[NodeKind]) -> Result<Self> {
-        let mut cluster = Self { mode, ..Self::empty()? };
+        let mut cluster = Self::empty()?;
+        cluster.mode = mode;
         for node in nodes {
             cluster.add_peer(node).await?;
         }

@@ -24,7 +24,7 @@ use super::membership;
 use super::network::Network;
 use super::outbox::{Outbox, OutboxParts};
 use super::position;
-use super::quorum::{Heard, acknowledged_ago};
+use super::quorum::{Heard, Unanswered, acknowledged_ago};
 use super::receiver::{Raft, RaftReceiver};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
@@ -145,7 +145,7 @@ pub struct LogConsensus {
     /// When this node last heard from a leader.
     pub(super) heard: Heard,
     /// Since when, and under whom, no quorum answers.
-    unanswered: Mutex<Option<Unanswered>>,
+    pub(super) unanswered: Mutex<Option<Unanswered>>,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
     removed: watch::Sender<bool>,
@@ -479,42 +479,6 @@ impl LogConsensus {
         }
         Ok(false)
     }
-
-    /// Whether no quorum answered a moment ago, under the leader and in the term that are known now.
-    fn is_unanswered(&self, after: Duration) -> bool {
-        let now = Unanswered::under(&self.position.borrow());
-        let unanswered = self.unanswered.lock();
-        let same = unanswered.as_ref().filter(|then| then.leader == now.leader && then.term == now.term);
-        same.is_some_and(|then| then.at.elapsed() < after * ASK_AGAIN)
-    }
-
-    /// How long ago a write was accepted here because no quorum answered, until the quorum is asked again.
-    pub(super) fn unanswered_for(&self) -> Option<Duration> {
-        let WithoutQuorum::Accept { after } = self.settings.without_quorum else { return None };
-        let unanswered = *self.unanswered.lock();
-        unanswered.filter(|_then| self.is_unanswered(after)).map(|then| then.at.elapsed())
-    }
-
-    fn nobody_answers(&self) {
-        *self.unanswered.lock() = Some(Unanswered::under(&self.position.borrow()));
-    }
-}
-
-/// How many times longer than a quorum has to answer it is not asked again when it did not.
-const ASK_AGAIN: u32 = 3;
-
-/// When no quorum answered, and what was known then.
-#[derive(Clone, Copy, Debug)]
-struct Unanswered {
-    at: Instant,
-    leader: Option<PeerId>,
-    term: u64,
-}
-
-impl Unanswered {
-    fn under(position: &Position) -> Self {
-        Self { at: Instant::now(), leader: position.leader, term: position.term }
-    }
 }
 
 #[async_trait]
@@ -606,7 +570,8 @@ impl EntryLog for RaftEntries {
     }
 
     fn term(&self) -> Option<u64> {
-        if !self.is_acknowledged() {
+        // Without a quorum an entry would only grow the log, and whoever asked for it would not know what became of it.
+        if acknowledged_ago(&self.raft) >= self.lease {
             return None;
         }
         let position = self.position.borrow();
@@ -618,14 +583,6 @@ impl EntryLog for RaftEntries {
         let mut applied = self.applied.clone();
         let reached = tokio::time::timeout(ATTEMPT_TIMEOUT, applied.wait_for(|applied| *applied >= index)).await;
         if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(ProposeError::NotLeader) }
-    }
-}
-
-impl RaftEntries {
-    /// Whether a quorum has acknowledged this leader of late. Without one an entry would only grow the log, and whoever
-    /// asked for it would not know what became of it.
-    fn is_acknowledged(&self) -> bool {
-        acknowledged_ago(&self.raft) < self.lease
     }
 }
 

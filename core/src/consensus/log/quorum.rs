@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_types::Role;
+use cluster_types::{PeerId, Role};
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::engine::LogConsensus;
+use super::engine::{LogConsensus, WithoutQuorum};
 use super::receiver::Raft;
 use super::types::TypeConfig;
+use crate::consensus::Position;
 
 /// How many times longer than the longest wait for an election nobody may be heard before that means something: by then
 /// an election has had its time too.
 const SILENCE: u32 = 2;
+/// How many times longer than a quorum has to answer it is not asked again when it did not.
+const ASK_AGAIN: u32 = 3;
 
 /// When this peer last heard from a leader that it follows.
 #[derive(Clone, Debug)]
@@ -49,7 +52,36 @@ pub(super) fn acknowledged_ago(raft: &Raft) -> Duration {
     acknowledged.map_or(Duration::ZERO, |at| at.elapsed())
 }
 
+/// When no quorum answered a write, and what was known then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unanswered {
+    at: Instant,
+    leader: Option<PeerId>,
+    term: u64,
+}
+
+impl Unanswered {
+    fn under(position: &Position) -> Self {
+        Self { at: Instant::now(), leader: position.leader, term: position.term }
+    }
+}
+
 impl LogConsensus {
+    /// Whether no quorum answered a moment ago, under the leader and in the term that are known now.
+    pub(super) fn is_unanswered(&self, after: Duration) -> bool {
+        self.unanswered_since(after).is_some()
+    }
+
+    pub(super) fn nobody_answers(&self) {
+        *self.unanswered.lock() = Some(Unanswered::under(&self.position.borrow()));
+    }
+
+    fn unanswered_since(&self, after: Duration) -> Option<Instant> {
+        let now = Unanswered::under(&self.position.borrow());
+        let then = (*self.unanswered.lock()).filter(|then| then.leader == now.leader && then.term == now.term)?;
+        (then.at.elapsed() < after * ASK_AGAIN).then_some(then.at)
+    }
+
     /// For how long there has been no sign of a quorum; `None`: there is one as far as this peer can tell. Costs nothing.
     ///
     /// A leader goes by who acknowledges it, others by whether they hear from a leader; whoever had to accept a write
@@ -66,6 +98,7 @@ impl LogConsensus {
         if silent > self.settings.election.1 * SILENCE {
             return Some(silent);
         }
-        self.unanswered_for()
+        let WithoutQuorum::Accept { after } = self.settings.without_quorum else { return None };
+        self.unanswered_since(after).map(|at| at.elapsed())
     }
 }
