@@ -83,11 +83,8 @@ async fn a_stale_read_planted_on_purpose_is_found() {
     shared.cluster.kill(behind).unwrap();
     record(&shared, &mut history, Action::Pin(2), pin(&shared.cluster, leader, &cid, "2")).await;
     assert_eq!(history[1].told, Told::Pinned);
-    let others: Vec<String> = (0..3)
-        .filter_map(|peer| shared.cluster.pid(peer).filter(|_| peer != behind))
-        .map(|pid| pid.to_string())
-        .collect();
-    others.iter().for_each(|process| signal("-STOP", process));
+    let others = || (0..3).filter(|peer| *peer != behind);
+    others().for_each(|peer| shared.cluster.pause(peer).unwrap());
     shared.cluster.spawn_peer(behind).unwrap();
     let told = wait::until("an answer of the peer that is behind", START_LIMIT, || async {
         let told = read(&shared.cluster, behind, &cid, true).await;
@@ -100,16 +97,12 @@ async fn a_stale_read_planted_on_purpose_is_found() {
     assert_eq!(check(&history).unwrap_err().culprit, history[2]);
     // Asked for what is current it says nothing rather than that.
     assert_eq!(read(&shared.cluster, behind, &cid, false).await, Told::Unknown);
-    others.iter().for_each(|process| signal("-CONT", process));
+    others().for_each(|peer| shared.cluster.resume(peer).unwrap());
     wait::until("the peer to catch up", START_LIMIT, || async {
         let told = read(&shared.cluster, behind, &cid, false).await;
         if told == Told::Found(2) { Ok(()) } else { Err(told) }
     })
     .await;
-}
-
-fn signal(name: &str, process: &str) {
-    assert!(std::process::Command::new("kill").args([name, process]).status().unwrap().success());
 }
 
 fn tick(shared: &Shared) -> u64 {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![expect(clippy::print_stdout, reason = "seeds and figures are for whoever runs the test")]
 
+mod apart;
 mod bad_input;
 mod client;
 mod crash;

@@ -53,7 +53,7 @@ async fn refuse_the_old(cluster: &ProcessCluster, number: usize) {
             return Ok(());
         }
         let answer =
-            cluster.http.get(cluster.url(number, "/health")).send().await.map_err(|error| error.to_string())?;
+            cluster.http(number).get(cluster.url(number, "/health")).send().await.map_err(|error| error.to_string())?;
         let (status, body) = (answer.status(), answer.text().await.unwrap_or_default());
         if status == 503 && body.contains("move its state folder away") {
             Ok(())
@@ -103,6 +103,6 @@ async fn one_of_three_goes_on_as_a_new_cluster_with_all_it_had() {
     }
     // What the peer that is lost for good had is given to others.
     let gone = cluster.url(0, &format!("/peers/{}", cluster.peers[2].id()));
-    let answer = cluster.http.delete(gone).send().await.unwrap();
+    let answer = cluster.http(0).delete(gone).send().await.unwrap();
     assert!(answer.status().is_success(), "{answer:?}");
 }

@@ -89,9 +89,15 @@ pub struct ProcessCluster {
 }
 
 impl ProcessCluster {
-    /// Starts as many peers as there are nodes; they have become one cluster when this returns.
+    /// Starts as many peers as there are nodes, in raft mode; they have become one cluster when this returns.
     pub async fn start(nodes: &[NodeKind]) -> Result<Self> {
+        Self::start_in(Mode::Raft, nodes).await
+    }
+
+    /// Like [`start`](Self::start), in any mode.
+    pub async fn start_in(mode: Mode, nodes: &[NodeKind]) -> Result<Self> {
         let mut cluster = Self::empty()?;
+        cluster.mode = mode;
         for node in nodes {
             cluster.add_peer(node).await?;
         }
@@ -336,6 +342,22 @@ impl ProcessCluster {
             }
         });
         Ok(status.await.code())
+    }
+
+    /// Stops the process of a peer where it stands, without its knowing, until [`resume`](Self::resume).
+    pub fn pause(&self, number: usize) -> Result<()> {
+        self.signal(number, "-STOP")
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self, number: usize) -> Result<()> {
+        self.signal(number, "-CONT")
+    }
+
+    fn signal(&self, number: usize, name: &str) -> Result<()> {
+        let pid = self.pid(number).with_context(|| format!("peer {number} does not run"))?;
+        ensure!(Command::new("kill").args([name, &pid.to_string()]).status()?.success(), "kill {name} failed");
+        Ok(())
     }
 
     /// Whether a peer runs.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cluster_types::{Multiaddr, Protocol};
 
 pub use error::{ApiFailure, ClientError};
-pub use methods::PinPath;
+pub use methods::{PinPath, Written};
 pub use stream::Items;
 pub use upload::{AddRequest, Source};
 

@@ -1,7 +1,8 @@
 //! One method per call of the API.
 
 use cluster_types::{
-    Alert, Cid, ConnectGraph, ErrorChain, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, StateReport,
+    Alert, Cid, Commit, ConnectGraph, ErrorChain, Event, EventPlace, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId,
+    Pin, PinOptions, StateReport,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
@@ -16,6 +17,8 @@ use crate::{Client, Endpoint};
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 /// Characters of one part of a path that stand for themselves.
 const SEGMENT: &AsciiSet = &PATH.add(b'/');
+/// The header of a write that says how it was accepted.
+const COMMIT: &str = "x-cluster-commit";
 /// The longest answer read that is one object, in bytes: far more than the removed blocks of a collection need.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 /// The longest error body read, in bytes.
@@ -46,6 +49,15 @@ impl PinPath {
     }
 }
 
+/// A pin or unpin that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The pin: as it stands, or as it stood before it was removed.
+    pub pin: Pin,
+    /// How it was accepted; `None`: the peer does not say, as peers of the original.
+    pub commit: Option<Commit>,
+}
+
 #[derive(Deserialize)]
 struct Version {
     version: String,
@@ -73,13 +85,13 @@ impl Client {
     }
 
     /// Pins what a path leads to.
-    pub async fn pin(&self, path: &PinPath, options: &PinOptions) -> Result<Pin, ClientError> {
-        self.one(Method::POST, &format!("/pins{}", encode(path.as_str(), PATH)), &query(options)).await
+    pub async fn pin(&self, path: &PinPath, options: &PinOptions) -> Result<Written, ClientError> {
+        self.write(Method::POST, &format!("/pins{}", encode(path.as_str(), PATH)), &query(options)).await
     }
 
     /// Unpins what a path leads to.
-    pub async fn unpin(&self, path: &PinPath) -> Result<Pin, ClientError> {
-        self.one(Method::DELETE, &format!("/pins{}", encode(path.as_str(), PATH)), &[]).await
+    pub async fn unpin(&self, path: &PinPath) -> Result<Written, ClientError> {
+        self.write(Method::DELETE, &format!("/pins{}", encode(path.as_str(), PATH)), &[]).await
     }
 
     /// The pinset.
@@ -151,18 +163,27 @@ impl Client {
         self.one(Method::GET, "/state", &[]).await
     }
 
+    /// What lost when writes made apart were merged, newest first, from before a place. A peer gives at most
+    /// [`Event::MAX_LIMIT`] at a time.
+    pub async fn events(&self, before: Option<EventPlace>, limit: usize) -> Result<Items<Event>, ClientError> {
+        let mut query = vec![("limit".to_owned(), limit.to_string())];
+        query.extend(before.map(|before| ("before".to_owned(), before.to_string())));
+        self.many(Method::GET, "/events", &query).await
+    }
+
+    async fn write(&self, method: Method, path: &str, query: &[(String, String)]) -> Result<Written, ClientError> {
+        let response = self.send(method, path, query).await?;
+        let commit = response.headers().get(COMMIT).and_then(|commit| commit.to_str().ok()?.parse().ok());
+        Ok(Written { pin: document(response).await?, commit })
+    }
+
     async fn one<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         query: &[(String, String)],
     ) -> Result<T, ClientError> {
-        let response = self.send(method, path, query).await?;
-        let body = read(response, MAX_ANSWER).await?;
-        if body.len() > MAX_ANSWER {
-            return Err(ClientError::BadAnswer { reason: format!("it is longer than {MAX_ANSWER} bytes") });
-        }
-        serde_json::from_slice(&body).map_err(|error| ClientError::BadAnswer { reason: error.to_string() })
+        document(self.send(method, path, query).await?).await
     }
 
     async fn many<T: DeserializeOwned + Send + 'static>(
@@ -214,6 +235,15 @@ impl Client {
             None => request,
         }
     }
+}
+
+/// An answer that is one object.
+async fn document<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, ClientError> {
+    let body = read(response, MAX_ANSWER).await?;
+    if body.len() > MAX_ANSWER {
+        return Err(ClientError::BadAnswer { reason: format!("it is longer than {MAX_ANSWER} bytes") });
+    }
+    serde_json::from_slice(&body).map_err(|error| ClientError::BadAnswer { reason: error.to_string() })
 }
 
 /// An error answer becomes an error.

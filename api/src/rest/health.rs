@@ -2,9 +2,13 @@
 
 use cluster_types::{ErrorClass, VERSION, WireError};
 use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 
 use crate::reply::{self, Reply};
+
+/// Whether a quorum is there.
+const QUORUM: HeaderName = HeaderName::from_static("x-cluster-quorum");
 
 #[derive(Serialize)]
 struct Version {
@@ -17,13 +21,17 @@ pub(super) fn version() -> Reply {
 }
 
 impl super::Rest {
-    /// `GET /health`: the process answers. Only what waiting does not cure makes it a 503: an orchestrator that takes
-    /// it for a reason to restart the peer must not do so because others are away.
+    /// `GET /health`: the process answers. Nobody is waited for; whether a quorum is there is said as far as it is known.
+    /// Only what waiting does not cure makes it a 503: an orchestrator that takes it for a reason to restart the peer must
+    /// not do so because others are away.
     pub(super) fn health(&self) -> Reply {
-        match self.service.trouble() {
-            None => Ok(reply::empty(StatusCode::NO_CONTENT)),
-            Some(trouble) => Err(WireError::new(ErrorClass::Unavailable, trouble).into()),
+        if let Some(trouble) = self.service.trouble() {
+            return Err(WireError::new(ErrorClass::Unavailable, trouble).into());
         }
+        let mut response = reply::empty(StatusCode::NO_CONTENT);
+        let quorum = if self.service.has_quorum() { "true" } else { "false" };
+        response.headers_mut().insert(QUORUM, HeaderValue::from_static(quorum));
+        Ok(response)
     }
 
     /// `GET /state`: where this peer is in the shared log.

@@ -8,6 +8,7 @@
 mod add;
 mod allocations;
 mod auth;
+mod events;
 mod health;
 mod monitor;
 pub(crate) mod path;
@@ -174,6 +175,7 @@ impl Rest {
             Route::Version => health::version(),
             Route::Health => self.health(),
             Route::State => self.state().await,
+            Route::Events => self.events(query).await,
             Route::Peers => self.peers().await,
             Route::AddPeer => self.add_peer(body).await,
             Route::RemovePeer { peer } => self.remove_peer(peer).await,

@@ -9,6 +9,7 @@ pub(super) enum Route<'a> {
     Version,
     Health,
     State,
+    Events,
     Peers,
     AddPeer,
     RemovePeer { peer: &'a str },
@@ -46,6 +47,7 @@ impl Route<'_> {
         match self {
             Self::Id
             | Self::State
+            | Self::Events
             | Self::Peers
             | Self::Allocations
             | Self::Allocation { .. }
@@ -83,6 +85,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Miss
         ["health", "graph"] => get(Route::ConnectGraph),
         ["health", "alerts"] => get(Route::Alerts),
         ["state"] => get(Route::State),
+        ["events"] => get(Route::Events),
         ["peers"] => get(Route::Peers).or_else(|_| post(Route::AddPeer)),
         ["peers", peer] if method == Method::DELETE => Ok(Route::RemovePeer { peer }),
         ["peers", _] => Err(Miss::Method),
@@ -135,9 +138,18 @@ mod tests {
 
     #[test]
     fn a_wrong_method_is_told_from_a_wrong_path() {
-        for path in
-            ["/id", "/pins", "/pins/x", "/pins/ipfs/x", "/pins/x/recover", "/peers", "/peers/x", "/add", "/ipfs/gc"]
-        {
+        for path in [
+            "/id",
+            "/pins",
+            "/pins/x",
+            "/pins/ipfs/x",
+            "/pins/x/recover",
+            "/peers",
+            "/peers/x",
+            "/add",
+            "/ipfs/gc",
+            "/events",
+        ] {
             for method in [Method::HEAD, Method::OPTIONS, Method::PATCH, Method::PUT] {
                 assert_eq!(find(&method, path), Err(Miss::Method), "{method} {path}");
             }

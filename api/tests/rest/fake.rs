@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cluster_core::cluster::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, ErrorClass, GcKey, GlobalPinInfo, GlobalRepoGc, Id,
-    IpfsId, Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType, PinTypeFilter, RepoGc, Role, StateReport,
-    StatusFilter, Timestamp, TrackerStatus, WireError, parse_peer_id,
+    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, ErrorClass, Event, EventAuthor, EventParty, EventPlace,
+    GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId, Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType,
+    PinTypeFilter, RepoGc, Role, StateReport, StatusFilter, Timestamp, TrackerStatus, WireError, parse_peer_id,
 };
 use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};
@@ -184,6 +184,21 @@ fn metric(name: &str) -> Metric {
     }
 }
 
+fn event(index: u64, place: u32) -> Event {
+    let kept = Some(pin(cid(CID), PinOptions { name: "kept".to_owned(), ..PinOptions::default() }));
+    Event {
+        cid: cid(CID),
+        rule: "pin-beats-unpin".to_owned(),
+        stale: false,
+        time: time(),
+        index,
+        place,
+        winner: EventParty { author: EventAuthor::Log, wish: "pin".to_owned(), time: time(), pin: kept },
+        loser: EventParty { author: EventAuthor::Peer(peer()), wish: "unpin".to_owned(), time: time(), pin: None },
+        message: format!("{CID}: kept the pin, not the unpin"),
+    }
+}
+
 fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap()
 }
@@ -341,6 +356,11 @@ impl ClusterService for FakeCluster {
         Ok(GlobalRepoGc { peer_map: BTreeMap::from([(PEER.to_owned(), gc)]) })
     }
 
+    fn events(&self, before: Option<EventPlace>, limit: usize) -> Listing<Event> {
+        let before = before.map_or_else(|| "the end".to_owned(), |before| before.to_string());
+        self.list(format!("events before {before}, {limit}"), vec![event(42, 1), event(42, 0)])
+    }
+
     async fn state(&self) -> ServiceResult<StateReport> {
         self.log("state")?;
         Ok(StateReport {
@@ -357,6 +377,10 @@ impl ClusterService for FakeCluster {
 
     fn trouble(&self) -> Option<String> {
         (self.script == Script::Stranded).then(|| "everybody it knew is gone".to_owned())
+    }
+
+    fn has_quorum(&self) -> bool {
+        !matches!(self.script, Script::Fails(_))
     }
 
     fn applied_index(&self) -> u64 {

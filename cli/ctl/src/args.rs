@@ -12,7 +12,7 @@
 use std::fmt;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cluster_types::{Cid, GoDuration};
+use cluster_types::{Cid, Event, EventPlace, GoDuration};
 
 /// Speaks to a peer of an IPFS cluster: pins content, adds files, and shows how they are doing.
 #[derive(Debug, Parser)]
@@ -121,6 +121,13 @@ pub(crate) enum Command {
     /// Show connections, metrics and alerts
     #[command(subcommand, subcommand_required = true, arg_required_else_help = true)]
     Health(HealthCommand),
+    /// List what lost when writes made apart were merged, newest first
+    #[command(
+        after_help = "A peer that no quorum answers takes writes all the same (consensus mode crdt); they are merged when a \
+        quorum is back. Where two of them contradict each other, one stands and the other is listed here: by whom it \
+        was, and with --enc json what it wanted, so that it can be asked for again."
+    )]
+    Events(EventsArguments),
     /// Manage the IPFS nodes
     #[command(subcommand, subcommand_required = true, arg_required_else_help = true)]
     Ipfs(IpfsCommand),
@@ -339,6 +346,17 @@ pub(crate) struct RecoverArguments {
     pub(crate) local: bool,
 }
 
+/// Flags of `events`.
+#[derive(Args, Debug)]
+pub(crate) struct EventsArguments {
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = Event::DEFAULT_LIMIT)]
+    pub(crate) limit: usize,
+    /// Only those before this place, like 42-0: it stands at the start of every line
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) before: Option<EventPlace>,
+}
+
 /// `health`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HealthCommand {
@@ -436,6 +454,8 @@ mod tests {
             "ctl health graph -f out.dot --all-ipfs-peers",
             "ctl health metrics ping",
             "ctl health alerts",
+            "ctl events",
+            "ctl events --limit 5000 --before 42-1",
             "ctl ipfs gc --local",
             "ctl version",
             "ctl commands",
@@ -458,6 +478,7 @@ mod tests {
             "ctl add --layout flat x",
             "ctl status nonsense",
             "ctl peers add x",
+            "ctl events --before 42",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

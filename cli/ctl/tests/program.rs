@@ -95,3 +95,48 @@ fn what_is_wrong_on_this_side_goes_to_the_standard_error() {
     assert_eq!(wrong.status.code(), Some(1));
     assert!(text(&wrong.stderr).starts_with("Incorrect Usage. "));
 }
+
+#[test]
+fn a_write_without_a_quorum_is_explained_and_marked_for_programs() {
+    let pin = |commit: &str| {
+        let body = format!(r#"{{"cid":"{CID}","replication_factor_min":1}}"#);
+        let length = body.len();
+        format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nX-Cluster-Commit: {commit}\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let waiting = run(&["pin", "add", "-ns", CID], vec![pin("eventual")]);
+    let kept = run(&["pin", "add", "-ns", CID], vec![pin("3-42")]);
+    assert_eq!((waiting.status.code(), kept.status.code()), (Some(0), Some(0)), "{}", text(&waiting.stderr));
+    assert_eq!((text(&waiting.stdout), text(&kept.stderr)), (text(&kept.stdout), String::new()));
+    let note = text(&waiting.stderr);
+    assert!(note.starts_with("note: no quorum answers. ") && note.lines().count() == 1, "{note}");
+
+    let waiting = run(&["--enc=json", "pin", "rm", "-ns", CID], vec![pin("eventual")]);
+    assert!(text(&waiting.stdout).ends_with(",\n    \"commit\": \"eventual\"\n}\n"), "{}", text(&waiting.stdout));
+    let kept =
+        run(&["--enc=json", "pin", "update", CID, CID], vec![pin("3-42"), answer("200 OK", &status_of("pinned"))]);
+    assert!(text(&kept.stdout).ends_with("    },\n    \"commit\": \"3-42\"\n}\n"), "{}", text(&kept.stdout));
+    assert_eq!((text(&waiting.stderr), text(&kept.stderr)), (String::new(), String::new()));
+}
+
+#[test]
+fn events_are_asked_for_until_there_are_enough() {
+    let event = |place: usize| {
+        let party = r#"{"author":"log","wish":"pin","time":"2026-05-11T08:00:00Z","pin":null}"#;
+        format!(
+            "{{\"cid\":\"{CID}\",\"rule\":\"newer-pin\",\"stale\":false,\"time\":\"2026-05-11T08:00:00Z\",\"index\":42,\
+             \"place\":{place},\"winner\":{party},\"loser\":{party},\"message\":\"kept one\"}}\n"
+        )
+    };
+    let events = |places: std::ops::Range<usize>| answer("200 OK", &places.rev().map(event).collect::<String>());
+    let output = run(&["events", "--limit", "1002"], vec![events(2..1002), events(0..2)]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert_eq!(said.lines().count(), 1002);
+    assert_eq!(said.lines().next(), Some("42-1001 | 2026-05-11T08:00:00Z | kept one"));
+    assert_eq!(said.lines().last(), Some("42-0 | 2026-05-11T08:00:00Z | kept one"));
+    // A page that is not full is the end; nobody would answer another question.
+    let output = run(&["events"], vec![events(0..1)]);
+    assert_eq!((output.status.code(), text(&output.stdout).lines().count()), (Some(0), 1));
+}

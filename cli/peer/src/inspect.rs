@@ -58,7 +58,7 @@ pub async fn crdt_info(folder: &Path) -> Result<CrdtInfo, BoxError> {
     let Some(stopped) = StoppedState::open(folder).await? else {
         return Err(format!("there is no state in {}: this peer has never been started", folder.display()).into());
     };
-    let read = read(stopped.state()).await;
+    let read = read(&stopped.state()).await;
     stopped.close().await?;
     Ok(CrdtInfo { dirty: is_dirty(folder), ..read? })
 }

@@ -6,6 +6,7 @@
 mod add;
 mod allocator;
 mod answer;
+mod events;
 pub mod expiry;
 pub mod meet;
 mod peers;
@@ -17,8 +18,8 @@ mod status;
 
 use async_trait::async_trait;
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin,
-    PinOptions, PinTypeFilter, StateReport, StatusFilter, WireError,
+    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, Event, EventPlace, GlobalPinInfo, GlobalRepoGc, Id,
+    Metric, PeerId, Pin, PinOptions, PinTypeFilter, StateReport, StatusFilter, WireError,
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -134,15 +135,19 @@ pub trait ClusterService: Send + Sync + 'static {
     async fn metric_names(&self) -> ServiceResult<Vec<String>>;
     /// Valid, unexpired metrics of a name: the newest of each peer, sorted by peer.
     async fn metrics(&self, name: &str) -> ServiceResult<Vec<Metric>>;
-    /// Metrics that were not renewed, newest first.
+    /// Metrics that were not renewed, newest first; before them, one named `quorum` while there is none.
     async fn alerts(&self) -> ServiceResult<Vec<Alert>>;
     /// Who is connected to whom.
     async fn connect_graph(&self) -> ServiceResult<ConnectGraph>;
     /// Collects garbage, one peer after the other.
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc>;
 
+    /// What lost when writes made apart were merged, newest first, from before a place: at most `limit`.
+    fn events(&self, before: Option<EventPlace>, limit: usize) -> Listing<Event>;
     /// Position and digest.
     async fn state(&self) -> ServiceResult<StateReport>;
+    /// Whether a quorum is there, as far as this peer can tell; costs nothing.
+    fn has_quorum(&self) -> bool;
     /// Index of the last entry applied here; costs nothing.
     fn applied_index(&self) -> u64;
     /// Why this peer cannot follow its cluster, if somebody must come; costs nothing.

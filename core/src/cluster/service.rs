@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, ConnectGraph, ErrorClass, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId, Pin,
-    PinOptions, PinTypeFilter, PingValue, ReplicationFactor, StateReport, StatusFilter, WireError,
+    AddParams, AddedOutput, Alert, Cid, ConnectGraph, ErrorClass, Event, EventPlace, GlobalPinInfo, GlobalRepoGc, Id,
+    Metric, PeerId, Pin, PinOptions, PinTypeFilter, PingValue, ReplicationFactor, StateReport, StatusFilter, Timestamp,
+    WireError,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -25,6 +26,9 @@ use crate::tracker::Tracker;
 
 /// How long one peer may take to answer a question about itself, as in the original.
 pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The name of the alert that says that no quorum is there.
+const QUORUM: &str = "quorum";
 
 /// How a cluster behaves where a user does not say.
 #[derive(Clone, Debug)]
@@ -100,6 +104,27 @@ impl Cluster {
             return PingValue { peer_name: self.parts.settings.peer_name.clone(), ..PingValue::default() };
         }
         self.parts.monitor.ping_value(peer).unwrap_or_default()
+    }
+}
+
+impl Cluster {
+    /// While no quorum is there: in the shape of a metric that was not renewed, since clients know that one.
+    fn quorum_alert(&self) -> Option<Alert> {
+        let silent = self.parts.consensus.without_quorum_for()?;
+        let now = self.parts.clock.now().unix_nanos();
+        let since = now.saturating_sub(i64::try_from(silent.as_nanos()).unwrap_or(i64::MAX));
+        let waiting = self.parts.consensus.outbox_count().own;
+        let metric = Metric {
+            name: QUORUM.to_owned(),
+            peer: self.peer,
+            value: format!("no quorum answers; writes of this peer that wait for it: {waiting}"),
+            expire: since,
+            valid: false,
+            weight: 0,
+            partitionable: false,
+            received_at: since,
+        };
+        Some(Alert { metric, triggered_at: Timestamp::from_unix_nanos(since.into()) })
     }
 }
 
@@ -204,7 +229,9 @@ impl ClusterService for Cluster {
     }
 
     async fn alerts(&self) -> ServiceResult<Vec<Alert>> {
-        Ok(self.parts.monitor.alerts())
+        let mut alerts: Vec<Alert> = self.quorum_alert().into_iter().collect();
+        alerts.extend(self.parts.monitor.alerts());
+        Ok(alerts)
     }
 
     async fn connect_graph(&self) -> ServiceResult<ConnectGraph> {
@@ -215,8 +242,16 @@ impl ClusterService for Cluster {
         self.collect(reach).await
     }
 
+    fn events(&self, before: Option<EventPlace>, limit: usize) -> Listing<Event> {
+        self.list_events(before, limit)
+    }
+
     async fn state(&self) -> ServiceResult<StateReport> {
         self.parts.consensus.report().await.map_err(|error| from_consensus(&error))
+    }
+
+    fn has_quorum(&self) -> bool {
+        self.parts.consensus.without_quorum_for().is_none()
     }
 
     fn applied_index(&self) -> u64 {

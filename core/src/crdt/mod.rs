@@ -1,20 +1,18 @@
 //! The shards of the pinset as CRDT documents, and how two peers find what differs between them.
 //!
 //! A shard's **canonical document** ([`document`]) is derived from its records when it is needed and dropped again: the
-//! same records give the same bytes and heads on every peer. Writes without a quorum are [`change`]s on such a document;
-//! [`survey`](mod@survey) says what a set of them asks for, record by record, next to what the log made of it meanwhile
-//! (which side wins, [`merge`] decides). What a shard was at an earlier log index comes from undoing its tail
-//! ([`epoch`], [`shard`]). Peers that were apart compare shards by [`manifest`], then key ranges within a shard by [`ranges`], and
-//! move records in chunks ([`packing`]). How writes made apart come together is in [`merge`].
+//! same records give the same bytes and head on every peer. What a shard was at an earlier log index comes from undoing
+//! its tail ([`epoch`], [`shard`]). Peers that were apart compare shards by [`manifest`], then key ranges within a shard by
+//! [`ranges`], and move records in chunks ([`packing`]). How writes made apart come together is in [`merge`]: they are
+//! decided CID by CID, by what their authors say they had seen, and not as changes on a document. ARCHITECTURE.md says
+//! why.
 //!
-//! Pure: records and bytes in, records and bytes out. A record is opaque here: the canonical form of a pin
-//! ([`encode_pin`](crate::consensus::operation::encode_pin)).
+//! Pure: records and bytes in, records and bytes out. But for [`merge`], a record is opaque here: the canonical form of a
+//! pin ([`encode_pin`](crate::consensus::operation::encode_pin)).
 //!
-//! **Invariant:** bytes from outside never reach a decoder of Automerge. A foreign change is described in our own format,
-//! checked, and built anew; whatever would not come out byte by byte the same is refused.
-//! **Invariant:** every result depends on the content of the records and the set of changes alone, not on an order.
+//! **Invariant:** bytes from outside never reach a decoder of Automerge.
+//! **Invariant:** every result depends on the content of the records and the set of writes alone, not on an order.
 
-pub mod change;
 mod codec;
 pub mod document;
 pub mod epoch;
@@ -24,7 +22,6 @@ pub mod packed;
 pub mod packing;
 pub mod ranges;
 pub mod shard;
-pub mod survey;
 #[cfg(test)]
 mod testing;
 
@@ -33,10 +30,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cluster_types::Cid;
 
-pub use change::{Author, Change, ChangeId, Edit};
-pub use document::{Document, DocumentError, Unfit};
+pub use document::{Document, DocumentError, Head};
 pub use epoch::{ShardMeta, TailEntry, changed_since, undo};
-pub use survey::{Said, Survey, Touched, survey};
 
 /// The records of one shard: CID and canonical form.
 pub type Records = BTreeMap<Cid, Bytes>;

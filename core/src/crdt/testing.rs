@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cluster_types::Cid;
 use proptest::prelude::*;
 
-use super::{Author, Change, Document, Records};
+use super::{Document, Records};
 use crate::consensus::digest::SHARDS;
 
 /// The shard the tests work in.
@@ -43,18 +43,6 @@ pub(super) fn records(count: usize) -> Records {
 /// The canonical document of some records.
 pub(super) fn document(records: &Records) -> Document {
     Document::canonical(SHARD, records.iter().map(|(cid, record)| (*cid, record))).unwrap()
-}
-
-/// The author of a number.
-pub(super) fn author(number: u8) -> Author {
-    let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA".parse().unwrap();
-    Author { peer, sequence: [number; 16] }
-}
-
-/// A change of some CIDs of the pool: `Some` puts, `None` removes.
-pub(super) fn change(document: &mut Document, by: u8, edits: &[(usize, Option<&str>)]) -> Change {
-    let edits = edits.iter().map(|(place, text)| (pool()[*place], text.map(record))).collect();
-    document.write(&author(by), 40, &edits).unwrap().unwrap()
 }
 
 /// Damaged forms of `bytes`: cut, changed, with something put in between.

@@ -1,6 +1,7 @@
 //! One file per command group: ask the API, print the answer.
 
 mod add;
+mod events;
 mod health;
 mod ipfs;
 mod peers;
@@ -58,6 +59,7 @@ pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Fail
         Command::Status(arguments) => status::run(arguments, &context).await,
         Command::Recover(arguments) => recover::run(arguments, &context).await,
         Command::Health(command) => health::run(command, &context).await,
+        Command::Events(arguments) => events::run(arguments, &context).await,
         Command::Ipfs(command) => ipfs::run(command, &context).await,
         Command::Commands => Ok(()),
     }

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use cluster_client::PinPath;
-use cluster_types::{GoDuration, Pin, PinMode, PinOptions, PinTypeFilter, Timestamp, TrackerStatus, parse_peer_id};
+use cluster_client::{PinPath, Written};
+use cluster_types::{Commit, GoDuration, PinMode, PinOptions, PinTypeFilter, Timestamp, TrackerStatus, parse_peer_id};
 
 use super::Context;
 use super::wait::{self, Goal};
 use crate::args::{AfterArguments, ModeArgument, OptionArguments, PinAddArguments, PinCommand};
 use crate::failure::Failure;
-use crate::output::now;
+use crate::output::{WithCommit, now};
 
 /// How long peers get before the status is asked for: most pins of content that is near are done by then.
 const BEFORE_STATUS: Duration = Duration::from_secs(1);
+/// What somebody is told whose write was accepted without a quorum.
+const EVENTUAL: &str = "note: no quorum answers. This peer has the change on its disk, acts on it and passes it on; it \
+    is merged when a quorum is back. Should it lose against a change made elsewhere, `ipfs-cluster-ctl events` shows it.";
 
 /// Does what was asked.
 pub(crate) async fn run(command: PinCommand, context: &Context) -> Result<(), Failure> {
@@ -20,19 +23,19 @@ pub(crate) async fn run(command: PinCommand, context: &Context) -> Result<(), Fa
         PinCommand::Add(arguments) => {
             let path = PinPath::parse(&arguments.path)?;
             let options = add_options(&arguments, now())?;
-            let pin = context.client.pin(&path, &options).await?;
-            after(&pin, Goal::pinned(&pin), &arguments.after, context).await
+            let written = context.client.pin(&path, &options).await?;
+            after(&written, Goal::pinned(&written.pin), &arguments.after, context).await
         }
         PinCommand::Rm { path, after: arguments } => {
-            let pin = context.client.unpin(&PinPath::parse(&path)?).await?;
-            after(&pin, Goal { status: TrackerStatus::Unpinned, limit: None }, &arguments, context).await
+            let written = context.client.unpin(&PinPath::parse(&path)?).await?;
+            after(&written, Goal { status: TrackerStatus::Unpinned, limit: None }, &arguments, context).await
         }
         PinCommand::Update { from, path, name, expire_in, after: arguments } => {
             let path = PinPath::parse(&path)?;
             let expire_at = expiry(expire_in, now());
             let options = PinOptions { name, expire_at, pin_update: Some(from), ..PinOptions::default() };
-            let pin = context.client.pin(&path, &options).await?;
-            after(&pin, Goal::pinned(&pin), &arguments, context).await
+            let written = context.client.pin(&path, &options).await?;
+            after(&written, Goal::pinned(&written.pin), &arguments, context).await
         }
         PinCommand::Ls { cid: Some(cid), .. } => context.output.show(&context.client.allocation(&cid).await?),
         PinCommand::Ls { cid: None, filter } => {
@@ -44,20 +47,27 @@ pub(crate) async fn run(command: PinCommand, context: &Context) -> Result<(), Fa
 }
 
 /// Waits if asked, then prints the pin or how it is doing.
-async fn after(pin: &Pin, goal: Goal, arguments: &AfterArguments, context: &Context) -> Result<(), Failure> {
+async fn after(written: &Written, goal: Goal, arguments: &AfterArguments, context: &Context) -> Result<(), Failure> {
+    let Written { pin, commit } = written;
+    if *commit == Some(Commit::Eventual) && context.output.is_text() {
+        eprintln!("{EVENTUAL}");
+    }
     let mut status = None;
     if arguments.wait {
         let goal = if arguments.wait_limit > 0 { Goal { limit: Some(arguments.wait_limit), ..goal } } else { goal };
         status = Some(wait::until(&context.client, pin.cid, goal, arguments.wait_timeout.0).await?);
     }
     if arguments.no_status {
-        return context.output.show(pin);
+        return context.output.show(&WithCommit::new(pin, *commit));
     }
-    if let Some(status) = status {
-        return context.output.show(&status);
-    }
-    tokio::time::sleep(BEFORE_STATUS).await;
-    context.output.show(&context.client.status(&pin.cid, false).await?)
+    let status = match status {
+        Some(status) => status,
+        None => {
+            tokio::time::sleep(BEFORE_STATUS).await;
+            context.client.status(&pin.cid, false).await?
+        }
+    };
+    context.output.show(&WithCommit::new(&status, *commit))
 }
 
 fn add_options(arguments: &PinAddArguments, now: Timestamp) -> Result<PinOptions, Failure> {

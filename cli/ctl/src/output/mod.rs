@@ -6,6 +6,7 @@ mod graph;
 mod humanise;
 mod json;
 mod text;
+mod with_commit;
 
 use std::io::{self, Write};
 
@@ -17,6 +18,7 @@ use crate::args::Encoding;
 use crate::failure::Failure;
 
 pub(crate) use text::{Added, AddedList, MetricNames, PeerVersion};
+pub(crate) use with_commit::WithCommit;
 
 /// What can be printed for people and for programs.
 pub(crate) trait Show: Serialize {

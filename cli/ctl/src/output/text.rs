@@ -4,7 +4,8 @@
 
 use cluster_client::ApiFailure;
 use cluster_types::{
-    AddedOutput, Alert, CatchUp, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth, PinMode, Timestamp,
+    AddedOutput, Alert, CatchUp, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth, PinMode,
+    Timestamp,
 };
 use serde::Serialize;
 
@@ -194,6 +195,12 @@ impl Show for Vec<Alert> {
             format!("{peer}: {name}. Expired at: {expired}. Triggered at: {triggered}")
         };
         self.iter().map(line).collect()
+    }
+}
+
+impl Show for Event {
+    fn lines(&self, _now: Timestamp) -> Vec<String> {
+        vec![format!("{} | {} | {}", self.at(), self.time, self.message)]
     }
 }
 

@@ -154,8 +154,12 @@ mod tests {
             entry: TailEntry { index, cid, before: before.map(Into::into) },
         };
         let meta = ShardMeta { previous: 10, epoch: 20, since_epoch: 1, since_previous: 4 };
-        let with_tail = ShardState { sum: ShardSum { pins: 3, hash: [1; 32] }, meta };
-        let imported = ShardState { sum: ShardSum { pins: 1, hash: [2; 32] }, meta: ShardMeta::received(1) };
+        let with_tail = ShardState { sum: ShardSum { pins: 3, hash: [1; 32] }, meta, tail_from: 0 };
+        let imported = ShardState {
+            sum: ShardSum { pins: 1, hash: [2; 32] },
+            meta: ShardMeta { epoch: 1, previous: 1, since_epoch: 0, since_previous: 0 },
+            tail_from: 1,
+        };
         let changes = Changes {
             shards: vec![(7, with_tail), (9, imported)],
             tail: vec![row(11, 0, None), row(20, 0, None), row(20, 1, Some(b"before")), row(21, 0, Some(b"before"))],

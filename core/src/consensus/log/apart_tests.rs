@@ -89,6 +89,27 @@ async fn the_smaller_side_accepts_passes_on_and_merges_when_whole_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_cut_off_knows_it_and_who_is_back_too() {
+    let net = MemNet::new(13);
+    let nodes = several(&net, 3, ACCEPT).await;
+    leader_among(&nodes.iter().collect::<Vec<_>>()).await;
+    for lost in &nodes {
+        for node in &nodes {
+            until("all know of a quorum", async || node.consensus.without_quorum_for().is_none()).await;
+        }
+        net.isolate(lost.peer());
+        until("the lost one knows", async || lost.consensus.without_quorum_for().is_some()).await;
+        for other in nodes.iter().filter(|other| other.peer() != lost.peer()) {
+            until("the others go on", async || other.consensus.without_quorum_for().is_none()).await;
+        }
+        net.heal_all();
+    }
+    for node in &nodes {
+        until("all are back", async || node.consensus.without_quorum_for().is_none()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_never_overtakes_an_earlier_one_on_the_same_pin() {
     let net = MemNet::new(12);
     let (nodes, _many, few) = cut(&net).await;

@@ -11,9 +11,7 @@ use std::time::Duration;
 use crate::watch;
 use async_trait::async_trait;
 use cluster_types::{BoxError, CatchUp, Commit, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
-use openraft::Instant as _;
 use openraft::ReadPolicy;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
 use parking_lot::{Mutex, RwLock};
@@ -30,7 +28,8 @@ use super::membership;
 use super::network::Network;
 use super::outbox::{Outbox, OutboxParts};
 use super::position;
-use super::receiver::{self, Pulse, Raft, RaftReceiver};
+use super::quorum::{Heard, Unanswered, acknowledged_ago};
+use super::receiver::{self, Raft, RaftReceiver};
 use super::roster::{MembersTold, Trouble};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
@@ -154,9 +153,10 @@ pub struct LogConsensus {
     chance: Chance,
     clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
-    pulse: Arc<Pulse>,
+    /// When this node last heard from a leader.
+    pub(super) heard: Heard,
     /// Since when, and under whom, no quorum answers.
-    unanswered: Mutex<Option<Unanswered>>,
+    pub(super) unanswered: Mutex<Option<Unanswered>>,
     sequencer: Sequencer,
     applied: watch::Receiver<u64>,
     removed: watch::Sender<bool>,
@@ -233,7 +233,7 @@ impl LogConsensus {
             applied.clone(),
             tasks.clone(),
         );
-        let pulse = Arc::new(Pulse::new());
+        let heard = Heard::new();
         let removed = watch::Sender::new(false);
         let admission =
             Admission::new(raft.clone(), client.clone(), (peer, node_id), &parts.bootstrap, removed.clone());
@@ -241,7 +241,7 @@ impl LogConsensus {
         let inbox = receiver::Inbox {
             admission: Arc::clone(&admission),
             catching_up: Arc::clone(&catching_up),
-            pulse: Arc::clone(&pulse),
+            heard: heard.clone(),
         };
         let receiver = RaftReceiver::new(node_id, raft.clone(), inbox);
         parts.server.serve_raft(Arc::new(receiver));
@@ -272,7 +272,7 @@ impl LogConsensus {
             chance,
             clock,
             outbox,
-            pulse,
+            heard,
             unanswered: Mutex::new(None),
             sequencer,
             applied,
@@ -387,6 +387,10 @@ impl LogConsensus {
         loop {
             let answer = match self.leader() {
                 None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
+                Some(leader) if leader == self.peer && matches!(call, Call::Submit { .. }) => {
+                    let answered = tokio::time::timeout(attempts.next_timeout(), self.lead(call)).await;
+                    answered.unwrap_or_else(|_late| Err(to_wire(&ProposeError::Unknown)))
+                }
                 Some(leader) if leader == self.peer => self.lead(call).await,
                 Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
             };
@@ -401,7 +405,7 @@ impl LogConsensus {
     /// The leader, if it was heard of lately.
     pub(super) fn leader(&self) -> Option<PeerId> {
         let leader = self.position.borrow().leader?;
-        let silent = self.pulse.silence() > self.settings.election.1 + self.settings.heartbeat;
+        let silent = self.heard.ago() > self.settings.election.1 + self.settings.heartbeat;
         (leader == self.peer || !silent).then_some(leader)
     }
 
@@ -562,35 +566,6 @@ impl LogConsensus {
         }
         Ok(false)
     }
-
-    /// Whether no quorum answered a moment ago, under the leader and in the term that are known now.
-    fn is_unanswered(&self, after: Duration) -> bool {
-        let now = Unanswered::under(&self.position.borrow());
-        let unanswered = self.unanswered.lock();
-        let same = unanswered.as_ref().filter(|then| then.leader == now.leader && then.term == now.term);
-        same.is_some_and(|then| then.at.elapsed() < after * ASK_AGAIN)
-    }
-
-    fn nobody_answers(&self) {
-        *self.unanswered.lock() = Some(Unanswered::under(&self.position.borrow()));
-    }
-}
-
-/// How many times longer than a quorum has to answer it is not asked again when it did not.
-const ASK_AGAIN: u32 = 3;
-
-/// When no quorum answered, and what was known then.
-#[derive(Clone, Copy, Debug)]
-struct Unanswered {
-    at: Instant,
-    leader: Option<PeerId>,
-    term: u64,
-}
-
-impl Unanswered {
-    fn under(position: &Position) -> Self {
-        Self { at: Instant::now(), leader: position.leader, term: position.term }
-    }
 }
 
 #[async_trait]
@@ -682,7 +657,8 @@ impl EntryLog for RaftEntries {
     }
 
     fn term(&self) -> Option<u64> {
-        if !self.is_acknowledged() {
+        // Without a quorum an entry would only grow the log, and whoever asked for it would not know what became of it.
+        if acknowledged_ago(&self.raft) >= self.lease {
             return None;
         }
         let position = self.position.borrow();
@@ -694,17 +670,6 @@ impl EntryLog for RaftEntries {
         let mut applied = self.applied.clone();
         let reached = tokio::time::timeout(ATTEMPT_TIMEOUT, applied.wait_for(|applied| *applied >= index)).await;
         if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(ProposeError::NotLeader) }
-    }
-}
-
-impl RaftEntries {
-    /// Whether a quorum has acknowledged this leader of late. Without one an entry would only grow the log, and whoever
-    /// asked for it would not know what became of it.
-    fn is_acknowledged(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
-        alone || metrics.last_quorum_acked.is_none_or(|at| at.elapsed() < self.lease)
     }
 }
 

@@ -13,6 +13,7 @@ mod message;
 mod network;
 mod outbox;
 mod position;
+mod quorum;
 mod receiver;
 mod refound;
 mod roster;

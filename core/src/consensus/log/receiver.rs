@@ -5,43 +5,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cluster_types::PeerId;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
-use parking_lot::Mutex;
-use tokio::time::Instant;
+use openraft::raft::AppendEntriesRequest;
 
 use super::admission::Admission;
 use super::catch_up::CatchingUp;
 use super::message::{RaftCall, RaftMessage, RaftReply};
+use super::quorum::Heard;
 use super::roster::MembersTold;
 use super::state_machine::StateMachine;
 use super::types::{NodeId, TypeConfig};
 
 /// openraft, as this cluster runs it.
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
-
-/// When this node heard of a leader last. openraft goes on naming a leader that is gone until there is another one.
-#[derive(Debug)]
-pub(super) struct Pulse {
-    last: Mutex<Instant>,
-}
-
-impl Pulse {
-    pub(super) fn new() -> Self {
-        Self { last: Mutex::new(Instant::now()) }
-    }
-
-    fn beat(&self) {
-        *self.last.lock() = Instant::now();
-    }
-
-    /// For how long nothing was heard.
-    pub(super) fn silence(&self) -> Duration {
-        self.last.lock().elapsed()
-    }
-}
 
 /// Hands messages of other raft nodes to openraft.
 pub struct RaftReceiver {
@@ -54,7 +31,7 @@ pub struct RaftReceiver {
 pub(super) struct Inbox {
     pub(super) admission: Arc<Admission>,
     pub(super) catching_up: Arc<CatchingUp>,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) heard: Heard,
 }
 
 impl fmt::Debug for RaftReceiver {
@@ -70,9 +47,7 @@ impl RaftReceiver {
 
     async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> Result<RaftReply, String> {
         let response = self.raft.append_entries(request).await.map_err(|error| error.to_string())?;
-        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-            self.inbox.pulse.beat();
-        }
+        self.inbox.heard.answered(&response);
         Ok(RaftReply::Append(response))
     }
 

@@ -216,6 +216,51 @@ fn alerts() {
 }
 
 #[test]
+fn an_event() {
+    let party = |author| cluster_types::EventParty { author, wish: "pin".to_owned(), time: Timestamp::ZERO, pin: None };
+    let event = Event {
+        cid: CID.parse().unwrap(),
+        rule: "newer-pin".to_owned(),
+        stale: false,
+        time: at("2026-05-11T08:00:00Z"),
+        index: 42,
+        place: 1,
+        winner: party(cluster_types::EventAuthor::Log),
+        loser: party(cluster_types::EventAuthor::Peer(PEER.parse().unwrap())),
+        message: "kept one, not the\nother".to_owned(),
+    };
+    assert_eq!(shown(&event), "42-1 | 2026-05-11T08:00:00Z | kept one, not the other\n");
+}
+
+#[test]
+fn how_a_pin_was_accepted_is_told_to_programs_only_and_last() {
+    use crate::output::WithCommit;
+    use cluster_types::Commit;
+    for (commit, text) in [(Commit::Eventual, "eventual"), (Commit::Log { term: 3, index: 42 }, "3-42")] {
+        let (pin, info) = (pin(), info());
+        let (with_pin, with_info) = (WithCommit::new(&pin, Some(commit)), WithCommit::new(&info, Some(commit)));
+        assert_eq!((shown(&with_pin), shown(&with_info)), (shown(&pin), shown(&info)));
+        let json = |item: &dyn Fn() -> Result<String, crate::failure::Failure>| item().unwrap();
+        for (plain, with) in [
+            (
+                json(&|| render(&pin, Encoding::Json, Timestamp::ZERO)),
+                json(&|| render(&with_pin, Encoding::Json, Timestamp::ZERO)),
+            ),
+            (
+                json(&|| render(&info, Encoding::Json, Timestamp::ZERO)),
+                json(&|| render(&with_info, Encoding::Json, Timestamp::ZERO)),
+            ),
+        ] {
+            let expected = format!("{},\n    \"commit\": \"{text}\"\n}}\n", plain.strip_suffix("\n}\n").unwrap());
+            assert_eq!(with, expected);
+        }
+    }
+    let pin = pin();
+    let silent = render(&WithCommit::new(&pin, None), Encoding::Json, Timestamp::ZERO).unwrap();
+    assert_eq!(silent, render(&pin, Encoding::Json, Timestamp::ZERO).unwrap());
+}
+
+#[test]
 fn a_garbage_collection() {
     let done = |peername: &str, keys: Vec<GcKey>, error: &str| RepoGc {
         peer: PEER.parse().unwrap(),
