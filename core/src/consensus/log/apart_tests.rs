@@ -91,7 +91,7 @@ async fn the_smaller_side_accepts_passes_on_and_merges_when_whole_again() {
 #[tokio::test(start_paused = true)]
 async fn who_is_cut_off_knows_it_and_who_is_back_too() {
     let net = MemNet::new(13);
-    let nodes = several(&net, 3, ACCEPT).await;
+    let nodes = several(&net, 3, accepting()).await;
     leader_among(&nodes.iter().collect::<Vec<_>>()).await;
     for lost in &nodes {
         for node in &nodes {
