@@ -154,7 +154,10 @@ fn replace_annex(database: &Database, groups: u32) -> Result<Merges, StateError>
         let rows = rows.ok_or_else(|| codec::damaged("staged annex", "a group is gone"))?;
         for row in codec::decode_annex(&rows)? {
             let family = family_of(&row).map_err(own_damage)?;
-            engine.put(&mut batch, family, &row.key, &row.value);
+            match family {
+                Family::Outcomes => engine.put(&mut batch, family, &row.key, codec::encode_opaque(&row.value)),
+                _ => engine.put(&mut batch, family, &row.key, &row.value),
+            }
             match family {
                 Family::History => merges.histories += 1,
                 Family::Merged => {

@@ -33,8 +33,8 @@ const GROUP: usize = 256 << 10;
 /// The checkpoint of a frozen state.
 const CHECKPOINT_FOLDER: &str = "db";
 
-/// What is replicated beside pins and shards: the kinds of rows of an annex and where they are kept, with the values as
-/// they are there. The index of merged writes by their place follows from them.
+/// What is replicated beside pins and shards: the kinds of rows of an annex and where they are kept. The index of merged
+/// writes by their place follows from them.
 pub(crate) const ANNEX: &[(u8, Family)] = &[(1, Family::Outcomes), (2, Family::History), (3, Family::Merged)];
 
 /// The last frozen state.
@@ -264,8 +264,12 @@ fn stream_annex(engine: &Engine, outlet: &mut Outlet<Vec<AnnexRow>>) -> Result<(
     for (kind, family) in ANNEX {
         let mut rows = moment.rows(*family, &[], None);
         while let Some((key, value)) = rows.next()? {
+            let value = match family {
+                Family::Outcomes => codec::decode_opaque("outcome", &value)?,
+                _ => value.into(),
+            };
             bytes += key.len() + value.len();
-            group.push(AnnexRow { kind: *kind, key: key.into(), value: value.into() });
+            group.push(AnnexRow { kind: *kind, key: key.into(), value });
             if bytes >= GROUP {
                 bytes = 0;
                 outlet.send(std::mem::take(&mut group))?;
@@ -281,7 +285,7 @@ pub(crate) fn family_of(row: &AnnexRow) -> Result<Family, StateError> {
     let known = ANNEX.iter().find(|(kind, _)| *kind == row.kind).map(|(_, family)| *family);
     let family = known.ok_or_else(|| invalid(format!("its annex holds rows of the unknown kind {}", row.kind)))?;
     let sound = match family {
-        Family::Outcomes => keys::read_outcome(&row.key).and(codec::decode_opaque("outcome", &row.value)).map(drop),
+        Family::Outcomes => keys::read_outcome(&row.key).map(drop),
         Family::History => sound_history(row),
         _ => sound_merged(row),
     };

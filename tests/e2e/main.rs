@@ -9,6 +9,7 @@ mod client;
 mod crash;
 mod guarded;
 mod history;
+mod joining;
 mod kubo;
 mod partition;
 mod recover;

@@ -106,6 +106,28 @@ impl ProcessCluster {
         Ok(cluster)
     }
 
+    /// A cluster without peers that has the same secret and mode as this one.
+    pub fn beside(&self) -> Result<Self> {
+        let mut beside = Self::empty()?;
+        (beside.mode, beside.secret) = (self.mode, self.secret.clone());
+        Ok(beside)
+    }
+
+    /// Adds a peer for each node; they have become one cluster when this returns.
+    pub async fn start_more(mut self, nodes: &[NodeKind]) -> Result<Self> {
+        for node in nodes {
+            self.add_peer(node).await?;
+        }
+        self.wait_metrics(nodes.len()).await;
+        Ok(self)
+    }
+
+    /// Starts a peer that is down with `--bootstrap` and an address of another cluster, and waits until it answers.
+    pub async fn start_joining(&self, number: usize, address: &str) -> Result<()> {
+        self.spawn_with(number, &["--bootstrap", address])?;
+        self.wait_ready(number, |state| state.leader.is_some()).await
+    }
+
     /// Starts so many peers, each on a machine of its own, with these variables; they have become one cluster when this
     /// returns. `None` where there can be no such machines.
     pub async fn start_apart(mode: Mode, peers: usize, variables: &[(&str, &str)]) -> Result<Option<Self>> {
@@ -205,14 +227,18 @@ impl ProcessCluster {
     }
 
     fn spawn_daemon(&self, number: usize, join: bool) -> Result<()> {
+        match self.member_address(number).filter(|_| join) {
+            Some(address) => self.spawn_with(number, &["--bootstrap", &address]),
+            None => self.spawn_with(number, &[]),
+        }
+    }
+
+    fn spawn_with(&self, number: usize, flags: &[&str]) -> Result<()> {
         let peer = &self.peers[number];
         ensure!(!self.is_running(number), "peer {number} is running already");
         let log = File::options().create(true).append(true).open(peer.folder.join("log"))?;
         let mut command = self.daemon(number)?;
-        if let Some(address) = self.member_address(number).filter(|_| join) {
-            command.args(["--bootstrap", &address]);
-        }
-        command.stdout(log.try_clone()?).stderr(log);
+        command.args(flags).stdout(log.try_clone()?).stderr(log);
         *peer.child.lock() = Some(command.spawn()?);
         Ok(())
     }
