@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cluster_core::cluster::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
 use cluster_types::{
-    Commit,
-    AddParams, AddedOutput, Alert, Cid, ConnectGraph, ErrorClass, GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId,
-    Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType, PinTypeFilter, RepoGc, Role, StateReport, StatusFilter,
-    Timestamp, TrackerStatus, WireError, parse_peer_id,
+    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, ErrorClass, GcKey, GlobalPinInfo, GlobalRepoGc, Id,
+    IpfsId, Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType, PinTypeFilter, RepoGc, Role, StateReport,
+    StatusFilter, Timestamp, TrackerStatus, WireError, parse_peer_id,
 };
 use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};

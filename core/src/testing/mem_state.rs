@@ -4,8 +4,10 @@
 //! them, as many as the test says, and none in part. A clone shares the same "disk".
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
+use std::fmt;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +15,10 @@ use cluster_types::{Cid, Pin, StatusFilter, Timestamp};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 
 use super::Crash;
 use crate::consensus::digest::{SHARDS, order_key, shard_of};
@@ -32,19 +37,49 @@ const CHUNK: usize = 1 << 10;
 /// Bytes of the hash at the end of a snapshot.
 const HASH: usize = 32;
 
+/// What was done to a state, told right after it, before anything else is.
+#[derive(Clone, Copy)]
+pub struct StateEvent<'a> {
+    /// What was written; none: a snapshot was installed.
+    pub changes: Option<&'a Changes>,
+    /// The state now.
+    pub now: &'a dyn StateView,
+    /// Its applied position.
+    pub applied: Option<&'a Bytes>,
+}
+
+impl fmt::Debug for StateEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateEvent").field("changes", &self.changes).finish_non_exhaustive()
+    }
+}
+
+/// Who is told. Must not use the state itself.
+pub type StateObserver = Arc<dyn Fn(StateEvent<'_>) + Send + Sync>;
+
 /// The double of the state's and the tracker's store.
 #[derive(Clone, Debug, Default)]
 pub struct MemState {
     inner: Arc<Mutex<Inner>>,
+    /// One update at a time, in the order of the calls.
+    updating: Arc<tokio::sync::Mutex<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     written: State,
     durable: State,
     /// What was written since, oldest first.
     unsynced: VecDeque<Changes>,
     frozen: Option<Arc<MemSnapshot>>,
+    update_time: Option<(Range<Duration>, StdRng)>,
+    observer: Option<StateObserver>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("written", &self.written).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -105,8 +140,35 @@ impl MemState {
             Crash::Killed => (inner.written.clone(), inner.unsynced.clone()),
             Crash::PowerCut => (inner.durable.clone(), VecDeque::new()),
         };
-        let inner = Inner { written, unsynced, durable: inner.durable.clone(), frozen: inner.frozen.clone() };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        let (durable, frozen) = (inner.durable.clone(), inner.frozen.clone());
+        let inner = Inner { written, unsynced, durable, frozen, update_time: None, observer: None };
+        Self { inner: Arc::new(Mutex::new(inner)), updating: Arc::default() }
+    }
+
+    /// From now on every update, flush and installation takes a time from this range: half of it before it is done, half
+    /// of it before the caller hears of it.
+    pub fn set_update_time(&self, range: Range<Duration>, seed: u64) {
+        self.inner.lock().update_time = Some((range, StdRng::seed_from_u64(seed)));
+    }
+
+    /// From now on `observer` is told what is done.
+    pub fn observe(&self, observer: StateObserver) {
+        self.inner.lock().observer = Some(observer);
+    }
+
+    /// Does something in its turn, and takes the time for it.
+    async fn in_turn<R>(&self, work: impl FnOnce(&mut Inner) -> Result<R, StateError> + Send) -> Result<R, StateError> {
+        let turn = self.updating.lock().await;
+        let pause = self.inner.lock().pause();
+        if let Some(pause) = pause {
+            sleep(pause / 2).await;
+        }
+        let done = work(&mut self.inner.lock());
+        drop(turn);
+        if let Some(pause) = pause {
+            sleep(pause / 2).await;
+        }
+        done
     }
 
     /// All there is at one instant, for checks: `durable` says whether only what would survive a power cut.
@@ -118,6 +180,11 @@ impl MemState {
             tracked: state.tracker.values().cloned().collect(),
             shards: state.shards.iter().map(|(shard, state)| (*shard, state.sum)).collect(),
             applied: state.applied.clone(),
+            committed: state.committed.clone(),
+            outbox: state.outbox.values().cloned().collect(),
+            histories: state.histories.values().cloned().collect(),
+            merged: state.merged.clone(),
+            conflicts: state.conflicts.values().cloned().collect(),
         }
     }
 }
@@ -125,7 +192,7 @@ impl MemState {
 /// What a [`MemState`] holds at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    /// The pins, in the order of listings.
+    /// The pins as they are shown, in the order of listings.
     pub pins: Vec<Pin>,
     /// The tracker's records, in the order of listings.
     pub tracked: Vec<TrackedTask>,
@@ -133,12 +200,73 @@ pub struct Contents {
     pub shards: Vec<(u16, ShardSum)>,
     /// The applied position.
     pub applied: Option<Bytes>,
+    /// Pins as the log has them, where that is kept beside the shown ones, by
+    /// [`order_key`].
+    pub committed: BTreeMap<Vec<u8>, Option<Pin>>,
+    /// The writes that wait, by number.
+    pub outbox: Vec<Waiting>,
+    /// What merges left of CIDs, in the order of listings.
+    pub histories: Vec<(Cid, History)>,
+    /// The writes that were merged.
+    pub merged: BTreeMap<VersionId, MergedAt>,
+    /// The event log, oldest first.
+    pub conflicts: Vec<ConflictEvent>,
+}
+
+impl Contents {
+    /// The pins as the log has them, in the order of listings.
+    pub fn log_pins(&self) -> Vec<Pin> {
+        let mut pins: BTreeMap<Vec<u8>, &Pin> = self.pins.iter().map(|pin| (order_key(&pin.cid), pin)).collect();
+        for (order, committed) in &self.committed {
+            match committed {
+                Some(pin) => drop(pins.insert(order.clone(), pin)),
+                None => drop(pins.remove(order)),
+            }
+        }
+        pins.into_values().cloned().collect()
+    }
 }
 
 impl Inner {
+    fn pause(&mut self) -> Option<Duration> {
+        let (range, chance) = self.update_time.as_mut()?;
+        Some(chance.random_range(range.clone()))
+    }
+
+    fn tell(&self, changes: Option<&Changes>) {
+        if let Some(observer) = &self.observer {
+            observer(StateEvent { changes, now: &self.written, applied: self.written.applied.as_ref() });
+        }
+    }
+
     fn write(&mut self, changes: Changes) {
         self.written.write(&changes);
+        self.tell(Some(&changes));
         self.unsynced.push_back(changes);
+    }
+
+    /// Replaces the state, but for what is this peer's own.
+    fn install(&mut self, mut state: State, effect: &LocalEffect) {
+        self.frozen = Some(Arc::new(MemSnapshot { state: state.clone() }));
+        let written = &self.written;
+        state.tracker = written.tracker.clone();
+        state.outbox = written.outbox.clone();
+        (state.next_number, state.last_own) = (written.next_number, written.last_own);
+        state.conflicts = written.conflicts.clone();
+        let orders: BTreeSet<_> = written.pins.keys().chain(state.pins.keys()).cloned().collect();
+        for order in orders {
+            let (before, after) = (written.pins.get(&order), state.pins.get(&order));
+            let Some(cid) = before.or(after).map(|pin| pin.cid).filter(|_cid| before != after) else { continue };
+            match effect(before, after, written.tracker.get(&order).map(|task| &task.record)) {
+                Some(Some(record)) => drop(state.tracker.insert(order, TrackedTask { cid, record })),
+                Some(None) => drop(state.tracker.remove(&order)),
+                None => {}
+            }
+        }
+        self.unsynced.clear();
+        self.durable = state.clone();
+        self.written = state;
+        self.tell(None);
     }
 }
 
@@ -319,6 +447,8 @@ impl OutboxStore for MemState {
     }
 
     async fn flush(&self) -> Result<(), StateError> {
+        // In its turn as well: what was updated before is flushed.
+        self.in_turn(|_inner| Ok(())).await?;
         self.sync();
         Ok(())
     }
@@ -371,13 +501,15 @@ impl StateView for State {
 #[async_trait]
 impl StateStore for MemState {
     async fn update(&self, update: UpdateFn) -> Result<(), StateError> {
-        let mut inner = self.inner.lock();
-        let changes = update(&inner.written)?;
-        for change in &changes.pins {
-            assert_eq!(inner.written.shown(&change.cid)?, change.before, "an update must name what it replaces");
-        }
-        inner.write(changes);
-        Ok(())
+        self.in_turn(|inner| {
+            let changes = update(&inner.written)?;
+            for change in &changes.pins {
+                assert_eq!(inner.written.shown(&change.cid)?, change.before, "an update must name what it replaces");
+            }
+            inner.write(changes);
+            Ok(())
+        })
+        .await
     }
 
     async fn read(&self, read: ReadFn) -> Result<(), StateError> {
@@ -430,27 +562,12 @@ impl StateStore for MemState {
         while let Some(chunk) = chunks.next().await {
             receiver.chunk(chunk?).await?;
         }
-        let mut state = receiver.read(snapshot.applied())?;
-        let mut inner = self.inner.lock();
-        inner.frozen = Some(Arc::new(MemSnapshot { state: state.clone() }));
-        state.tracker = inner.written.tracker.clone();
-        state.outbox = inner.written.outbox.clone();
-        (state.next_number, state.last_own) = (inner.written.next_number, inner.written.last_own);
-        state.conflicts = inner.written.conflicts.clone();
-        let orders: BTreeSet<_> = inner.written.pins.keys().chain(state.pins.keys()).cloned().collect();
-        for order in orders {
-            let (before, after) = (inner.written.pins.get(&order), state.pins.get(&order));
-            let Some(cid) = before.or(after).map(|pin| pin.cid).filter(|_cid| before != after) else { continue };
-            match effect(before, after, inner.written.tracker.get(&order).map(|task| &task.record)) {
-                Some(Some(record)) => drop(state.tracker.insert(order, TrackedTask { cid, record })),
-                Some(None) => drop(state.tracker.remove(&order)),
-                None => {}
-            }
-        }
-        inner.unsynced.clear();
-        inner.durable = state.clone();
-        inner.written = state;
-        Ok(())
+        let state = receiver.read(snapshot.applied())?;
+        self.in_turn(|inner| {
+            inner.install(state, &effect);
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -56,7 +56,10 @@ fn a_file_of_the_original_loads_unchanged() {
     assert_eq!(config.cluster.listen_addresses.len(), 1, "QUIC is left out");
     assert_eq!(config.cluster.replication, ReplicationFactor::Everywhere);
     assert!(!config.cluster.repinning);
-    assert_eq!(config.consensus.mode, ConsensusMode::Crdt { trusted: TrustedPeers::Everyone, commit_timeout: Duration::from_secs(2) });
+    assert_eq!(
+        config.consensus.mode,
+        ConsensusMode::Crdt { trusted: TrustedPeers::Everyone, commit_timeout: Duration::from_secs(2) }
+    );
     assert_eq!(config.consensus.max_voters, 5);
     assert_eq!(config.consensus.timings.heartbeat_interval, Duration::from_millis(250));
     let rest = config.rest_api.as_ref().unwrap();
@@ -246,7 +249,10 @@ fn known_peers_become_the_trusted_ones_and_the_first_members() {
     let mut new = NewConfig { peers: vec![peer], ..NewConfig::with_new_secret() };
     let (_place, folder) = temporary_folder();
     let mode = new.write(&folder, none).unwrap().config.consensus.mode;
-    assert_eq!(mode, ConsensusMode::Crdt { trusted: TrustedPeers::Only(vec![peer]), commit_timeout: Duration::from_secs(2) });
+    assert_eq!(
+        mode,
+        ConsensusMode::Crdt { trusted: TrustedPeers::Only(vec![peer]), commit_timeout: Duration::from_secs(2) }
+    );
     new.consensus = ConsensusName::Raft;
     let mode = new.write(&folder, none).unwrap().config.consensus.mode;
     let ConsensusMode::Raft { initial_peers, .. } = mode else { panic!("raft was asked for") };
