@@ -46,6 +46,8 @@ pub struct StateEvent<'a> {
     pub now: &'a dyn StateView,
     /// Its applied position.
     pub applied: Option<&'a Bytes>,
+    /// Whether something waits that is not shown, as while a snapshot is installed.
+    pub lowered: bool,
 }
 
 impl fmt::Debug for StateEvent<'_> {
@@ -235,7 +237,9 @@ impl Inner {
 
     fn tell(&self, changes: Option<&Changes>) {
         if let Some(observer) = &self.observer {
-            observer(StateEvent { changes, now: &self.written, applied: self.written.applied.as_ref() });
+            let State { outbox, committed, applied, .. } = &self.written;
+            let lowered = outbox.values().any(|waiting| !committed.contains_key(&order_key(&waiting.write.cid)));
+            observer(StateEvent { changes, now: &self.written, applied: applied.as_ref(), lowered });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use cluster_core::testing::mem_ipfs::MemIpfs;
 use cluster_core::testing::mem_log::{LogEvent, LogObserver, MemLog};
 use cluster_core::testing::mem_state::{StateEvent, StateObserver};
 use cluster_core::testing::{Crash, MemNet, MemRecord, MemState};
-use cluster_core::tracker::{PriorityRule, Tracker, TrackerConfig, local_effect};
+use cluster_core::tracker::{AuditConfig, PriorityRule, Tracker, TrackerConfig, local_effect};
 use cluster_types::{ErrorClass, PeerId, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -33,6 +33,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) const FLUSH_TIME: Duration = Duration::from_millis(20);
 /// Entries between two snapshots: few, so that peers that were away need one.
 const SNAPSHOT_EVERY: u64 = 30;
+
+/// How often the node of a peer whose power was cut is compared with its pinset.
+const AUDIT_EVERY: Duration = Duration::from_secs(10);
 
 /// What differs from run to run.
 #[derive(Clone, Debug)]
@@ -119,6 +122,9 @@ pub(crate) struct Host {
     on_log: OnLog,
     on_state: OnState,
     mode: Mode,
+    /// Whether its power was ever cut. Its node may then have dropped what a snapshot brings back: only the audit sees
+    /// that, so it runs there, and nowhere else, lest it hide other faults.
+    had_power_cut: AtomicBool,
     chance: Mutex<StdRng>,
     disks: Mutex<Disks>,
     running: Mutex<Option<Running>>,
@@ -151,6 +157,7 @@ impl Host {
             on_log: Arc::clone(&shared.on_log),
             on_state: Arc::clone(&shared.on_state),
             mode: shared.mode.clone(),
+            had_power_cut: AtomicBool::new(false),
             chance: Mutex::new(chance),
             disks: Mutex::new(disks),
             running: Mutex::new(None),
@@ -218,8 +225,9 @@ impl Host {
         };
         let consensus = LogConsensus::start(parts, &tasks).await?;
         server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
-        let config =
-            TrackerConfig { pin_recover_interval: Duration::from_secs(2), audit: None, ..TrackerConfig::default() };
+        let audit = AuditConfig { interval: AUDIT_EVERY, ..AuditConfig::default() };
+        let audit = self.had_power_cut.load(Ordering::Relaxed).then_some(audit);
+        let config = TrackerConfig { pin_recover_interval: Duration::from_secs(2), audit, ..TrackerConfig::default() };
         let state = Arc::new(disks.state.clone());
         drop(Tracker::start(
             config,
@@ -240,6 +248,7 @@ impl Host {
     pub(crate) fn crash(&self, crash: Crash) -> Option<Running> {
         let running = self.running.lock().take()?;
         self.net.crash(self.peer);
+        self.had_power_cut.fetch_or(crash == Crash::PowerCut, Ordering::Relaxed);
         running.dead.cancel();
         let mut disks = self.disks.lock();
         let state = disks.state.reopened(crash);

@@ -2,6 +2,7 @@
 //! peer was shown at that moment, and who was told. Checked with every write to a store.
 //!
 //! **Rule:** a write that was accepted is shown at once; a row leaves an outbox only with the merge it waited for.
+//! **Rule:** while something that waits is not shown, nothing is applied and nothing is accepted.
 //! **Rule:** what was acknowledged is on the disk of the peer that acknowledged it, until its merge is.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,8 +86,17 @@ impl Ledger {
                 OutboxChange::Remove { id, .. } => self.removed(host, *id, event.now),
             }),
         };
+        for (cid, record) in event.changes.iter().flat_map(|changes| &changes.tracker) {
+            let status = record.as_ref().map(|record| (record.status, record.generation));
+            self.trace.note("tracker", &[host as u64], format!("{cid} {status:?}"), &[]);
+        }
         if event.changes.is_none_or(|changes| changes.applied.is_some()) {
             self.inner.lock().applied.insert(host, applied);
+        }
+        let accepts = |change: &OutboxChange| matches!(change, OutboxChange::Put { .. });
+        let adds = event.changes.is_some_and(|changes| changes.applied.is_some() || changes.outbox.iter().any(accepts));
+        if adds && event.lowered {
+            self.trace.fail(format!("host {host}: at {applied} something waits and is not shown"));
         }
         if let Err(what) = noted {
             self.trace.fail(format!("host {host}: {what}"));

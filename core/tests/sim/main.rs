@@ -5,7 +5,7 @@
 //! are checked after every step, and in the end all harm is taken away and every promise must come true.
 //!
 //! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many, from `SIM_FROM` on: `make sim SEED=7`. `SIM_FINDINGS=n` goes
-//! on until so many seeds have found something.
+//! on until so many seeds have found something, `SIM_TAIL=n` shows more of the trace.
 #![expect(clippy::unwrap_used, reason = "a test binary: a panic is a finding")]
 
 mod causal;

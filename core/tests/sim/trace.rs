@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How many of the last events are shown with a failure.
+/// How many of the last events are shown with a failure, unless `SIM_TAIL` says so.
 const TAIL: usize = 60;
 
 /// One thing that happened.
@@ -28,6 +28,7 @@ struct Inner {
     hasher: blake3::Hasher,
     events: u64,
     tail: VecDeque<Event>,
+    longest: usize,
     /// What must not have been, and the events before it was noticed.
     failure: Option<(String, String)>,
 }
@@ -46,7 +47,8 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn new() -> Self {
-        let inner = Inner { hasher: blake3::Hasher::new(), events: 0, tail: VecDeque::new(), failure: None };
+        let longest = crate::number_from("SIM_TAIL").and_then(|length| length.try_into().ok()).unwrap_or(TAIL);
+        let inner = Inner { hasher: blake3::Hasher::new(), events: 0, tail: VecDeque::new(), longest, failure: None };
         Self { began: Instant::now(), inner: Mutex::new(inner) }
     }
 
@@ -65,7 +67,7 @@ impl Trace {
         }
         inner.hasher.update(event.text.as_bytes()).update(body);
         inner.events += 1;
-        if inner.tail.len() == TAIL {
+        if inner.tail.len() >= inner.longest {
             inner.tail.pop_front();
         }
         inner.tail.push_back(event);
