@@ -231,6 +231,10 @@ fn batches(waiting: impl Iterator<Item = Waiting>) -> Vec<Vec<Eventual>> {
 pub(super) fn refused(error: &crate::ports::StateError) -> ConsensusError {
     match error.class() {
         ErrorClass::Fatal => ConsensusError::Stopped { reason: error.to_string() },
-        _ => ConsensusError::NoQuorum { reason: error.to_string() },
+        ErrorClass::Invalid
+        | ErrorClass::NotFound
+        | ErrorClass::Conflict
+        | ErrorClass::Unavailable
+        | ErrorClass::Unknown => ConsensusError::NoQuorum { reason: error.to_string() },
     }
 }
