@@ -4,9 +4,11 @@
 //! them, as many as the test says, and none in part. A clone shares the same "disk".
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::mem;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +16,9 @@ use cluster_types::{Cid, Pin, StatusFilter, Timestamp};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::sleep;
 
 use super::Crash;
 use super::mem_staging::MemStaging;
@@ -31,13 +36,37 @@ use crate::ports::{
 /// Rows in a group of the annex: few, so that tests see many groups.
 const GROUP: usize = 16;
 
+/// What was done to a state, told right after it, before anything else is.
+#[derive(Clone, Copy)]
+pub struct StateEvent<'a> {
+    /// What was written; none: a snapshot was installed.
+    pub changes: Option<&'a Changes>,
+    /// The state now.
+    pub now: &'a dyn StateView,
+    /// Its applied position.
+    pub applied: Option<&'a Bytes>,
+    /// Whether something waits that is not shown, as while a snapshot is installed.
+    pub lowered: bool,
+}
+
+impl fmt::Debug for StateEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateEvent").field("changes", &self.changes).finish_non_exhaustive()
+    }
+}
+
+/// Who is told. Must not use the state itself.
+pub type StateObserver = Arc<dyn Fn(StateEvent<'_>) + Send + Sync>;
+
 /// The double of the state's and the tracker's store.
 #[derive(Clone, Debug, Default)]
 pub struct MemState {
     inner: Arc<Mutex<Inner>>,
+    /// One update at a time, in the order of the calls.
+    updating: Arc<tokio::sync::Mutex<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     written: State,
     durable: State,
@@ -46,6 +75,14 @@ struct Inner {
     frozen: Option<Arc<MemSnapshot>>,
     staging: MemStaging,
     durable_staging: MemStaging,
+    update_time: Option<(Range<Duration>, StdRng)>,
+    observer: Option<StateObserver>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("written", &self.written).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -115,8 +152,36 @@ impl MemState {
             durable: inner.durable.clone(),
             frozen: inner.frozen.clone(),
             durable_staging: inner.durable_staging.clone(),
+            update_time: None,
+            observer: None,
         };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self { inner: Arc::new(Mutex::new(inner)), updating: Arc::default() }
+    }
+
+    /// From now on every update, flush and installation takes a time from this range: half of it before it is done, half
+    /// of it before the caller hears of it.
+    pub fn set_update_time(&self, range: Range<Duration>, seed: u64) {
+        self.inner.lock().update_time = Some((range, StdRng::seed_from_u64(seed)));
+    }
+
+    /// From now on `observer` is told what is done.
+    pub fn observe(&self, observer: StateObserver) {
+        self.inner.lock().observer = Some(observer);
+    }
+
+    /// Does something in its turn, and takes the time for it.
+    async fn in_turn<R>(&self, work: impl FnOnce(&mut Inner) -> Result<R, StateError> + Send) -> Result<R, StateError> {
+        let turn = self.updating.lock().await;
+        let pause = self.inner.lock().pause();
+        if let Some(pause) = pause {
+            sleep(pause / 2).await;
+        }
+        let done = work(&mut self.inner.lock());
+        drop(turn);
+        if let Some(pause) = pause {
+            sleep(pause / 2).await;
+        }
+        done
     }
 
     /// Drops everything that belongs to a cluster, in one step; what is shown, what waits and what the tracker knows
@@ -141,6 +206,11 @@ impl MemState {
             tracked: state.tracker.values().cloned().collect(),
             shards: state.shards.iter().map(|(shard, state)| (*shard, state.sum)).collect(),
             applied: state.applied.clone(),
+            committed: state.committed.clone(),
+            outbox: state.outbox.values().cloned().collect(),
+            histories: state.histories.values().cloned().collect(),
+            merged: state.merged.clone(),
+            conflicts: state.conflicts.values().cloned().collect(),
         }
     }
 }
@@ -148,7 +218,7 @@ impl MemState {
 /// What a [`MemState`] holds at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    /// The pins, in the order of listings.
+    /// The pins as they are shown, in the order of listings.
     pub pins: Vec<Pin>,
     /// The tracker's records, in the order of listings.
     pub tracked: Vec<TrackedTask>,
@@ -156,12 +226,62 @@ pub struct Contents {
     pub shards: Vec<(u16, ShardSum)>,
     /// The applied position.
     pub applied: Option<Bytes>,
+    /// Pins as the log has them, where that is kept beside the shown ones, by
+    /// [`order_key`].
+    pub committed: BTreeMap<Vec<u8>, Option<Pin>>,
+    /// The writes that wait, by number.
+    pub outbox: Vec<Waiting>,
+    /// What merges left of CIDs, in the order of listings.
+    pub histories: Vec<(Cid, History)>,
+    /// The writes that were merged.
+    pub merged: BTreeMap<VersionId, MergedAt>,
+    /// The event log, oldest first.
+    pub conflicts: Vec<ConflictEvent>,
+}
+
+impl Contents {
+    /// The pins as the log has them, in the order of listings.
+    pub fn log_pins(&self) -> Vec<Pin> {
+        let mut pins: BTreeMap<Vec<u8>, &Pin> = self.pins.iter().map(|pin| (order_key(&pin.cid), pin)).collect();
+        for (order, committed) in &self.committed {
+            match committed {
+                Some(pin) => drop(pins.insert(order.clone(), pin)),
+                None => drop(pins.remove(order)),
+            }
+        }
+        pins.into_values().cloned().collect()
+    }
 }
 
 impl Inner {
+    fn pause(&mut self) -> Option<Duration> {
+        let (range, chance) = self.update_time.as_mut()?;
+        Some(chance.random_range(range.clone()))
+    }
+
+    fn tell(&self, changes: Option<&Changes>) {
+        if let Some(observer) = &self.observer {
+            let State { outbox, committed, applied, .. } = &self.written;
+            let lowered = outbox.values().any(|waiting| !committed.contains_key(&order_key(&waiting.write.cid)));
+            observer(StateEvent { changes, now: &self.written, applied: applied.as_ref(), lowered });
+        }
+    }
+
     fn write(&mut self, changes: Changes) {
         self.written.write(&changes);
+        self.tell(Some(&changes));
         self.unsynced.push_back(changes);
+    }
+
+    /// Replaces the state by what was staged.
+    fn install(&mut self, state: State) {
+        self.staging = MemStaging::default();
+        self.durable_staging = MemStaging::default();
+        self.frozen = Some(Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..state.clone() } }));
+        self.unsynced.clear();
+        self.durable = state.clone();
+        self.written = state;
+        self.tell(None);
     }
 }
 
@@ -342,6 +462,8 @@ impl OutboxStore for MemState {
     }
 
     async fn flush(&self) -> Result<(), StateError> {
+        // In its turn as well: what was updated before is flushed.
+        self.in_turn(|_inner| Ok(())).await?;
         self.sync();
         Ok(())
     }
@@ -394,13 +516,15 @@ impl StateView for State {
 #[async_trait]
 impl StateStore for MemState {
     async fn update(&self, update: UpdateFn) -> Result<(), StateError> {
-        let mut inner = self.inner.lock();
-        let changes = update(&inner.written)?;
-        for change in &changes.pins {
-            assert_eq!(inner.written.shown(&change.cid)?, change.before, "an update must name what it replaces");
-        }
-        inner.write(changes);
-        Ok(())
+        self.in_turn(|inner| {
+            let changes = update(&inner.written)?;
+            for change in &changes.pins {
+                assert_eq!(inner.written.shown(&change.cid)?, change.before, "an update must name what it replaces");
+            }
+            inner.write(changes);
+            Ok(())
+        })
+        .await
     }
 
     async fn read(&self, read: ReadFn) -> Result<(), StateError> {
@@ -444,15 +568,12 @@ impl StateStore for MemState {
     }
 
     async fn install_staged(&self, effect: LocalEffect) -> Result<(), StateError> {
-        let mut inner = self.inner.lock();
-        let state = inner.staging.installed(&inner.written, &effect)?;
-        inner.staging = MemStaging::default();
-        inner.durable_staging = MemStaging::default();
-        inner.frozen = Some(Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..state.clone() } }));
-        inner.unsynced.clear();
-        inner.durable = state.clone();
-        inner.written = state;
-        Ok(())
+        self.in_turn(|inner| {
+            let state = inner.staging.installed(&inner.written, &effect)?;
+            inner.install(state);
+            Ok(())
+        })
+        .await
     }
 }
 

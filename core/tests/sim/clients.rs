@@ -48,7 +48,7 @@ impl History {
         inner.clock
     }
 
-    fn serial(&self) -> u64 {
+    pub(crate) fn serial(&self) -> u64 {
         let mut inner = self.inner.lock();
         inner.serial += 1;
         inner.serial
@@ -205,7 +205,7 @@ fn without_receipt(error: &ConsensusError) -> Told {
 }
 
 /// The result, unless the peer dies before.
-async fn until_death<T>(running: &Running, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn until_death<T>(running: &Running, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         () = running.dead.cancelled() => None,
@@ -213,11 +213,11 @@ async fn until_death<T>(running: &Running, work: impl Future<Output = T>) -> Opt
     }
 }
 
-fn cid(key: u32) -> Cid {
+pub(crate) fn cid(key: u32) -> Cid {
     Cid::new_v1(0x55, Code::Sha2_256.digest(&key.to_be_bytes()))
 }
 
-fn pin(key: u32, serial: u64, (min, max): (i32, i32)) -> Pin {
+pub(crate) fn pin(key: u32, serial: u64, (min, max): (i32, i32)) -> Pin {
     let options = PinOptions {
         replication_factor_min: min,
         replication_factor_max: max,

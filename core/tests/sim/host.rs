@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::consensus::Consensus;
-use cluster_core::consensus::log::{LogConsensus, LogParts, LogSettings, StartError, join_here};
+use cluster_core::consensus::log::{LogConsensus, LogParts, LogSettings, StartError, WithoutQuorum, join_here};
 use cluster_core::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use cluster_core::ports::{CallHandler, Clock, Purpose, Transport};
 use cluster_core::rpc::{Call, CallServer, PeerService, Reply};
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::testing::mem_ipfs::MemIpfs;
 use cluster_core::testing::mem_log::{LogEvent, LogObserver, MemLog};
+use cluster_core::testing::mem_state::{StateEvent, StateObserver};
 use cluster_core::testing::{Crash, MemNet, MemRecord, MemState};
-use cluster_core::tracker::{PriorityRule, Tracker, TrackerConfig, local_effect};
+use cluster_core::tracker::{AuditConfig, PriorityRule, Tracker, TrackerConfig, local_effect};
 use cluster_types::{BoxError, ErrorClass, PeerId, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -32,6 +33,42 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) const FLUSH_TIME: Duration = Duration::from_millis(20);
 /// Entries between two snapshots: few, so that peers that were away need one.
 const SNAPSHOT_EVERY: u64 = 4;
+
+/// How often the node of a peer whose power was cut is compared with its pinset.
+const AUDIT_EVERY: Duration = Duration::from_secs(10);
+
+/// What differs from run to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Mode {
+    /// What becomes of a write without a quorum.
+    pub(crate) without_quorum: WithoutQuorum,
+    /// The longest time that a write to the store takes.
+    pub(crate) update_time: Duration,
+    /// Entries between two snapshots.
+    pub(crate) snapshot_every: u64,
+}
+
+impl Mode {
+    pub(crate) fn draw(chance: &mut StdRng) -> Self {
+        let after = Duration::from_millis([300, 700, 1_500][chance.random_range(0..3)]);
+        let raft = chance.random_bool(0.3);
+        Self {
+            without_quorum: if raft { WithoutQuorum::Refuse } else { WithoutQuorum::Accept { after } },
+            update_time: Duration::from_millis([0, 4, 30][chance.random_range(0..3)]),
+            snapshot_every: [8, SNAPSHOT_EVERY][chance.random_range(0..2)],
+        }
+    }
+
+    /// Whether writes are accepted without a quorum.
+    pub(crate) fn is_crdt(&self) -> bool {
+        self.without_quorum != WithoutQuorum::Refuse
+    }
+}
+
+/// Who is told what happens to the disks of a host.
+pub(crate) type OnLog = Arc<dyn Fn(usize, LogEvent<'_>) + Send + Sync>;
+/// The same for its state.
+pub(crate) type OnState = Arc<dyn Fn(usize, StateEvent<'_>) + Send + Sync>;
 
 /// Peers by their number.
 pub(crate) type Numbers = BTreeMap<PeerId, usize>;
@@ -82,7 +119,12 @@ pub(crate) struct Host {
     net: MemNet,
     trace: Arc<Trace>,
     numbers: Arc<Numbers>,
-    on_log: Arc<dyn Fn(usize, LogEvent<'_>) + Send + Sync>,
+    on_log: OnLog,
+    on_state: OnState,
+    mode: Mode,
+    /// Whether its power was ever cut. Its node may then have dropped what a snapshot brings back: only the audit sees
+    /// that, so it runs there, and nowhere else, lest it hide other faults.
+    had_power_cut: AtomicBool,
     chance: Mutex<StdRng>,
     disks: Mutex<Disks>,
     running: Mutex<Option<Running>>,
@@ -93,7 +135,9 @@ pub(crate) struct Shared {
     pub(crate) net: MemNet,
     pub(crate) trace: Arc<Trace>,
     pub(crate) numbers: Arc<Numbers>,
-    pub(crate) on_log: Arc<dyn Fn(usize, LogEvent<'_>) + Send + Sync>,
+    pub(crate) on_log: OnLog,
+    pub(crate) on_state: OnState,
+    pub(crate) mode: Mode,
 }
 
 impl Host {
@@ -111,6 +155,9 @@ impl Host {
             trace: Arc::clone(&shared.trace),
             numbers: Arc::clone(&shared.numbers),
             on_log: Arc::clone(&shared.on_log),
+            on_state: Arc::clone(&shared.on_state),
+            mode: shared.mode.clone(),
+            had_power_cut: AtomicBool::new(false),
             chance: Mutex::new(chance),
             disks: Mutex::new(disks),
             running: Mutex::new(None),
@@ -134,6 +181,10 @@ impl Host {
         let mut chance = StdRng::from_rng(&mut *self.chance.lock());
         disks.log.set_flush_time(Duration::from_millis(1)..FLUSH_TIME, chance.random());
         disks.log.observe(self.observer(dead.clone()));
+        if !self.mode.update_time.is_zero() {
+            disks.state.set_update_time(Duration::ZERO..self.mode.update_time, chance.random());
+        }
+        disks.state.observe(self.state_observer(dead.clone()));
         let network = self.net.peer(self.peer);
         let server = Arc::new(CallServer::default());
         network.serve(Arc::new(Tap {
@@ -167,14 +218,16 @@ impl Host {
             bootstrap: bootstrap.to_vec(),
             settings: LogSettings {
                 write_timeout: WRITE_TIMEOUT,
-                snapshot_every: SNAPSHOT_EVERY,
+                snapshot_every: self.mode.snapshot_every,
+                without_quorum: self.mode.without_quorum,
                 ..LogSettings::default()
             },
         };
         let consensus = LogConsensus::start(parts, &tasks).await?;
         server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
-        let config =
-            TrackerConfig { pin_recover_interval: Duration::from_secs(2), audit: None, ..TrackerConfig::default() };
+        let audit = AuditConfig { interval: AUDIT_EVERY, ..AuditConfig::default() };
+        let audit = self.had_power_cut.load(Ordering::Relaxed).then_some(audit);
+        let config = TrackerConfig { pin_recover_interval: Duration::from_secs(2), audit, ..TrackerConfig::default() };
         let state = Arc::new(disks.state.clone());
         drop(Tracker::start(
             config,
@@ -196,6 +249,7 @@ impl Host {
     pub(crate) fn crash(&self, crash: Crash) -> Option<Running> {
         let running = self.running.lock().take()?;
         self.net.crash(self.peer);
+        self.had_power_cut.fetch_or(crash == Crash::PowerCut, Ordering::Relaxed);
         running.dead.cancel();
         let mut disks = self.disks.lock();
         let state = disks.state.reopened(crash);
@@ -232,6 +286,15 @@ impl Host {
         Arc::new(move |event| {
             if !dead.is_cancelled() {
                 on_log(number, event);
+            }
+        })
+    }
+
+    fn state_observer(&self, dead: CancellationToken) -> StateObserver {
+        let (number, on_state) = (self.number, Arc::clone(&self.on_state));
+        Arc::new(move |event| {
+            if !dead.is_cancelled() {
+                on_state(number, event);
             }
         })
     }

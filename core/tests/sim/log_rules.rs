@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cluster_core::consensus::operation::Entry;
 use cluster_core::testing::mem_log::{LogEntry, LogEvent};
+use openraft::EntryPayload;
 use parking_lot::Mutex;
 
 use crate::trace::Trace;
@@ -16,6 +18,8 @@ struct Seen {
     entries: BTreeMap<(u64, u64), [u8; 32]>,
     /// The term of the entry before, by index and term.
     before: BTreeMap<(u64, u64), u64>,
+    /// What the entries carry, where it is operations.
+    carried: BTreeMap<(u64, u64), Entry>,
 }
 
 /// What the logs of all hosts have shown.
@@ -46,12 +50,30 @@ impl LogRules {
         }
     }
 
+    /// The entries with operations up to `last` (index and term), oldest first, with their indexes.
+    pub(crate) fn chain(&self, last: (u64, u64)) -> Result<Vec<(u64, Entry)>, String> {
+        let seen = self.seen.lock();
+        let (mut place, mut entries) = (last, Vec::new());
+        loop {
+            entries.extend(seen.carried.get(&place).map(|entry| (place.0, entry.clone())));
+            if place.0 == 0 {
+                entries.reverse();
+                return Ok(entries);
+            }
+            let term = seen.before.get(&place).ok_or_else(|| format!("nobody wrote the entry before {place:?}"))?;
+            place = (place.0 - 1, *term);
+        }
+    }
+
     fn append(&self, host: usize, before: Option<&LogEntry>, entry: &LogEntry) {
         let place = place(entry);
         let bytes = rmp_serde::to_vec(&entry.payload).expect("what is sent over the wire can be encoded");
         let content = *blake3::hash(&bytes).as_bytes();
         self.trace.note("append", &[host as u64, place.0, place.1], "", &content);
         let mut seen = self.seen.lock();
+        if let EntryPayload::Normal(carried) = &entry.payload {
+            seen.carried.entry(place).or_insert_with(|| carried.clone());
+        }
         if *seen.entries.entry(place).or_insert(content) != content {
             self.trace.fail(format!("host {host}: another entry at index and term {place:?} than elsewhere"));
         }

@@ -4,17 +4,22 @@
 //! sequencer, apply, tracker) on doubles of network, disks and IPFS nodes. A nemesis does harm, clients work, the rules
 //! are checked after every step, and in the end all harm is taken away and every promise must come true.
 //!
-//! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many, from `SIM_FROM` on: `make sim SEED=7`.
+//! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many, from `SIM_FROM` on: `make sim SEED=7`. `SIM_FINDINGS=n` goes
+//! on until so many seeds have found something, `SIM_TAIL=n` shows more of the trace.
 #![expect(clippy::unwrap_used, reason = "a test binary: a panic is a finding")]
 
+mod causal;
 mod clients;
 mod host;
+mod ledger;
 mod log_rules;
 mod nemesis;
 mod rules;
 mod settle;
 mod trace;
+mod waiting_rules;
 mod world;
+mod writers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -92,7 +97,11 @@ async fn story(seed: u64, trace: &Arc<Trace>, step: &mut u32) -> Result<usize, S
     let world = Arc::new(World::new(trace, &mut chance));
     world.form().await?;
     let (history, mut rules) = (Arc::new(History::default()), Rules::default());
-    clients::start(&world, &history, &mut chance);
+    if world.mode.is_crdt() {
+        writers::start(&world, &history, &mut chance);
+    } else {
+        clients::start(&world, &history, &mut chance);
+    }
     for _ in 0..chance.random_range(STRIKES) {
         nemesis::strike(&world, &mut chance).await;
         for _ in 0..chance.random_range(LOOKS) {
@@ -120,9 +129,11 @@ fn run_all(seeds: std::ops::Range<u64>) {
     let began = tokio::time::Instant::now();
     let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     let (events, catch_ups) = (AtomicU64::new(0), AtomicU64::new(0));
+    let most = number_from("SIM_FINDINGS").unwrap_or(1);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
     let worker = || loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= seeds.end || !found.lock().is_empty() {
+        if seed >= seeds.end || found.lock().len() >= most {
             return;
         }
         match run(seed) {
@@ -140,6 +151,9 @@ fn run_all(seeds: std::ops::Range<u64>) {
     });
     let mut found = found.into_inner();
     found.sort_by_key(|finding| finding.seed);
+    for Finding { seed, step, what, .. } in found.iter().skip(1) {
+        eprintln!("also seed {seed}, step {step}: {}", what.chars().take(600).collect::<String>());
+    }
     if let Some(finding) = found.first() {
         panic!("after {} seeds:\n{finding}", finding.seed - seeds.start + 1);
     }

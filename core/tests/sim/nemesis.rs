@@ -20,10 +20,14 @@ enum Harm {
     CutOneWay,
     IsolateLeader,
     Split,
+    Groups,
+    Away,
+    Return,
     Heal,
     Delay,
     Break,
     Repeat,
+    LoseGossip,
     CrashOne,
     CrashLeader,
     PowerCutOfAll,
@@ -35,15 +39,19 @@ enum Harm {
 }
 
 /// How likely each is, in parts of their sum.
-const WEIGHTS: [(Harm, u32); 16] = [
+const WEIGHTS: [(Harm, u32); 20] = [
     (Harm::Cut, 3),
     (Harm::CutOneWay, 3),
     (Harm::IsolateLeader, 3),
     (Harm::Split, 3),
+    (Harm::Groups, 3),
+    (Harm::Away, 2),
+    (Harm::Return, 2),
     (Harm::Heal, 6),
     (Harm::Delay, 2),
     (Harm::Break, 3),
     (Harm::Repeat, 2),
+    (Harm::LoseGossip, 1),
     (Harm::CrashOne, 4),
     (Harm::CrashLeader, 4),
     (Harm::PowerCutOfAll, 1),
@@ -73,13 +81,34 @@ pub(crate) async fn strike(world: &Arc<World>, chance: &mut StdRng) {
             peers.rotate_left(one);
             world.net.partition(&peers[..size], &peers[size..]);
         }
-        Harm::Heal => world.net.heal_all(),
+        Harm::Groups => {
+            // Up to as many groups as peers: often none has a majority.
+            let groups: Vec<usize> = (0..count).map(|_| chance.random_range(0..count)).collect();
+            for (low, high) in (0..count).flat_map(|high| (0..high).map(move |low| (low, high))) {
+                if groups[low] != groups[high] {
+                    world.net.cut(peer(low), peer(high));
+                }
+            }
+        }
+        Harm::Away => {
+            world.away.lock().insert(one);
+            world.net.isolate(peer(one));
+            if chance.random_bool(0.3) {
+                world.crash(one, crash(chance));
+            }
+        }
+        Harm::Return => {
+            world.away.lock().clear();
+            world.heal();
+        }
+        Harm::Heal => world.heal(),
         Harm::Delay => {
             let longest = [20, 100, 400, 1_500][chance.random_range(0..4)];
             world.net.set_delay(Duration::ZERO..Duration::from_millis(longest));
         }
         Harm::Break => world.net.set_break_rate([0.0, 0.02, 0.1, 0.4][chance.random_range(0..4)]),
         Harm::Repeat => world.net.set_repeat_rate([0.0, 0.1, 0.5][chance.random_range(0..3)]),
+        Harm::LoseGossip => world.net.set_gossip_loss([0.0, 0.3, 1.0][chance.random_range(0..3)]),
         Harm::CrashOne => world.crash(one, crash(chance)),
         Harm::CrashLeader => world.crash(leader.unwrap_or(one), crash(chance)),
         Harm::PowerCutOfAll => (0..count).for_each(|number| world.crash(number, Crash::PowerCut)),

@@ -9,7 +9,10 @@ use cluster_core::ports::ShardSum;
 use cluster_core::testing::mem_state::Contents;
 use cluster_types::{PeerId, Pin, ReplicationFactor, Role, TrackerStatus};
 
+use crate::causal::Names;
 use crate::host::{Disks, Host};
+use crate::ledger::name;
+use crate::waiting_rules::WaitingRules;
 use crate::world::World;
 
 /// What was seen in earlier steps.
@@ -23,6 +26,9 @@ pub(crate) struct Rules {
     applied: BTreeMap<usize, (usize, u64)>,
     /// The term each disk has promised.
     terms: BTreeMap<usize, u64>,
+    waiting: WaitingRules,
+    /// The names of the pins that were seen in the log at an index.
+    pub(crate) names: BTreeMap<u64, Names>,
 }
 
 impl Rules {
@@ -38,7 +44,12 @@ impl Rules {
             self.check_disks(host.number, &disks).map_err(in_host)?;
             self.check_digest(&position, &contents).map_err(in_host)?;
             check_commitment(world, &position).map_err(in_host)?;
-            check_tracker(&host.peer, &contents).map_err(in_host)?;
+            world.ledger.check_kept(host.number, &disks.state.contents(true)).map_err(in_host)?;
+            let running = host.running().is_some();
+            let now = world.trace.now();
+            if running && self.waiting.check(host.number, now, position.index(), &contents).map_err(in_host)? {
+                check_tracker(&host.peer, &contents).map_err(in_host)?;
+            }
             contents.pins.iter().try_for_each(check_allocations).map_err(in_host)?;
         }
         Ok(())
@@ -92,7 +103,8 @@ impl Rules {
     /// The digest is that of the records, and the same on all peers at the same index (INV7).
     fn check_digest(&mut self, position: &AppliedPosition, contents: &Contents) -> Result<(), String> {
         let mut sums: BTreeMap<u16, ShardSum> = BTreeMap::new();
-        for pin in &contents.pins {
+        let pins = contents.log_pins();
+        for pin in &pins {
             sums.entry(shard_of(&pin.cid)).or_default().add(pin);
         }
         let kept: BTreeMap<u16, ShardSum> =
@@ -105,6 +117,13 @@ impl Rules {
         for (shard, sum) in &kept {
             hasher.update(&shard.to_be_bytes()).update(&sum.hash);
         }
+        for (cid, history) in &contents.histories {
+            hasher.update(&cid.to_bytes()).update(&history.encode());
+        }
+        for (id, at) in &contents.merged {
+            hasher.update(id.as_bytes()).update(&at.index.to_be_bytes());
+        }
+        self.names.entry(position.index()).or_insert_with(|| pins.iter().map(|pin| (pin.cid, name(pin))).collect());
         let seen = (**last.committed_leader_id(), *hasher.finalize().as_bytes());
         let known = *self.digests.entry(position.index()).or_insert(seen);
         if known == seen { Ok(()) } else { Err(format!("another state at index {} than elsewhere", position.index())) }

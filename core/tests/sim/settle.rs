@@ -1,19 +1,24 @@
 //! The end of a run: all harm is taken away, and everything promised must come true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::consensus::Consensus;
+use cluster_core::ports::ConflictEvent;
 use cluster_core::testing::linear;
 use tokio::time::{sleep, timeout};
 
 use crate::clients::{History, read_all, write_one};
-use crate::host::Running;
-use crate::rules::Rules;
+use crate::host::{Host, Running};
+use crate::ledger;
+use crate::rules::{Rules, position};
 use crate::world::World;
+use crate::{causal, writers};
 
 /// Until the last call is answered or given up, and the dead have ended.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// From the end of the harm until everything is merged: an author is waited for, and a merge is tried again.
+const MERGE_LIMIT: Duration = Duration::from_secs(40);
 /// From the end of the harm until writes work on every peer (INV22).
 const RECOVERY_LIMIT: Duration = Duration::from_secs(10);
 /// Until every peer has applied the same.
@@ -25,6 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Heals, waits, and checks what was acknowledged.
 pub(crate) async fn settle(world: &World, history: &History, rules: &mut Rules) -> Result<(), String> {
+    world.away.lock().clear();
     world.calm();
     for host in &world.hosts {
         world.restart(host.number).await;
@@ -35,9 +41,13 @@ pub(crate) async fn settle(world: &World, history: &History, rules: &mut Rules) 
         return Err(format!("still at work after {CALL_LIMIT:?}: {late:?}"));
     }
     world.trace.note("settle", &[], "", &[]);
+    if world.mode.is_crdt() {
+        let merged = timeout(MERGE_LIMIT, all_merged(world)).await;
+        merged.map_err(|_| format!("writes wait still: {}", describe_waiting(world)))?;
+    }
     let healed = world.trace.now();
     for host in &world.hosts {
-        while !write_one(world, history, host).await {
+        while !takes_writes(world, history, host).await {
             if world.trace.now() > healed + RECOVERY_LIMIT {
                 return Err(format!("host {} takes no writes {RECOVERY_LIMIT:?} after the healing", host.number));
             }
@@ -46,7 +56,11 @@ pub(crate) async fn settle(world: &World, history: &History, rules: &mut Rules) 
     }
     timeout(CONVERGENCE_LIMIT, converged(world)).await.map_err(|_| "the peers do not converge".to_owned())?;
     rules.check(world)?;
-    read_all(world, history).await;
+    if world.mode.is_crdt() {
+        judge(world, rules)?;
+    } else {
+        read_all(world, history).await;
+    }
     if let Some(what) = world.trace.failure() {
         return Err(what);
     }
@@ -60,6 +74,58 @@ pub(crate) async fn settle(world: &World, history: &History, rules: &mut Rules) 
     let held = timeout(NODES_LIMIT, nodes).await;
     held.map_err(|_| format!("a node never holds what it should: {}", describe(world)))?;
     rules.check(world)
+}
+
+async fn takes_writes(world: &World, history: &History, host: &Host) -> bool {
+    if world.mode.is_crdt() {
+        writers::write_one(world, history, host).await
+    } else {
+        write_one(world, history, host).await
+    }
+}
+
+/// Returns when nothing waits anywhere.
+async fn all_merged(world: &World) {
+    while world.hosts.iter().any(|host| !host.disks().state.contents(false).outbox.is_empty()) {
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn describe_waiting(world: &World) -> String {
+    let waiting = |host: &Host| -> Vec<String> {
+        let waiting = host.disks().state.contents(false).outbox;
+        waiting.iter().map(|waiting| format!("{} {}", waiting.number, ledger::describe(&waiting.write))).collect()
+    };
+    let rows: Vec<_> = world.hosts.iter().map(|host| (host.number, waiting(host))).collect();
+    format!("{rows:#?}")
+}
+
+/// Compares what the log holds and the event logs with what was written.
+fn judge(world: &World, rules: &Rules) -> Result<(), String> {
+    let contents: Vec<_> = world.hosts.iter().map(|host| host.disks().state.contents(false)).collect();
+    let mut events: BTreeMap<(u64, u32), ConflictEvent> = BTreeMap::new();
+    for event in contents.iter().flat_map(|contents| &contents.conflicts) {
+        let known = events.entry((event.index, event.place)).or_insert_with(|| event.clone());
+        if known != event {
+            return Err(format!("one event log says {known:?}, another {event:?}"));
+        }
+    }
+    for (host, contents) in contents.iter().enumerate() {
+        let kept: BTreeSet<_> = contents.conflicts.iter().map(|event| (event.index, event.place)).collect();
+        let missing = events.keys().find(|at| !kept.contains(at) && !world.ledger.skipped(host, at.0));
+        if let Some(missing) = missing {
+            return Err(format!("host {host} has no event {missing:?}"));
+        }
+    }
+    let last = position(&contents[0])?.last.ok_or("nothing is applied")?;
+    let chain = world.log.chain((last.index(), **last.committed_leader_id()))?;
+    let (written, committed) = world.ledger.all();
+    let mut judge = causal::Judge::new(written);
+    judge.replay(&chain, &rules.names)?;
+    judge.check_acknowledged(&chain, &committed)?;
+    let names = contents[0].log_pins().iter().map(|pin| (pin.cid, ledger::name(pin))).collect();
+    let events: Vec<ConflictEvent> = events.into_values().collect();
+    judge.check_events(&names, &events)
 }
 
 /// Returns when all have applied as much as the first.
@@ -90,7 +156,7 @@ fn describe(world: &World) -> String {
 
 /// A host whose node holds something else than the host was given.
 fn node_that_differs(world: &World) -> Option<usize> {
-    let differs = |host: &&crate::host::Host| {
+    let differs = |host: &&Host| {
         let pins = host.disks().state.contents(false).pins;
         let wanted: BTreeSet<_> =
             pins.iter().filter(|pin| pin.is_allocated_to(&host.peer)).map(|pin| pin.cid).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How many of the last events are shown with a failure.
+/// How many of the last events are shown with a failure, unless `SIM_TAIL` says so.
 const TAIL: usize = 60;
 
 /// A peer has caught up by shards.
@@ -33,6 +33,7 @@ struct Inner {
     /// How often a peer caught up by shards.
     catch_ups: u64,
     tail: VecDeque<Event>,
+    longest: usize,
     /// What must not have been, and the events before it was noticed.
     failure: Option<(String, String)>,
 }
@@ -51,8 +52,9 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn new() -> Self {
-        let inner =
-            Inner { hasher: blake3::Hasher::new(), events: 0, catch_ups: 0, tail: VecDeque::new(), failure: None };
+        let longest = crate::number_from("SIM_TAIL").and_then(|length| length.try_into().ok()).unwrap_or(TAIL);
+        let (hasher, tail) = (blake3::Hasher::new(), VecDeque::new());
+        let inner = Inner { hasher, events: 0, catch_ups: 0, tail, longest, failure: None };
         Self { began: Instant::now(), inner: Mutex::new(inner) }
     }
 
@@ -72,7 +74,7 @@ impl Trace {
         inner.hasher.update(event.text.as_bytes()).update(body);
         inner.events += 1;
         inner.catch_ups += u64::from(kind == CAUGHT_UP);
-        if inner.tail.len() == TAIL {
+        if inner.tail.len() >= inner.longest {
             inner.tail.pop_front();
         }
         inner.tail.push_back(event);

@@ -1,5 +1,6 @@
 //! A cluster in one thread: the network, the hosts, and what the rules of the log have seen.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,12 @@ use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::testing::mem_ipfs::{MemIpfs, MemIpfsWorld};
 use cluster_core::testing::{Crash, MemNet};
 use cluster_types::{BoxError, PeerId, Role};
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use crate::host::{Host, Numbers, Running, Shared, bury};
+use crate::host::{Host, Mode, Numbers, Running, Shared, bury};
+use crate::ledger::Ledger;
 use crate::log_rules::LogRules;
 use crate::trace::Trace;
 
@@ -27,21 +30,32 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) numbers: Arc<Numbers>,
     pub(crate) tasks: TaskGroup,
+    pub(crate) mode: Mode,
+    pub(crate) log: Arc<LogRules>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Peers that are away for long: what heals and restarts passes them by.
+    pub(crate) away: Mutex<BTreeSet<usize>>,
 }
 
 impl World {
     /// Peers that were never started, drawn from `chance`.
     pub(crate) fn new(trace: &Arc<Trace>, chance: &mut StdRng) -> Self {
+        let mode = Mode::draw(chance);
+        trace.note("mode", &[], format!("{mode:?}"), &[]);
         let count = [3, 3, 4, 5][chance.random_range(0..4)];
         let net = MemNet::new(chance.random());
         let peers: Vec<PeerId> = (0..count).map(|_| peer_id(chance)).collect();
         let numbers: Arc<Numbers> = Arc::new(peers.iter().copied().zip(0..).collect());
-        let rules = LogRules::new(Arc::clone(trace));
+        let log = Arc::new(LogRules::new(Arc::clone(trace)));
+        let ledger = Arc::new(Ledger::new(Arc::clone(trace), peers.clone()));
+        let (rules, of_states) = (Arc::clone(&log), Arc::clone(&ledger));
         let shared = Shared {
             net: net.clone(),
             trace: Arc::clone(trace),
             numbers: Arc::clone(&numbers),
             on_log: Arc::new(move |host, event| rules.take(host, event)),
+            on_state: Arc::new(move |host, event| of_states.take(host, event)),
+            mode: mode.clone(),
         };
         let nodes = MemIpfsWorld::default();
         let host = |(number, peer): (usize, &PeerId)| {
@@ -52,7 +66,8 @@ impl World {
             Host::new(&shared, number, *peer, ipfs, StdRng::from_rng(chance))
         };
         let hosts = peers.iter().enumerate().map(host).collect();
-        Self { net, trace: Arc::clone(trace), hosts, numbers, tasks: TaskGroup::new() }
+        let (trace, tasks, away) = (Arc::clone(trace), TaskGroup::new(), Mutex::default());
+        Self { net, trace, hosts, numbers, tasks, mode, log, ledger, away }
     }
 
     /// Founds the cluster and waits until all have joined and all who should vote do.
@@ -78,9 +93,18 @@ impl World {
         tokio::time::timeout(FORM_LIMIT, formed).await.unwrap_or_else(|_| Err("the cluster does not form".to_owned()))
     }
 
+    /// Mends every link but those of peers that are away.
+    pub(crate) fn heal(&self) {
+        self.net.heal_all();
+        for away in self.away.lock().iter() {
+            self.net.isolate(self.hosts[*away].peer);
+        }
+    }
+
     /// Takes every disturbance of network and nodes away.
     pub(crate) fn calm(&self) {
-        self.net.heal_all();
+        self.heal();
+        self.net.set_gossip_loss(0.0);
         self.net.set_delay(Duration::ZERO..USUAL_DELAY);
         self.net.set_break_rate(0.0);
         self.net.set_repeat_rate(0.0);
@@ -102,7 +126,7 @@ impl World {
     /// Starts a peer again on its disks, unless it runs.
     pub(crate) async fn restart(&self, number: usize) {
         let host = &self.hosts[number];
-        if host.running().is_some() {
+        if host.running().is_some() || self.away.lock().contains(&number) {
             return;
         }
         match tokio::time::timeout(FORM_LIMIT, host.start(&[])).await {

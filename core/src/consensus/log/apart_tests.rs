@@ -70,7 +70,10 @@ async fn the_smaller_side_accepts_passes_on_and_merges_when_whole_again() {
     let net = MemNet::new(11);
     let (nodes, many, few) = cut(&net).await;
     let [author, other] = [&nodes[few[0]], &nodes[few[1]]];
+    // It leads still, as far as it knows, and waits for its followers no longer than anybody else would.
+    let began = tokio::time::Instant::now();
     let receipt = author.pin(1).await.unwrap();
+    assert!(began.elapsed() < AFTER + Duration::from_millis(600), "{:?}", began.elapsed());
     assert_eq!(receipt.commit, Commit::Eventual);
     assert!(matches!(receipt.outcome, Outcome::Pinned(_)));
     assert!(shown(author, 1).await.is_some(), "visible at once");

@@ -387,11 +387,7 @@ impl LogConsensus {
         loop {
             let answer = match self.leader() {
                 None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
-                Some(leader) if leader == self.peer && matches!(call, Call::Submit { .. }) => {
-                    let answered = tokio::time::timeout(attempts.next_timeout(), self.lead(call)).await;
-                    answered.unwrap_or_else(|_late| Err(to_wire(&ProposeError::Unknown)))
-                }
-                Some(leader) if leader == self.peer => self.lead(call).await,
+                Some(leader) if leader == self.peer => self.lead_within(call, attempts.next_timeout()).await,
                 Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
             };
             match answer {
@@ -407,6 +403,16 @@ impl LogConsensus {
         let leader = self.position.borrow().leader?;
         let silent = self.heard.ago() > self.settings.election.1 + self.settings.heartbeat;
         (leader == self.peer || !silent).then_some(leader)
+    }
+
+    /// As [`Self::lead`] for calls of this peer. A leader that nobody hears waits for its followers until it is
+    /// deposed; whoever asked waits no longer than another peer would.
+    async fn lead_within(&self, call: &Call, limit: Duration) -> Result<Reply, WireError> {
+        if !matches!(call, Call::Submit { .. } | Call::ReadIndex) {
+            return self.lead(call).await;
+        }
+        let late = |_late| WireError::new(ErrorClass::Unknown, "no quorum has answered this leader yet");
+        tokio::time::timeout(limit, self.lead(call)).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
     }
 
     /// Answers what only a leader can.

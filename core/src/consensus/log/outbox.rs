@@ -115,7 +115,14 @@ impl Outbox {
         self.parts.state.waiting_count().last_own
     }
 
+    /// Keeps everybody from accepting until the result is dropped: whoever accepts must not see more of the log than the
+    /// index says that he claims to have seen.
+    pub(super) async fn close(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().await
+    }
+
     /// Shows the state without anything on top, for as long as it is being replaced; [`Lowered::raise`] ends that.
+    /// Nothing is accepted until the result is dropped.
     pub(super) async fn lower(&self) -> Result<Lowered<'_>, StateError> {
         let gate = self.gate.lock().await;
         self.each_page(|_effect_index, cids| Box::new(move |view| overlay::lower(view, cids)), 0).await?;
@@ -153,7 +160,7 @@ impl Outbox {
         F: FnOnce(&Author<'_>, &dyn StateView) -> Result<(R, Changes), StateError> + Send + 'static,
     {
         let _open = self.gate.lock().await;
-        // Less than what is applied at most: what is claimed to be seen is seen.
+        // What the view shows, neither less nor more: applying closes the gate as well.
         let applied = *self.parts.applied.borrow();
         let effect = (self.parts.effect_at)(applied);
         let (peer, now) = (self.parts.peer, self.parts.clock.now());
@@ -201,7 +208,7 @@ pub(super) struct Lowered<'a> {
 
 impl Lowered<'_> {
     /// Shows what waits on top of the state at `applied`.
-    pub(super) async fn raise(self, applied: u64) -> Result<(), StateError> {
+    pub(super) async fn raise(&self, applied: u64) -> Result<(), StateError> {
         self.outbox.raise(applied).await
     }
 }

@@ -123,7 +123,10 @@ impl StateMachine {
         let Some(outbox) = &self.outbox else { return self.state.install_staged(effect).await };
         let lowered = outbox.lower().await?;
         self.state.install_staged(effect).await?;
-        lowered.raise(index).await
+        lowered.raise(index).await?;
+        self.applied.send_replace(index);
+        drop(lowered);
+        Ok(())
     }
 
     async fn apply_group(&mut self, group: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
@@ -146,9 +149,14 @@ impl StateMachine {
             responders.push(responder);
         }
         let index = next.index();
+        let closed = match &self.outbox {
+            Some(outbox) => Some(outbox.close().await),
+            None => None,
+        };
         let (next, answers) = self.write(next, payloads).await?;
-        self.position = next;
         self.applied.send_replace(index);
+        drop(closed);
+        self.position = next;
         for (responder, outcomes) in responders.into_iter().zip(answers) {
             if let Some(responder) = responder {
                 responder.send(Answers(outcomes));

@@ -193,9 +193,13 @@ impl History {
             pin.timestamp = place.clamped(pin.timestamp).whole_seconds();
             (VersionId::of_wish(&pin), pin)
         });
-        if let (Wish::Reallocate, Some((target, pin))) = (write.wish, &result) {
-            let (allocations, time) = (pin.allocations.clone(), place.clamped(write.time));
-            self.repairs.push(Repair { id, author, begins, reported, target: *target, allocations, time });
+        if let (Wish::Reallocate, Some((clamped, pin))) = (write.wish, &result) {
+            // The record it was decided on may be newer than this clock: as it stands it is meant.
+            let meant = write.result.as_ref().map(VersionId::of_wish);
+            let meant = meant.filter(|meant| self.versions.iter().any(|version| version.wish == *meant));
+            let (target, allocations, time) =
+                (meant.unwrap_or(*clamped), pin.allocations.clone(), place.clamped(write.time));
+            self.repairs.push(Repair { id, author, begins, reported, target, allocations, time });
             return;
         }
         self.versions.retain(|version| !write.seen.contains(wishes, &version.id, version.begins));

@@ -159,6 +159,15 @@ fn a_repair_and_other_options_are_both_kept() {
 }
 
 #[test]
+fn a_repair_by_a_clock_that_is_behind_the_record_counts() {
+    // The record says 50, the peer that repairs says 5.
+    let base = pin("old", 50);
+    let repair = checked(on(2, 5, Some(&base)).reallocate(vec![peer(2)]));
+    let shown = merge(Some(&base), None, &repair, Place::overlay(BASE, at(5)));
+    assert_eq!(shown.record, Some(held_by(pin("old", 50), &[2])));
+}
+
+#[test]
 fn an_unpin_beats_a_repair_with_and_without_the_log() {
     let base = pin("old", 0);
     let repair = checked(on(2, 7, Some(&base)).reallocate(vec![peer(5)]));
