@@ -171,7 +171,11 @@ impl MemState {
 
     /// Does something in its turn, and takes the time for it.
     async fn in_turn<R>(&self, work: impl FnOnce(&mut Inner) -> Result<R, StateError> + Send) -> Result<R, StateError> {
-        let turn = self.updating.lock().await;
+        // At once if nobody else is: waiting for a lock also gives way to other tasks now and then.
+        let turn = match self.updating.try_lock() {
+            Ok(turn) => turn,
+            Err(_taken) => self.updating.lock().await,
+        };
         let pause = self.inner.lock().pause();
         if let Some(pause) = pause {
             sleep(pause / 2).await;
