@@ -22,6 +22,8 @@ use crate::ports::{Changes, LocalEffect, ShardState, ShardSum, StateError, State
 
 /// How long a voter may take to tell a shard. While this peer waits it applies nothing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Learners that are asked, one after the other, for what no voter has.
+const LEARNERS_ASKED: usize = 3;
 /// Pause before a voter that has not applied the index yet, or is busy, is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,10 +84,7 @@ async fn judge(parts: &Parts, at: u16, index: u64) -> Result<Verdict, StateError
     let state = &parts.node.state;
     let (stored, held) =
         read(|look| state.read(look), move |view| Ok((view.shard(at)?.sum, shard::sum(view, at)?))).await?;
-    let voters: BTreeSet<PeerId> = {
-        let position = parts.node.position.borrow();
-        position.members.iter().filter(|member| member.voter).map(|member| member.peer).collect()
-    };
+    let (voters, learners) = voters_and_learners(parts);
     let mut votes = Votes::new(voters.len());
     if voters.contains(&parts.node.peer) {
         votes.cast(stored, None);
@@ -107,12 +106,30 @@ async fn judge(parts: &Parts, at: u16, index: u64) -> Result<Verdict, StateError
             votes.cast(sum, Some(records));
         }
     }
+    if let Some((sum, None)) = votes.decided() {
+        // It is known what is right, and no voter has it: a learner may.
+        for peer in learners {
+            if let Some((_, records)) = ask(parts, peer, index, at).await.filter(|(told, _)| *told == sum) {
+                return put_right(parts, at, index, (stored, sum), records).await.map(Verdict::Repaired);
+            }
+        }
+        return Ok(Verdict::Unresolved("no member that was asked holds what it should be".to_owned()));
+    }
     let (cast, needed) = (votes.cast, votes.needed);
     let reason = format!("no {needed} voters hold the same ({cast} of {} were heard)", voters.len());
     Ok(Verdict::Unresolved(reason))
 }
 
-/// Asks a voter for all records of a shard.
+/// The voters, and some of the other members.
+fn voters_and_learners(parts: &Parts) -> (BTreeSet<PeerId>, Vec<PeerId>) {
+    let position = parts.node.position.borrow();
+    let of =
+        |voter: bool| position.members.iter().filter(move |member| member.voter == voter).map(|member| member.peer);
+    let learners = of(false).filter(|peer| *peer != parts.node.peer).take(LEARNERS_ASKED).collect();
+    (of(true).collect(), learners)
+}
+
+/// Asks a member for all records of a shard.
 async fn ask(parts: &Parts, peer: PeerId, index: u64, shard: u16) -> Option<(ShardSum, Arc<Records>)> {
     let asking = async {
         loop {

@@ -180,3 +180,15 @@ async fn while_writes_come_in_damage_is_repaired_at_one_index() {
     assert_same_records(&nodes);
     assert_eq!(nodes[0].consensus.findings().iter().filter(|found| found.shard.is_some()).count(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_is_alone_takes_its_record_back_from_a_learner() {
+    let net = MemNet::new(75);
+    let founder = start(&net, PeerId::random(), fresh_disks(), &[]).await.unwrap();
+    let learner = start(&net, PeerId::random(), fresh_disks(), &[founder.peer()]).await.unwrap();
+    founder.pin(1).await.unwrap();
+    assert_equal(&[&founder, &learner]).await;
+    founder.disks.state.tamper(&pin(1).cid, Some(named(1, "changed")));
+    until("it is repaired", || repaired(&founder, Cause::DoesNotAddUp) == 1).await;
+    assert_same_records(&[founder, learner]);
+}
