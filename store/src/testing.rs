@@ -21,7 +21,8 @@ pub async fn tamper(
     mut change: impl FnMut(Cid, Option<Pin>) -> Option<Pin> + Send + 'static,
 ) -> Result<(), StoreError> {
     let store = Store::open(folder, StoreOptions::default())?;
-    let done = store.state().door.run(crate::blocking::Kind::Urgent, move |Database { engine, present, .. }| {
+    let state = store.state();
+    let done = state.door.run(crate::blocking::Kind::Urgent, move |Database { engine, present, .. }| {
         let (mut batch, mut peers) = (WriteBatch::default(), Assigner::new(&present.dictionary));
         for cid in cids {
             let order = order_key(&cid);
