@@ -40,6 +40,8 @@ mod staging;
 mod state;
 mod stream;
 mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod tracker;
 mod write;
 

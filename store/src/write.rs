@@ -77,6 +77,10 @@ impl<'a> Batch<'a> {
         for change in &changes.pins {
             self.pin(change)?;
         }
+        if let Some((before, after)) = changes.pins_counted {
+            let counted = self.database.present.figures.read().pins;
+            self.figures.pins = counted.saturating_sub(before).saturating_add(after);
+        }
         let (batch, peers, counts) = (&mut self.batch, &mut self.peers, &mut self.figures.merging);
         MergeBatch { engine, batch, peers, counts }.add(&changes)?;
         for (shard, state) in &changes.shards {

@@ -19,7 +19,7 @@ async fn fill(cluster: &ProcessCluster, numbers: std::ops::Range<u32>, name: &st
     let peers = cluster.peers.len();
     let pins = numbers.map(|number| async move {
         let peer = usize::try_from(number).unwrap() % peers;
-        assert_eq!(pin(cluster, peer, &inline_cid(number), name).await, Told::Pinned, "pin {number}");
+        assert_eq!(pin(cluster, peer, &inline_cid(number.into()), name).await, Told::Pinned, "pin {number}");
     });
     stream::iter(pins).buffer_unordered(64).collect::<Vec<()>>().await;
 }

@@ -7,6 +7,7 @@ mod apart;
 mod bad_input;
 mod client;
 mod crash;
+mod digest;
 mod guarded;
 mod history;
 mod joining;

@@ -18,10 +18,13 @@ mod plan;
 pub mod progress;
 pub mod pull;
 pub mod stage;
+mod whole;
 mod wire;
 
+pub(crate) use donor::read;
 pub use donor::{Donor, Lent};
 pub use progress::Progress;
 pub use pull::{Gather, Gathered, Pull, PullError};
 pub use stage::Stage;
+pub(crate) use whole::{Asked, ask_whole};
 pub use wire::{Ask, Part, PartKind, Told, Wanted, decode_manifest, encode_manifest};

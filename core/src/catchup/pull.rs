@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Records in one answer, at least: shards of a small pinset are gathered up to that.
 const FEW_RECORDS: u64 = 64;
 /// Most records of one shard that are taken: sixteen times what a shard of a billion pins has.
-const MAX_SHARD_RECORDS: usize = 4 * 1024 * 1024;
+pub(super) const MAX_SHARD_RECORDS: usize = 4 * 1024 * 1024;
 
 /// What came of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,7 +331,7 @@ fn all(shards: &[u16], end: End) -> Vec<(u16, End)> {
 
 /// Takes an answer apart; `None` when it makes no sense: of shards that were not asked about, or with records that are no
 /// pins, or not in canonical form, or of another shard.
-fn open(told: Told, asked: &[u16]) -> Option<Vec<(u16, PartKind, Vec<Change>)>> {
+pub(super) fn open(told: Told, asked: &[u16]) -> Option<Vec<(u16, PartKind, Vec<Change>)>> {
     let Told::Shards { parts, packed } = told else { return None };
     let in_order = parts.is_sorted_by(|(left, ..), (right, ..)| left < right);
     if !in_order || parts.iter().any(|(shard, ..)| !asked.contains(shard)) {

@@ -57,6 +57,9 @@ impl Cluster {
                 Ok(Reply::Cluster { cluster, welcome })
             }
             Call::Outbox { after } => self.parts.consensus.outbox_page(after).await,
+            Call::Noted { index } => {
+                self.parts.consensus.noted(index).map(|manifest| Reply::Manifest { index, manifest })
+            }
             // They are answered by the donor, before anything gets here.
             Call::Shards(_) | Call::Manifest { .. } => {
                 Err(WireError::new(ErrorClass::Unavailable, "this peer does not serve shards yet"))

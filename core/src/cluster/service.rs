@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::meet::Meeting;
 use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
-use crate::consensus::log::LogConsensus;
+use crate::consensus::log::{Finding, LogConsensus};
 use crate::consensus::sequencer::Allocator;
 use crate::consensus::{Consensus, ConsensusError};
 use crate::monitor::Monitor;
@@ -29,6 +29,8 @@ pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The name of the alert that says that no quorum is there.
 const QUORUM: &str = "quorum";
+/// The name of the alerts that say what the digest watch found.
+const DIGEST: &str = "digest";
 
 /// How a cluster behaves where a user does not say.
 #[derive(Clone, Debug)]
@@ -126,6 +128,22 @@ impl Cluster {
         };
         Some(Alert { metric, triggered_at: Timestamp::from_unix_nanos(since.into()) })
     }
+}
+
+/// A finding, in the shape of a metric too.
+fn digest_alert(finding: &Finding) -> Alert {
+    let since = i64::try_from(finding.found_at.unix_nanos()).unwrap_or(i64::MAX);
+    let metric = Metric {
+        name: DIGEST.to_owned(),
+        peer: finding.peer,
+        value: finding.to_string(),
+        expire: since,
+        valid: false,
+        weight: 0,
+        partitionable: false,
+        received_at: since,
+    };
+    Alert { metric, triggered_at: finding.found_at }
 }
 
 pub(super) fn from_state(error: &StateError) -> WireError {
@@ -230,6 +248,7 @@ impl ClusterService for Cluster {
 
     async fn alerts(&self) -> ServiceResult<Vec<Alert>> {
         let mut alerts: Vec<Alert> = self.quorum_alert().into_iter().collect();
+        alerts.extend(self.parts.consensus.findings().iter().map(digest_alert));
         alerts.extend(self.parts.monitor.alerts());
         Ok(alerts)
     }

@@ -121,6 +121,12 @@ impl Manifest {
         Ok(pairs.filter(|((mark, sum), _)| !mark.matches(sum)).map(|(_, shard)| shard).collect())
     }
 
+    /// The shards whose records are not as in another manifest.
+    pub fn differing_from(&self, other: &Self) -> Vec<u16> {
+        let pairs = self.marks.iter().zip(&other.marks).zip(0_u16..);
+        pairs.filter(|((one, other), _)| (one.pins, one.hash) != (other.pins, other.hash)).map(|(_, at)| at).collect()
+    }
+
     /// Whether the records of one shard are as in the manifest, as far as eight bytes tell.
     pub fn matches(&self, shard: u16, sum: &ShardSum) -> bool {
         self.marks.get(usize::from(shard)).is_some_and(|mark| mark.matches(sum))

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Records, TailEntry, undo};
 use crate::consensus::operation::encode_pin;
-use crate::ports::{StateError, StateView, TailPlace};
+use crate::ports::{ShardSum, StateError, StateView, TailPlace};
 
 /// Rows read at a time.
 const PAGE_ROWS: usize = 1024;
@@ -20,6 +20,18 @@ pub fn records(view: &dyn StateView, shard: u16) -> Result<Records, StateError> 
         let Some(last) = page.last() else { return Ok(records) };
         after = Some(last.cid);
         records.extend(page.iter().map(|pin| (pin.cid, Bytes::from(encode_pin(pin)))));
+    }
+}
+
+/// The sum of the present records of a shard, added up anew.
+pub fn sum(view: &dyn StateView, shard: u16) -> Result<ShardSum, StateError> {
+    let mut sum = ShardSum::default();
+    let mut after = None;
+    loop {
+        let page = view.shard_pins(shard, after.as_ref(), PAGE_ROWS)?;
+        let Some(last) = page.last() else { return Ok(sum) };
+        after = Some(last.cid);
+        page.iter().for_each(|pin| sum.add(pin));
     }
 }
 

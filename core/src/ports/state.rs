@@ -169,6 +169,9 @@ pub struct PinChange {
 pub struct Changes {
     /// Pins as this peer shows them, each CID at most once.
     pub pins: Vec<PinChange>,
+    /// Number of pins in the log, before and after, where `pins` do not tell it: they replace records that were changed
+    /// behind the store's back. `None`: as `pins` say.
+    pub pins_counted: Option<(u64, u64)>,
     /// Pins as the log has them, where writes wait that are shown over them; `None`: shown as the log has it.
     pub committed: Vec<(Cid, Option<Option<Pin>>)>,
     /// What comes into the outbox and leaves it.

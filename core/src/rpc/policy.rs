@@ -35,6 +35,7 @@ pub fn access(call: &Call) -> Access {
         | Call::PutBlocks { .. }
         | Call::CollectGarbage
         | Call::Node
-        | Call::Outbox { .. } => Access::Members,
+        | Call::Outbox { .. }
+        | Call::Noted { .. } => Access::Members,
     }
 }

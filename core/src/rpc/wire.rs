@@ -113,6 +113,11 @@ pub enum Call {
         /// An older state than as of this log index is of no use.
         at_least: u64,
     },
+    /// What was every shard at a log index, one that peers noted lately?
+    Noted {
+        /// The log index.
+        index: u64,
+    },
 }
 
 /// One block on the wire.
@@ -193,7 +198,7 @@ pub enum Reply {
     },
     /// To [`Call::Shards`].
     Shards(Told),
-    /// To [`Call::Manifest`].
+    /// To [`Call::Manifest`] and [`Call::Noted`].
     Manifest {
         /// The log index as of which it is.
         index: u64,

@@ -201,6 +201,18 @@ impl MemState {
         inner.frozen = None;
     }
 
+    /// Changes a record, and nothing that belongs to it: what a disk or a tool does behind a peer's back.
+    pub fn tamper(&self, cid: &Cid, pin: Option<Pin>) {
+        let mut inner = self.inner.lock();
+        let Inner { written, durable, .. } = &mut *inner;
+        for state in [written, durable] {
+            match &pin {
+                Some(pin) => drop(state.pins.insert(order_key(cid), pin.clone())),
+                None => drop(state.pins.remove(&order_key(cid))),
+            }
+        }
+    }
+
     /// All there is at one instant, for checks: `durable` says whether only what would survive a power cut.
     pub fn contents(&self, durable: bool) -> Contents {
         let inner = self.inner.lock();

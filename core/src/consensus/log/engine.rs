@@ -23,6 +23,7 @@ use super::balance::{self, RegionSource};
 use super::bring_along;
 use super::catch_up::CatchingUp;
 use super::chance::Chance;
+use super::digests::{self, Ledger};
 use super::exchange;
 use super::membership;
 use super::network::Network;
@@ -147,7 +148,9 @@ pub struct LogConsensus {
     pub(super) settings: LogSettings,
     pub(super) client: PeerClient,
     pub(super) transport: Arc<dyn Transport>,
-    state: Arc<dyn StateStore>,
+    pub(super) state: Arc<dyn StateStore>,
+    /// What the digest watch knows.
+    pub(super) ledger: Arc<Ledger>,
     admission: Arc<Admission>,
     regions: RwLock<Option<RegionSource>>,
     chance: Chance,
@@ -218,9 +221,11 @@ impl LogConsensus {
             applied: applied_sender.clone(),
         }));
         bring_along::finish(&parts.state).await.map_err(|error| fail(error.into()))?;
-        let machine = StateMachine::open(Arc::clone(&parts.state), parts.effect_at, applied_sender).await;
+        let machine =
+            StateMachine::open(Arc::clone(&parts.state), Arc::clone(&parts.effect_at), applied_sender.clone()).await;
         let machine = machine.map_err(|error| fail(error.into()))?.beneath(Arc::clone(&outbox)).await;
-        let machine = machine.map_err(|error| fail(error.into()))?;
+        let ledger = Ledger::new();
+        let machine = machine.map_err(|error| fail(error.into()))?.noted_in(Arc::clone(&ledger));
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
         let donor = Arc::new(Donor::new(Arc::clone(&parts.state), applied.clone()));
         parts.server.serve_shards(Arc::clone(&donor));
@@ -267,6 +272,7 @@ impl LogConsensus {
             client,
             transport: parts.transport,
             state: parts.state,
+            ledger,
             admission,
             regions: RwLock::default(),
             chance,
@@ -281,7 +287,15 @@ impl LogConsensus {
             progress: catching_up.progress(),
         });
         balance::balance_voters(Arc::clone(&node), tasks);
-        exchange::start(&node, parts.gossip, tasks);
+        exchange::start(&node, Arc::clone(&parts.gossip), tasks);
+        let watched = digests::Parts {
+            node: Arc::clone(&node),
+            gossip: parts.gossip,
+            effect_at: parts.effect_at,
+            clock: Arc::clone(&node.clock),
+            applied: applied_sender,
+        };
+        digests::start(watched, tasks);
         node.enter(&parts.bootstrap).await?;
         Ok(node)
     }

@@ -5,6 +5,7 @@ mod balance;
 pub mod bring_along;
 mod catch_up;
 mod chance;
+mod digests;
 mod engine;
 mod exchange;
 mod import;
@@ -23,6 +24,7 @@ mod types;
 mod voters;
 
 pub use balance::RegionSource;
+pub use digests::{Cause, Finding, Outcome as FindingOutcome};
 pub use engine::{LogConsensus, LogParts, LogSettings, StartError, WithoutQuorum};
 pub use import::{FoundError, Founding, IMPORT_INDEX, found, import_changes};
 pub use membership::join_here;

@@ -16,6 +16,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::digests::{Ledger, NOTE_EVERY};
 use super::engine::FOUNDER;
 use super::outbox::Outbox;
 use super::types::{Answers, LogId, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig};
@@ -91,6 +92,8 @@ pub struct StateMachine {
     applied: watch::Sender<u64>,
     /// What is shown on top of the state.
     outbox: Option<Arc<Outbox>>,
+    /// Where digests are noted, and whose gate keeps the state still.
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl fmt::Debug for StateMachine {
@@ -108,7 +111,7 @@ impl StateMachine {
     ) -> Result<Self, StateError> {
         let position = AppliedPosition::decode(state.applied().await?.as_ref())?;
         applied.send_replace(position.index());
-        Ok(Self { state, effect_at, position, applied, outbox: None })
+        Ok(Self { state, effect_at, position, applied, outbox: None, ledger: None })
     }
 
     /// The same, with what waits in `outbox` shown on top.
@@ -116,6 +119,20 @@ impl StateMachine {
         // The installation of a snapshot may have been cut off while nothing was shown on top.
         outbox.raise(self.position.index()).await?;
         Ok(Self { outbox: Some(outbox), ..self })
+    }
+
+    /// The same, noting its digests.
+    pub(super) fn noted_in(self, ledger: Arc<Ledger>) -> Self {
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    /// Notes the digest at the indexes where every peer does. A failure costs a comparison.
+    async fn note(&self, index: u64) {
+        if let Some(ledger) = self.ledger.as_ref().filter(|_| index.is_multiple_of(NOTE_EVERY))
+            && let Err(error) = ledger.note(self.state.as_ref(), index).await
+        {
+            tracing::debug!(%error, index, "the digest could not be noted");
+        }
     }
 
     async fn install(&self, index: u64) -> Result<(), StateError> {
@@ -130,6 +147,11 @@ impl StateMachine {
     }
 
     async fn apply_group(&mut self, group: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
+        let ledger = self.ledger.clone();
+        let _still = match &ledger {
+            Some(ledger) => Some(ledger.gate.lock().await),
+            None => None,
+        };
         let mut next = self.position.clone();
         let mut payloads = Vec::with_capacity(group.len());
         let mut responders = Vec::with_capacity(group.len());
@@ -157,6 +179,7 @@ impl StateMachine {
         self.applied.send_replace(index);
         drop(closed);
         self.position = next;
+        self.note(index).await;
         for (responder, outcomes) in responders.into_iter().zip(answers) {
             if let Some(responder) = responder {
                 responder.send(Answers(outcomes));
@@ -218,8 +241,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut operations = 0;
         while let Some(item) = entries.try_next().await? {
             operations += operations_in(&item);
+            let noted = item.0.log_id.index().is_multiple_of(NOTE_EVERY);
             group.push(item);
-            if operations >= MAX_OPERATIONS {
+            if operations >= MAX_OPERATIONS || noted {
                 operations = 0;
                 self.apply_group(std::mem::take(&mut group)).await?;
             }
@@ -233,6 +257,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotContent) -> Result<(), io::Error> {
         let index = meta.last_log_id.as_ref().map_or(0, |id| id.index());
+        let ledger = self.ledger.clone();
+        let _still = match &ledger {
+            Some(ledger) => Some(ledger.gate.lock().await),
+            None => None,
+        };
         let position = match snapshot {
             // One of this process: raft never sends them, tests do.
             SnapshotContent::Frozen(frozen) => {

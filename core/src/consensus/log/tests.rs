@@ -1,5 +1,6 @@
 //! Whole nodes on doubles: founding, joining, elections, cuts, power cuts.
 
+mod digests;
 mod hostile;
 mod import;
 mod seats;
@@ -68,6 +69,9 @@ impl PeerService for Answers {
         }
         if let Call::Outbox { after } = call {
             return self.0.outbox_page(after).await;
+        }
+        if let Call::Noted { index } = call {
+            return self.0.noted(index).map(|manifest| Reply::Manifest { index, manifest });
         }
         self.0.lead(&call).await
     }
