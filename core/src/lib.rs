@@ -4,9 +4,11 @@
 
 pub mod add;
 pub mod alloc;
+pub mod broadcast;
 pub mod cluster;
 pub mod consensus;
 pub mod crdt;
+pub mod follower;
 pub mod monitor;
 pub mod ports;
 pub mod rpc;

@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 
 use super::service::{Cluster, PEER_TIMEOUT, from_consensus, from_state};
 use super::{Reach, ServiceResult};
-use crate::consensus::{Consensus, Outcome, Request};
+use crate::consensus::{Outcome, Request};
 use crate::ports::Scan;
 use crate::rpc::{Call, NodeInfo, PeerClient, Reply};
 

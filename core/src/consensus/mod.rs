@@ -8,6 +8,7 @@ pub mod apply;
 pub mod digest;
 pub mod log;
 pub mod operation;
+pub(crate) mod report;
 pub mod sequencer;
 
 use std::time::Duration;
@@ -125,6 +126,9 @@ pub enum ConsensusError {
         /// What may be done.
         class: ErrorClass,
     },
+    /// This peer only follows.
+    #[error("{}", crate::follower::READ_ONLY)]
+    ReadOnly,
     /// This peer's ordering has stopped.
     #[error("consensus has stopped on this peer: {reason}")]
     Stopped {
@@ -140,6 +144,7 @@ impl ConsensusError {
             Self::NoQuorum { .. } | Self::Overloaded => ErrorClass::Unavailable,
             Self::OutcomeUnknown { .. } => ErrorClass::Unknown,
             Self::Membership { class, .. } => *class,
+            Self::ReadOnly => ErrorClass::Invalid,
             Self::Stopped { .. } => ErrorClass::Fatal,
         }
     }

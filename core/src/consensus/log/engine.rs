@@ -22,13 +22,13 @@ use super::membership;
 use super::network::Network;
 use super::position;
 use super::receiver::{Raft, RaftReceiver};
-use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
+use super::state_machine::{EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
-use crate::consensus::digest;
+use crate::broadcast;
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, ProposeError, Sequencer};
-use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request};
-use crate::ports::{Clock, NodeIdRecord, StateStore, Transport};
+use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, report};
+use crate::ports::{Clock, Gossip, NodeIdRecord, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
 
@@ -89,6 +89,8 @@ pub struct LogParts<LS> {
     pub record: Arc<dyn NodeIdRecord>,
     /// How other peers are reached.
     pub transport: Arc<dyn Transport>,
+    /// How followers are told what was committed; nothing: they are not.
+    pub gossip: Option<Arc<dyn Gossip>>,
     /// What answers other peers.
     pub server: Arc<CallServer>,
     /// Who chooses the holders of pins.
@@ -171,7 +173,9 @@ impl LogConsensus {
         }
         let (applied_sender, applied) = watch::channel(0);
         let machine = StateMachine::open(Arc::clone(&parts.state), parts.effect_at, applied_sender);
+        let (feed, queue) = broadcast::feed();
         let machine = machine.await.map_err(|error| fail(error.into()))?;
+        let machine = machine.with_feed(parts.gossip.is_some().then_some(feed));
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
         let network = Network::new(Arc::clone(&parts.transport), chance.clone());
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
@@ -186,6 +190,9 @@ impl LogConsensus {
             transport: Arc::clone(&parts.transport),
         };
         let position = position::follow(sources, node_id, peer, tasks);
+        if let Some(gossip) = parts.gossip {
+            broadcast::publish(queue, gossip, position.clone(), tasks);
+        }
         let entries = RaftEntries { raft: raft.clone(), applied: applied.clone(), position: position.clone() };
         let entries = Arc::new(entries);
         let sequencer = Sequencer::start(entries, Arc::clone(&parts.state), parts.allocator, parts.clock, tasks);
@@ -377,20 +384,8 @@ impl Consensus for LogConsensus {
     }
 
     async fn report(&self) -> Result<StateReport, ConsensusError> {
-        let stopped = |reason: String| ConsensusError::Stopped { reason };
-        let (shards, applied) = self.state.shards().await.map_err(|error| stopped(error.to_string()))?;
-        let applied = AppliedPosition::decode(applied.as_ref()).map_err(|error| stopped(error.to_string()))?;
         let position = self.position.borrow().clone();
-        Ok(StateReport {
-            applied_index: applied.index(),
-            committed_index: position.committed.max(applied.index()),
-            term: position.term,
-            role: position.role,
-            leader: position.leader,
-            digest: hex(&digest::root(shards.iter().map(|shard| &shard.sum))),
-            pins: shards.iter().map(|shard| shard.sum.pins).sum(),
-            eventual: 0,
-        })
+        report::of(self.state.as_ref(), position).await
     }
 
     async fn add_peer(&self, peer: PeerId, _addresses: Vec<Multiaddr>) -> Result<(), ConsensusError> {
@@ -549,8 +544,4 @@ fn raft_config(settings: &LogSettings) -> Result<openraft::Config, openraft::Con
         ..openraft::Config::default()
     }
     .validate()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

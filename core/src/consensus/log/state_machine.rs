@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::broadcast::Feed;
 use crate::consensus::apply::{Applied, LogClock, apply};
 use crate::consensus::operation::Entry;
 use crate::ports::{Changes, LocalEffect, SnapshotHandle, StateError, StateStore};
@@ -48,7 +49,7 @@ impl AppliedPosition {
         rmp_serde::from_slice(bytes).map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
     }
 
-    fn encode(&self) -> Result<Bytes, io::Error> {
+    pub(crate) fn encode(&self) -> Result<Bytes, io::Error> {
         rmp_serde::to_vec_named(self).map(Bytes::from).map_err(io::Error::other)
     }
 
@@ -62,6 +63,9 @@ impl AppliedPosition {
     }
 }
 
+/// The position after a group of entries, their outcomes, and the digests of what each changed.
+type Written = (AppliedPosition, Vec<Vec<crate::consensus::Outcome>>, Vec<[u8; 32]>);
+
 /// The state machine of openraft, over any [`StateStore`].
 #[derive(Clone)]
 pub struct StateMachine {
@@ -69,6 +73,8 @@ pub struct StateMachine {
     effect_at: EffectAt,
     position: AppliedPosition,
     applied: watch::Sender<u64>,
+    /// Where followers get the entries from.
+    feed: Option<Feed>,
 }
 
 impl fmt::Debug for StateMachine {
@@ -86,7 +92,14 @@ impl StateMachine {
     ) -> Result<Self, StateError> {
         let position = AppliedPosition::decode(state.applied().await?.as_ref())?;
         applied.send_replace(position.index());
-        Ok(Self { state, effect_at, position, applied })
+        Ok(Self { state, effect_at, position, applied, feed: None })
+    }
+
+    /// From now on, entries that were applied are offered to `feed`.
+    #[must_use]
+    pub fn with_feed(mut self, feed: Option<Feed>) -> Self {
+        self.feed = feed;
+        self
     }
 
     async fn apply_group(&mut self, group: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
@@ -103,12 +116,16 @@ impl StateMachine {
                 }
                 EntryPayload::Blank => Entry::default(),
             };
-            payloads.push((entry.log_id.index(), payload));
+            payloads.push((entry.log_id, payload));
             responders.push(responder);
         }
         let index = next.index();
-        let (next, answers) = self.write(next, payloads).await?;
-        self.position = next;
+        let payloads = Arc::new(payloads);
+        let (next, answers, digests) = self.write(next, Arc::clone(&payloads)).await?;
+        let previous = std::mem::replace(&mut self.position, next).last;
+        if let Some(feed) = &self.feed {
+            feed.offer(previous, payloads, digests);
+        }
         self.applied.send_replace(index);
         for (responder, outcomes) in responders.into_iter().zip(answers) {
             if let Some(responder) = responder {
@@ -118,23 +135,23 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Applies payloads, each with its log index, and moves the position to `next`, in one batch.
+    /// Applies payloads, each with its place, and moves the position to `next`, in one batch.
     async fn write(
         &self,
         mut next: AppliedPosition,
-        payloads: Vec<(u64, Entry)>,
-    ) -> Result<(AppliedPosition, Vec<Vec<crate::consensus::Outcome>>), io::Error> {
+        payloads: Arc<Vec<(LogId, Entry)>>,
+    ) -> Result<Written, io::Error> {
         let effect = (self.effect_at)(next.index());
         let done = Arc::new(Mutex::new(None));
         let result = Arc::clone(&done);
         let update = move |view: &dyn crate::ports::StateView| -> Result<Changes, StateError> {
             let time = Timestamp::from_unix_nanos(i128::from(next.clock));
             let clock = LogClock { time, window: next.window };
-            let Applied { mut changes, answers, clock } =
-                apply(view, clock, payloads.iter().map(|(index, entry)| (*index, entry)), &effect)?;
+            let entries = payloads.iter().map(|(id, entry)| (id.index(), entry));
+            let Applied { mut changes, answers, digests, clock } = apply(view, clock, entries, &effect)?;
             (next.clock, next.window) = (clock.time.unix_nanos(), clock.window);
             changes.applied = Some(next.encode().map_err(|error| StateError::Damaged { what: error.to_string() })?);
-            *result.lock() = Some((next, answers));
+            *result.lock() = Some((next, answers, digests));
             Ok(changes)
         };
         self.state.update(Box::new(update)).await.map_err(io::Error::other)?;

@@ -88,6 +88,7 @@ async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -
         effect_at: Arc::new(|_| Arc::new(|_, _, _| None)),
         record: Arc::clone(&disks.record) as _,
         transport: Arc::clone(&network) as _,
+        gossip: Some(Arc::clone(&network) as _),
         server: Arc::clone(&server),
         allocator: Arc::new(FirstPeers),
         clock: Arc::new(SystemClock),
