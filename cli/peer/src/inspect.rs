@@ -6,9 +6,10 @@ use std::path::Path;
 
 use cluster_core::consensus::digest;
 use cluster_core::consensus::log::AppliedPosition;
-use cluster_core::ports::{ShardState, StateStore};
+use cluster_core::ports::{Scan, ShardState, StateStore};
 use cluster_store::{Store, StoreOptions};
-use cluster_types::BoxError;
+use cluster_types::{BoxError, Pin};
+use futures::StreamExt;
 
 /// The shards of a peer's pinset and how far back each can be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,26 @@ pub async fn crdt_info(folder: &Path) -> Result<CrdtInfo, BoxError> {
     let (shards, applied) = read?;
     let applied = AppliedPosition::decode(applied.as_ref())?;
     Ok(summary(&shards, applied.index()))
+}
+
+/// Hands every pin of the state in `folder` to `take`, one after the other.
+pub async fn each_pin(folder: &Path, mut take: impl FnMut(&Pin) -> std::io::Result<()>) -> Result<(), BoxError> {
+    if !Store::exists(folder) {
+        return Ok(());
+    }
+    let place = folder.to_owned();
+    let store = tokio::task::spawn_blocking(move || Store::open(&place, StoreOptions::default())).await??;
+    let mut rows = store.state().scan(Scan::All { after: None });
+    let mut outcome = Ok(());
+    while let Some(row) = rows.next().await {
+        outcome = row.map_err(BoxError::from).and_then(|row| row.pin.as_ref().map_or(Ok(()), &mut take).map_err(Into::into));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    drop(rows);
+    store.close().await?;
+    outcome
 }
 
 fn summary(shards: &[ShardState], applied_index: u64) -> CrdtInfo {

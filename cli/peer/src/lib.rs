@@ -6,10 +6,15 @@
 
 pub mod cat;
 pub mod config;
+mod following;
 mod founding;
 pub mod inspect;
 pub mod logging;
 mod peer;
+mod running;
+mod signals;
 mod wire;
 
 pub use peer::{Peer, PeerError};
+pub use running::{RunError, run};
+pub use wire::node_answers;

@@ -5,21 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_api::ApiServer;
-use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
+use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, Standing, expiry, repin};
 use cluster_core::consensus::Consensus;
 use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
 use cluster_core::consensus::sequencer::Allocator;
+use cluster_core::follower::{Follower, Trust};
 use cluster_core::monitor::Monitor;
 use cluster_core::ports::{Clock, Gossip, IpfsNode, NodeIdRecord, StateStore, SystemClock, TrackerStore, Transport};
 use cluster_core::rpc::CallServer;
 use cluster_core::task::TaskGroup;
-use cluster_core::tracker::{Tracker, local_effect};
+use cluster_core::tracker::{HoldRule, Tracker, local_effect};
 use cluster_net::Network;
 use cluster_store::{BlockStore, RaftLog, Store, StoreOptions};
-use cluster_types::{BoxError, Multiaddr, PeerId, Role};
+use cluster_core::watch;
+use cluster_types::{BoxError, Multiaddr, PeerId, Protocol, Role};
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::following;
 use crate::founding;
 use crate::wire;
 
@@ -65,6 +68,19 @@ pub enum PeerError {
         /// Where they are named.
         places: String,
     },
+    /// The state is that of a member, and the configuration says to follow, or the other way round.
+    #[error(
+        "the state in {folder} is that of {found}, and the configuration (cluster.follower_mode) is that of {wanted}: \
+         change the one, or move the other away"
+    )]
+    OtherStanding {
+        /// Where the state is.
+        folder: String,
+        /// Whose it is.
+        found: &'static str,
+        /// Who shall run on it.
+        wanted: &'static str,
+    },
     /// A part ended that the peer cannot live without.
     #[error("{part} has ended; the log says why")]
     Ended {
@@ -80,7 +96,7 @@ pub struct Peer {
     blocks: Option<Arc<BlockStore>>,
     network: Arc<Network>,
     ipfs: Arc<dyn IpfsNode>,
-    consensus: Arc<LogConsensus>,
+    ordering_of: Ordering,
     api: Option<ApiServer>,
     /// Services on top: tracker, monitor, reconcilers, adds.
     services: TaskGroup,
@@ -90,6 +106,38 @@ pub struct Peer {
     node: TaskGroup,
     /// The swarm.
     swarm: TaskGroup,
+}
+
+/// What a peer is to the ordering of writes.
+#[derive(Clone, Debug)]
+pub(crate) enum Ordering {
+    /// It takes part.
+    Log(Arc<LogConsensus>),
+    /// It follows those it trusts.
+    Follower(Arc<Follower>, Trust),
+}
+
+impl Ordering {
+    fn consensus(&self) -> Arc<dyn Consensus> {
+        match self {
+            Self::Log(log) => Arc::clone(log) as _,
+            Self::Follower(follower, _) => Arc::clone(follower) as _,
+        }
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Log(log) => log.applied(),
+            Self::Follower(follower, _) => follower.applied(),
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        match self {
+            Self::Log(log) => Standing::Member(Arc::clone(log)),
+            Self::Follower(_, trust) => Standing::Follower(trust.clone()),
+        }
+    }
 }
 
 impl fmt::Debug for Peer {
@@ -107,7 +155,8 @@ impl Peer {
         let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
         let network = wire::network(&config).map_err(start("the swarm"))?;
         let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
-        if !is_member && bootstrap.is_empty() {
+        following::check(&config, &store, is_member).await?;
+        if !is_member && bootstrap.is_empty() && !config.cluster.follower_mode {
             founding::check(&config, network.identity.peer())?;
         }
         // Every address is taken before this peer joins a cluster: a member that cannot serve is one voter less.
@@ -123,25 +172,32 @@ impl Peer {
         let monitor = rooms.monitor(&services);
         let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
         let allocator: Arc<dyn Allocator> = Arc::new(allocator);
-        let members = match dial(network.as_ref(), bootstrap, &config).await {
-            // Who has joined before needs nobody to go on.
-            Err(_) if is_member => Vec::new(),
-            dialled => dialled?,
+        rooms.remember_peers();
+        let ordering_of = if config.cluster.follower_mode {
+            rooms.follow(&server, &ordering).await?
+        } else {
+            let members = match dial(network.as_ref(), bootstrap, &config).await {
+                // Who has joined before needs nobody to go on.
+                Err(_) if is_member => Vec::new(),
+                dialled => dialled?,
+            };
+            let parts = rooms.consensus(&server, &allocator, members);
+            let consensus = LogConsensus::start(parts, &ordering).await.map_err(start("consensus"))?;
+            monitor.follow_members(consensus.position(), &services);
+            Ordering::Log(consensus)
         };
-        let parts = rooms.consensus(&server, &allocator, members);
-        let consensus = LogConsensus::start(parts, &ordering).await.map_err(start("consensus"))?;
-        monitor.follow_members(consensus.position(), &services);
-        let cluster = rooms.cluster(&consensus, monitor, allocator, &services);
+        let cluster = rooms.cluster(&ordering_of, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);
         let api = api.map(|bound| bound.serve(cluster, &services));
-        Ok(Self { config, store, blocks, network, ipfs, consensus, api, services, ordering, node, swarm })
+        Ok(Self { config, store, blocks, network, ipfs, ordering_of, api, services, ordering, node, swarm })
     }
 
-    /// Returns when this peer can serve: it knows a leader and its IPFS node answers.
+    /// Returns when this peer can serve: it knows a leader, unless it only follows, and its IPFS node answers.
     pub async fn ready(&self) {
-        let mut position = self.consensus.position();
-        // An error means that consensus has ended, which `ended` reports.
-        let _ended = position.wait_for(|position| position.leader.is_some()).await;
+        if let Ordering::Log(log) = &self.ordering_of {
+            // An error means that consensus has ended, which `ended` reports.
+            let _ended = log.position().wait_for(|position| position.leader.is_some()).await;
+        }
         let mut failures = 0;
         while let Err(error) = self.ipfs.id().await {
             failures += 1;
@@ -154,7 +210,7 @@ impl Peer {
 
     /// Returns when the peer has reason to stop by itself: a vital part ended, or it was removed from the cluster.
     pub async fn ended(&self) -> Result<(), PeerError> {
-        let mut position = self.consensus.position();
+        let mut position = self.ordering_of.consensus().position();
         let [services, ordering, node, swarm] =
             [&self.services, &self.ordering, &self.node, &self.swarm].map(TaskGroup::stop_token);
         tokio::select! {
@@ -187,18 +243,24 @@ impl Peer {
         {
             grace.late("REST requests");
         }
-        if self.config.cluster.leave_on_shutdown {
-            let left = self.consensus.remove_peer(self.network.local_peer());
+        if let Ordering::Log(log) = &self.ordering_of
+            && self.config.cluster.leave_on_shutdown
+        {
+            let left = log.remove_peer(self.network.local_peer());
             if let Some(Err(error)) = grace.wait("leaving the cluster", GRACE / 4, left).await {
                 tracing::warn!(%error, "this peer could not leave the cluster");
             }
         }
         grace.shut_down(&self.services, GRACE / 4).await;
-        if self.consensus.position().borrow().role == Role::Leader {
-            grace.wait("handing over", GRACE / 4, self.consensus.hand_over()).await;
+        if let Ordering::Log(log) = &self.ordering_of
+            && log.position().borrow().role == Role::Leader
+        {
+            grace.wait("handing over", GRACE / 4, log.hand_over()).await;
         }
         grace.shut_down(&self.ordering, GRACE / 8).await;
-        grace.wait("consensus", GRACE / 8, self.consensus.stop()).await;
+        if let Ordering::Log(log) = &self.ordering_of {
+            grace.wait("consensus", GRACE / 8, log.stop()).await;
+        }
         grace.shut_down(&self.node, GRACE / 8).await;
         grace.wait("the swarm", GRACE / 8, self.network.stop()).await;
         grace.shut_down(&self.swarm, GRACE / 8).await;
@@ -207,7 +269,7 @@ impl Peer {
         {
             tracing::warn!(%error, "the block store did not close cleanly");
         }
-        let applied_index = *self.consensus.applied().borrow();
+        let applied_index = *self.ordering_of.applied().borrow();
         match grace.wait_last("the store", self.store.close()).await {
             // What `make bench` compares: a peer that ran from its first entry on flushes about once per entry.
             Some(Ok(())) => {
@@ -271,12 +333,12 @@ impl Grace {
 }
 
 /// The rooms at the bottom, for building those that stand on them.
-struct Rooms<'a> {
-    config: &'a Config,
-    store: &'a Store,
-    network: &'a Arc<Network>,
-    ipfs: &'a Arc<dyn IpfsNode>,
-    clock: &'a Arc<dyn Clock>,
+pub(crate) struct Rooms<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) store: &'a Store,
+    pub(crate) network: &'a Arc<Network>,
+    pub(crate) ipfs: &'a Arc<dyn IpfsNode>,
+    pub(crate) clock: &'a Arc<dyn Clock>,
 }
 
 impl Rooms<'_> {
@@ -303,9 +365,10 @@ impl Rooms<'_> {
         LogParts {
             log: self.store.raft_log(),
             state: self.store.state(),
-            effect_at: effect(self.network.local_peer(), self.config, Arc::clone(self.clock)),
+            effect_at: self.effect(),
             record: Arc::new(self.store.raft_log()),
             transport: Arc::clone(self.network) as _,
+            gossip: Some(Arc::clone(self.network) as _),
             server: Arc::clone(server),
             allocator: Arc::clone(allocator),
             clock: Arc::clone(self.clock),
@@ -315,39 +378,80 @@ impl Rooms<'_> {
         }
     }
 
+    /// What this peer's node shall hold.
+    pub(crate) fn hold(&self) -> HoldRule {
+        let (peer, config) = (self.network.local_peer(), &self.config.cluster);
+        if config.follower_mode {
+            HoldRule::filtered(peer, config.follower_filter.clone())
+        } else {
+            HoldRule::allocated_to(peer)
+        }
+    }
+
+    /// What a changed pin means on this peer.
+    pub(crate) fn effect(&self) -> EffectAt {
+        let (hold, clock, rule) = (self.hold(), Arc::clone(self.clock), wire::priority(&self.config.tracker));
+        Arc::new(move |generation| {
+            let (hold, clock) = (hold.clone(), Arc::clone(&clock));
+            Arc::new(move |before, after, tracked| {
+                local_effect(&hold, before, after, tracked, generation, clock.now(), rule)
+            })
+        })
+    }
+
+    /// Stays connected to the peers that the configuration names.
+    fn remember_peers(&self) {
+        for address in &self.config.cluster.peer_addresses {
+            let mut place = address.clone();
+            match place.pop() {
+                Some(Protocol::P2p(peer)) if peer != self.network.local_peer() => {
+                    self.network.remember(peer, vec![place]);
+                }
+                Some(Protocol::P2p(_)) => {}
+                Some(_) | None => tracing::warn!(%address, "cluster.peer_addresses: an address without /p2p/<id> is of no use"),
+            }
+        }
+    }
+
     /// Tracker, reconcilers, and the facade on top of everything.
     fn cluster(
         &self,
-        consensus: &Arc<LogConsensus>,
+        ordering_of: &Ordering,
         monitor: Arc<Monitor>,
         allocator: Arc<dyn Allocator>,
         services: &TaskGroup,
     ) -> Arc<Cluster> {
         let config = &self.config.cluster;
         let state: Arc<dyn StateStore> = self.store.state();
-        let agreement: Arc<dyn Consensus> = Arc::clone(consensus) as _;
+        let agreement = ordering_of.consensus();
         let tracker = Tracker::start(
             wire::tracker(self.config),
-            self.network.local_peer(),
+            self.hold(),
             Arc::clone(&state),
             self.store.state(),
             Arc::clone(self.ipfs),
             Arc::clone(self.clock),
-            consensus.applied(),
+            ordering_of.applied(),
             rand::random(),
             services,
         );
+        // Only a leader acts on these: on a follower they rest.
         let repair = repin::RepinConfig {
-            enabled: config.repinning,
+            enabled: config.repinning && !config.follower_mode,
             grace: config.repinning_grace_period,
             ..repin::RepinConfig::default()
         };
         repin::start(repair, Arc::clone(&state), Arc::clone(&agreement), monitor.suspects(), services);
         let interval = config.state_sync_interval;
-        expiry::start(interval, Arc::clone(&state), agreement, Arc::clone(self.clock), services);
+        expiry::start(interval, Arc::clone(&state), Arc::clone(&agreement), Arc::clone(self.clock), services);
         Arc::new(Cluster::new(ClusterParts {
-            settings: ClusterSettings { peer_name: config.peer_name.clone(), default_replication: config.replication },
-            consensus: Arc::clone(consensus),
+            settings: ClusterSettings {
+                peer_name: config.peer_name.clone(),
+                default_replication: config.replication,
+                collects_for_others: config.collects_for_others,
+            },
+            consensus: agreement,
+            standing: ordering_of.standing(),
             state,
             tracker,
             monitor,
@@ -360,19 +464,8 @@ impl Rooms<'_> {
     }
 }
 
-fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> PeerError {
+pub(crate) fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> PeerError {
     move |cause| PeerError::Start { part, cause: cause.into() }
-}
-
-/// What a changed pin means on this peer.
-fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
-    let rule = wire::priority(&config.tracker);
-    Arc::new(move |generation| {
-        let clock = Arc::clone(&clock);
-        Arc::new(move |before, after, tracked| {
-            local_effect(&peer, before, after, tracked, generation, clock.now(), rule)
-        })
-    })
 }
 
 /// Finds out who answers at the addresses to join.

@@ -11,7 +11,9 @@
 //! shards then are what they are with the publisher.
 //! **Invariant:** while the state is being brought to that of others, nothing is carried out.
 
+mod pull;
 mod run;
+mod share;
 mod trust;
 mod window;
 
@@ -22,6 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use cluster_types::{ErrorClass, Multiaddr, PeerId, Role, StateReport};
 
+pub use pull::PullFromPeers;
+pub use share::hold_again;
 pub use trust::Trust;
 
 use crate::consensus::log::{AppliedPosition, EffectAt};
@@ -62,9 +66,9 @@ impl CatchUpError {
 #[async_trait]
 pub trait CatchUp: Send + Sync + 'static {
     /// Returns when the state, its applied position included, is that of a trusted peer at log index `at_least` or a
-    /// later one; an older one is left as it was. A state that is as new already is compared and corrected. Dropping the
-    /// future gives up; what has come may be kept for the next time.
-    async fn catch_up(&self, at_least: u64) -> Result<(), CatchUpError>;
+    /// later one. A state that is as new already is compared and corrected. `doubt`: what is here of a shard that differs
+    /// is not built upon. Dropping the future gives up; what has come may be kept for the next time.
+    async fn catch_up(&self, at_least: u64, doubt: bool) -> Result<(), CatchUpError>;
 }
 
 /// What a follower is built from.

@@ -253,8 +253,9 @@ impl Runner {
     fn begin(&mut self) {
         let (catch_up, at_least) = (Arc::clone(&self.parts.catch_up), self.at.index());
         self.last_try = Some(Instant::now());
+        let doubt = self.behind.is_some_and(|behind| behind.why == Why::Difference);
         // What was heard of the log's length does not count: to ask for more than there is would only fail.
-        self.catching_up = Some(Box::pin(async move { catch_up.catch_up(at_least).await }));
+        self.catching_up = Some(Box::pin(async move { catch_up.catch_up(at_least, doubt).await }));
     }
 
     /// Takes in how catching up ended.

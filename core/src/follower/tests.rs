@@ -29,7 +29,7 @@ struct Copying {
 
 #[async_trait]
 impl CatchUp for Copying {
-    async fn catch_up(&self, _at_least: u64) -> Result<(), CatchUpError> {
+    async fn catch_up(&self, _at_least: u64, _doubt: bool) -> Result<(), CatchUpError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if !*self.open.lock() {
             return Err(CatchUpError::Nobody { reason: "closed in this test".to_owned() });
