@@ -5,6 +5,7 @@
 pub mod add;
 pub mod alloc;
 pub mod broadcast;
+pub mod catchup;
 pub mod cluster;
 pub mod consensus;
 pub mod crdt;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod client;
 mod crash;
+mod followers;
 mod guarded;
 mod history;
 mod kubo;

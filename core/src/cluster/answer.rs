@@ -59,6 +59,10 @@ impl Cluster {
             }
             Call::CollectGarbage => Ok(Reply::Garbage(self.collect_here().await)),
             Call::Node => Ok(Reply::Node(self.node_info().await)),
+            // They are answered by the donor, before anything gets here.
+            Call::Shards(_) | Call::Manifest { .. } => {
+                Err(WireError::new(ErrorClass::Unavailable, "this peer does not serve shards yet"))
+            }
         }
     }
 

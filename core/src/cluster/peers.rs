@@ -8,7 +8,7 @@ use cluster_types::{
 };
 use futures::{StreamExt, stream};
 
-use super::service::{Cluster, PEER_TIMEOUT, from_consensus, from_state};
+use super::service::{Cluster, PEER_TIMEOUT, Standing, from_consensus, from_state};
 use super::{Reach, ServiceResult};
 use crate::consensus::{Outcome, Request};
 use crate::ports::Scan;
@@ -40,6 +40,10 @@ impl Cluster {
             error: String::new(),
             ipfs,
             peername: self.parts.settings.peer_name.clone(),
+            catching_up: match &self.parts.standing {
+                Standing::Member(log) => log.catching_up(),
+                Standing::Follower(_) => None,
+            },
         }
     }
 

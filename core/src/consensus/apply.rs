@@ -230,7 +230,7 @@ impl Work<'_> {
         for rewritten in changed.chunk_by(|one, other| one.shard == other.shard) {
             let [Rewritten { shard, .. }, ..] = rewritten else { continue };
             let mut state = self.shard(*shard)?;
-            let ShardState { sum, meta } = state;
+            let ShardState { sum, meta, .. } = state;
             for record in rewritten {
                 if let Some(before) = &record.before {
                     state.sum.remove_record(before);

@@ -26,7 +26,7 @@ impl StateView for State {
     }
     fn shard(&self, shard: u16) -> Result<ShardState, StateError> {
         let sum = self.shards.get(&shard).copied().unwrap_or_default();
-        Ok(ShardState { sum, meta: self.metas.get(&shard).copied().unwrap_or_default() })
+        Ok(ShardState { sum, meta: self.metas.get(&shard).copied().unwrap_or_default(), tail_from: 0 })
     }
     fn shard_pins(&self, _: u16, _: Option<&Cid>, _: usize) -> Result<Vec<Pin>, StateError> {
         unreachable!("apply reads no pages")

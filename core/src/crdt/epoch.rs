@@ -5,9 +5,11 @@
 //! kept. An **epoch** is a log index up to which the tail may be cut; the present one and the one before it are kept, and
 //! the tail reaches back to the latter.
 //!
-//! **Invariant:** epochs are a rule on the log: every peer that applied the same entries has the same epochs and the same
-//! tail. For that, a tail entry is written for each changed record of each *log entry*, however entries are gathered
-//! into batches.
+//! **Invariant:** epochs are a rule on the log: every peer that applied the same entries has the same epochs, and the same
+//! tail as far as it was there. For that, a tail entry is written for each changed record of each *log entry*, however
+//! entries are gathered into batches. A peer that received a shard from others has the tail since then only
+//! ([`ShardState::tail_from`](crate::ports::ShardState::tail_from)): epochs say how far back a tail should reach, not
+//! how far this one does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +28,7 @@ pub const MAX_TAIL_ENTRY_BYTES: usize = 1024 * 1024;
 const META: Format = Format { what: "shard epochs", version: 1, limit: 64 };
 const ENTRY: Format = Format { what: "tail entry", version: 1, limit: MAX_TAIL_ENTRY_BYTES };
 
-/// How far back a shard's tail reaches.
+/// The epochs of a shard: how far back its tail reaches on peers that applied the log all along.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardMeta {
     /// Log index of the present epoch: the records after that entry.
@@ -40,11 +42,6 @@ pub struct ShardMeta {
 }
 
 impl ShardMeta {
-    /// A shard whose records were received as they were at `index`, without a tail.
-    pub fn received(index: u64) -> Self {
-        Self { epoch: index, previous: index, since_epoch: 0, since_previous: 0 }
-    }
-
     /// After the log entry `index` changed `changes` of the shard's records; `pins` is their number before it. When the
     /// tail since the epoch had outgrown half of the shard, the entry starts a new epoch: tail entries that are not
     /// after the new `previous` may be dropped.
@@ -59,7 +56,7 @@ impl ShardMeta {
         Self { since_epoch: self.since_epoch + changes, since_previous: self.since_previous + changes, ..self }
     }
 
-    /// Whether the records of an index can be derived: the tail reaches back to it.
+    /// Whether the records of an index can be derived from a tail that was never cut short.
     pub fn covers(&self, index: u64) -> bool {
         index >= self.previous
     }
@@ -77,10 +74,13 @@ impl ShardMeta {
     /// Reads the encoded form.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let wire::Meta { epoch, previous, since_epoch, since_previous } = META.decode(bytes)?;
-        if previous > epoch || since_epoch > since_previous {
-            return Err(META.fail("they are not in order"));
-        }
-        Ok(Self { epoch, previous, since_epoch, since_previous })
+        let meta = Self { epoch, previous, since_epoch, since_previous };
+        if meta.is_sound() { Ok(meta) } else { Err(META.fail("they are not in order")) }
+    }
+
+    /// Whether it can be: what is newer is not before what is older.
+    pub(super) fn is_sound(&self) -> bool {
+        self.previous <= self.epoch && self.since_epoch <= self.since_previous
     }
 }
 

@@ -1,22 +1,25 @@
-//! The manifest of a state: enough to see which shards differ and to check what was pulled, in about forty kilobytes.
+//! The manifest of a state: enough to see which shards differ and to check what was pulled, in some seventy kilobytes.
 //!
-//! Of each shard it holds the number of pins and the first eight bytes of its set hash, and over all shards the root
-//! digest, which leaves no doubt: eight bytes point at shards to compare, the root decides.
+//! Of each shard it holds the number of pins, the first eight bytes of its set hash and its epochs, and over all shards
+//! the root digest, which leaves no doubt: eight bytes point at shards to compare, the root decides.
 
 use bytes::Bytes;
 use cluster_types::ErrorClass;
 
+use super::ShardMeta;
 use super::codec::Format;
 use crate::consensus::digest::{SHARDS, root};
 use crate::consensus::operation::DecodeError;
-use crate::ports::ShardSum;
+use crate::ports::{ShardState, ShardSum};
 
 /// Longest applied position: the position itself and the membership, a few hundred bytes for each member.
 pub const MAX_APPLIED_BYTES: usize = 1024 * 1024;
 
 const COUNT: usize = SHARDS as usize;
-/// Of each shard eight bytes of hash, and a number of at most ten bytes.
-const FORMAT: Format = Format { what: "manifest", version: 1, limit: 128 + MAX_APPLIED_BYTES + COUNT * (8 + 10) };
+/// Of each shard eight bytes of hash, and five numbers of at most ten bytes.
+const FORMAT: Format = Format { what: "manifest", version: 2, limit: MAX_MANIFEST_BYTES };
+/// Longest encoded manifest.
+pub const MAX_MANIFEST_BYTES: usize = 128 + MAX_APPLIED_BYTES + COUNT * (8 + 5 * 10);
 
 /// A state does not belong to a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,13 +58,18 @@ impl ManifestError {
 struct Mark {
     pins: u64,
     hash: [u8; 8],
+    meta: ShardMeta,
 }
 
-impl From<&ShardSum> for Mark {
-    fn from(sum: &ShardSum) -> Self {
+impl Mark {
+    fn of(state: &ShardState) -> Self {
         let mut hash = [0; 8];
-        hash.copy_from_slice(&sum.hash[..8]);
-        Self { pins: sum.pins, hash }
+        hash.copy_from_slice(&state.sum.hash[..8]);
+        Self { pins: state.sum.pins, hash, meta: state.meta }
+    }
+
+    fn matches(&self, sum: &ShardSum) -> bool {
+        self.pins == sum.pins && self.hash == sum.hash[..8]
     }
 }
 
@@ -74,10 +82,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The manifest of a state: its applied position, and the sums of all its shards in order.
-    pub fn of(applied: Bytes, sums: &[ShardSum]) -> Result<Self, ManifestError> {
-        complete(sums)?;
-        Ok(Self { applied, root: root(sums), marks: sums.iter().map(Mark::from).collect() })
+    /// The manifest of a state: its applied position, and all its shards in order.
+    pub fn of(applied: Bytes, shards: &[ShardState]) -> Result<Self, ManifestError> {
+        complete(shards.len())?;
+        let root = root(shards.iter().map(|state| &state.sum));
+        Ok(Self { applied, root, marks: shards.iter().map(Mark::of).collect() })
     }
 
     /// The applied position and membership, as the store keeps them.
@@ -95,21 +104,26 @@ impl Manifest {
         self.marks.get(usize::from(shard)).map_or(0, |mark| mark.pins)
     }
 
+    /// The epochs of a shard.
+    pub fn meta(&self, shard: u16) -> ShardMeta {
+        self.marks.get(usize::from(shard)).map(|mark| mark.meta).unwrap_or_default()
+    }
+
     /// Number of pins in all.
     pub fn pins(&self) -> u64 {
         self.marks.iter().fold(0, |sum, mark| sum.saturating_add(mark.pins))
     }
 
-    /// The shards that are not as in the manifest.
+    /// The shards whose records are not as in the manifest.
     pub fn differing(&self, ours: &[ShardSum]) -> Result<Vec<u16>, ManifestError> {
-        complete(ours)?;
+        complete(ours.len())?;
         let pairs = self.marks.iter().zip(ours).zip(0_u16..);
-        Ok(pairs.filter(|((mark, sum), _)| **mark != Mark::from(*sum)).map(|(_, shard)| shard).collect())
+        Ok(pairs.filter(|((mark, sum), _)| !mark.matches(sum)).map(|(_, shard)| shard).collect())
     }
 
-    /// Whether one shard is as in the manifest, as far as eight bytes tell.
+    /// Whether the records of one shard are as in the manifest, as far as eight bytes tell.
     pub fn matches(&self, shard: u16, sum: &ShardSum) -> bool {
-        self.marks.get(usize::from(shard)) == Some(&Mark::from(sum))
+        self.marks.get(usize::from(shard)).is_some_and(|mark| mark.matches(sum))
     }
 
     /// Checks a whole state against the root.
@@ -124,11 +138,16 @@ impl Manifest {
 
     /// The encoded form.
     pub fn encode(&self) -> Vec<u8> {
+        let numbers = |of: fn(&Mark) -> u64| self.marks.iter().map(of).collect();
         FORMAT.encode(&wire::Manifest {
             applied: self.applied.clone(),
             root: self.root.to_vec(),
             hashes: self.marks.iter().flat_map(|mark| mark.hash).collect(),
-            pins: self.marks.iter().map(|mark| mark.pins).collect(),
+            pins: numbers(|mark| mark.pins),
+            epochs: numbers(|mark| mark.meta.epoch),
+            previous: numbers(|mark| mark.meta.previous),
+            since_epochs: numbers(|mark| mark.meta.since_epoch),
+            since_previous: numbers(|mark| mark.meta.since_previous),
         })
     }
 
@@ -139,16 +158,24 @@ impl Manifest {
             return Err(FORMAT.fail("the applied position is too long"));
         }
         let (hashes, rest) = message.hashes.as_chunks::<8>();
-        if hashes.len() != COUNT || !rest.is_empty() || message.pins.len() != COUNT {
+        let columns =
+            [&message.pins, &message.epochs, &message.previous, &message.since_epochs, &message.since_previous];
+        if hashes.len() != COUNT || !rest.is_empty() || columns.iter().any(|column| column.len() != COUNT) {
             return Err(FORMAT.fail("the number of shards is wrong"));
         }
-        let marks = hashes.iter().zip(message.pins).map(|(hash, pins)| Mark { pins, hash: *hash });
-        Ok(Self { applied: message.applied, root: FORMAT.array(&message.root)?, marks: marks.collect() })
+        let mark = |(place, hash): (usize, &[u8; 8])| {
+            let [pins, epoch, previous, since_epoch, since_previous] = columns.map(|column| column[place]);
+            let meta = ShardMeta { epoch, previous, since_epoch, since_previous };
+            meta.is_sound().then_some(Mark { pins, hash: *hash, meta })
+        };
+        let marks: Option<_> = hashes.iter().enumerate().map(mark).collect();
+        let marks = marks.ok_or_else(|| FORMAT.fail("epochs are not in order"))?;
+        Ok(Self { applied: message.applied, root: FORMAT.array(&message.root)?, marks })
     }
 }
 
-fn complete(sums: &[ShardSum]) -> Result<(), ManifestError> {
-    if sums.len() == COUNT { Ok(()) } else { Err(ManifestError::Length { sums: sums.len() }) }
+fn complete(shards: usize) -> Result<(), ManifestError> {
+    if shards == COUNT { Ok(()) } else { Err(ManifestError::Length { sums: shards }) }
 }
 
 mod wire {
@@ -166,6 +193,14 @@ mod wire {
         pub(super) hashes: Vec<u8>,
         #[prost(uint64, repeated, tag = "4")]
         pub(super) pins: Vec<u64>,
+        #[prost(uint64, repeated, tag = "5")]
+        pub(super) epochs: Vec<u64>,
+        #[prost(uint64, repeated, tag = "6")]
+        pub(super) previous: Vec<u64>,
+        #[prost(uint64, repeated, tag = "7")]
+        pub(super) since_epochs: Vec<u64>,
+        #[prost(uint64, repeated, tag = "8")]
+        pub(super) since_previous: Vec<u64>,
     }
 }
 

@@ -11,18 +11,35 @@ fn sums() -> Vec<ShardSum> {
     (0..SHARDS).map(sum).collect()
 }
 
+fn shards() -> Vec<ShardState> {
+    let state = |(shard, sum): (u64, ShardSum)| {
+        let meta = ShardMeta { epoch: 900 + shard, previous: 300 + shard, since_epoch: 40, since_previous: 600 };
+        ShardState { sum, meta, tail_from: 0 }
+    };
+    (0..).zip(sums()).map(state).collect()
+}
+
 fn manifest() -> Manifest {
-    Manifest::of(Bytes::from_static(b"position"), &sums()).unwrap()
+    Manifest::of(Bytes::from_static(b"position"), &shards()).unwrap()
 }
 
 #[test]
 fn the_format_is_pinned() {
     let bytes = manifest().encode();
-    // Forty kilobytes in a file would help nobody: the beginning, the length and the hash of the whole.
+    // Seventy kilobytes in a file would help nobody: the beginning, the length and the hash of the whole.
     let found = format!("{}\n{}\n{}\n", hex(&bytes[..64]), bytes.len(), blake3::hash(&bytes).to_hex());
-    assert_eq!(found, include_str!("golden/manifest-v1.txt"));
-    assert!(bytes.len() < 42 * 1024);
+    assert_eq!(found, include_str!("golden/manifest-v2.txt"));
+    assert!(bytes.len() < 72 * 1024);
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
+}
+
+#[test]
+fn epochs_travel_and_do_not_make_a_shard_differ() {
+    let mut others = shards();
+    others[5].meta = ShardMeta::default();
+    let other = Manifest::of(Bytes::from_static(b"position"), &others).unwrap();
+    assert_eq!(other.differing(&sums()).unwrap(), Vec::<u16>::new());
+    assert_eq!((other.meta(5), other.meta(6)), (ShardMeta::default(), shards()[6].meta));
 }
 
 #[test]
@@ -48,11 +65,13 @@ fn the_root_decides_where_eight_bytes_do_not() {
 
 #[test]
 fn wrong_lengths_are_refused() {
-    assert_eq!(Manifest::of(Bytes::new(), &sums()[1..]), Err(ManifestError::Length { sums: 4095 }));
+    assert_eq!(Manifest::of(Bytes::new(), &shards()[1..]), Err(ManifestError::Length { sums: 4095 }));
     assert_eq!(manifest().differing(&[]), Err(ManifestError::Length { sums: 0 }));
     assert!(Manifest::decode(&vec![1; FORMAT.limit + 1]).is_err());
     let sound = FORMAT.decode::<wire::Manifest>(&manifest().encode()).unwrap();
-    let refused: [fn(&mut wire::Manifest); 4] = [
+    let refused: [fn(&mut wire::Manifest); 6] = [
+        |manifest| manifest.epochs.truncate(4095),
+        |manifest| manifest.previous[9] = 10_000,
         |manifest| manifest.hashes.truncate(8 * 4095),
         |manifest| manifest.pins.push(1),
         |manifest| manifest.root.push(1),

@@ -20,6 +20,7 @@ pub mod document;
 pub mod epoch;
 pub mod manifest;
 pub mod merge;
+pub mod packed;
 pub mod packing;
 pub mod ranges;
 pub mod shard;

@@ -38,7 +38,7 @@ pub fn tail_after(view: &dyn StateView, shard: u16, index: u64) -> Result<Vec<Ta
 /// The records of a shard as they were after the log entry `index`, which this peer must have applied; `None` when the
 /// tail does not reach back so far.
 pub fn records_at(view: &dyn StateView, shard: u16, index: u64) -> Result<Option<Records>, StateError> {
-    if !view.shard(shard)?.meta.covers(index) {
+    if !view.shard(shard)?.covers(index) {
         return Ok(None);
     }
     let mut records = records(view, shard)?;

@@ -8,6 +8,7 @@ mod clock;
 mod gossip;
 mod ipfs;
 mod node_record;
+mod staging;
 mod state;
 mod tracker_store;
 mod transport;
@@ -17,9 +18,10 @@ pub use clock::{Clock, SystemClock};
 pub use gossip::{Gossip, GossipError, GossipMessage, Topic};
 pub use ipfs::{IpfsError, IpfsNode, PinProgress, PinRequest, ProgressSink};
 pub use node_record::NodeIdRecord;
+pub use staging::{StagedHead, StagedOverview, StagedShard, Staging};
 pub use state::{
-    Changes, LocalEffect, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum, SnapshotHandle,
-    SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
+    AnnexRow, Changes, LocalEffect, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan, ShardState, ShardSum,
+    SnapshotHandle, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
 };
 pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};
 pub use transport::{CallHandler, MAX_MESSAGE, Purpose, Transport, TransportError};

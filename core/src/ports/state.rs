@@ -10,8 +10,9 @@
 //!   reading costs that buffer. Rows come in the order of [`order_key`](crate::consensus::digest::order_key);
 //!   a scan resumes after any CID, present or not;
 //! * a snapshot is made without walking the pinset and shows the instant it was made at;
-//! * installing a snapshot replaces the state; when it is cut off (kill, power), the next start finishes it or the
-//!   store refuses to open; the state in between is never served as if it were whole.
+//! * what replaces the state is gathered beside it first ([`Staging`]); installing it is local, and when it is cut off
+//!   (kill, power), the next start finishes it or the store refuses to open; the state in between is never served as
+//!   if it were whole.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, StatusFilter, Timestamp};
 use futures::stream::BoxStream;
 
+use super::staging::Staging;
 use super::tracker_store::TrackerRecord;
 use crate::crdt::{ShardMeta, TailEntry};
 
@@ -46,7 +48,7 @@ pub enum StateError {
         /// Which record, and what is wrong with it.
         what: String,
     },
-    /// A received snapshot is cut off or not what it says it is; the state is untouched.
+    /// What was gathered to replace the state is not whole, or not what it should be; the state is untouched.
     #[error("the received snapshot cannot be used: {what}")]
     InvalidSnapshot {
         /// What is wrong with it.
@@ -85,8 +87,28 @@ pub struct ShardSum {
 pub struct ShardState {
     /// The sum of its records.
     pub sum: ShardSum,
-    /// How far back its tail reaches.
+    /// Its epochs: how far back its tail should reach.
     pub meta: ShardMeta,
+    /// The log index as of which this peer received the shard from others, without the tail before; 0: it did not. It
+    /// is this peer's own: sum and epochs are equal on all peers, and this is not.
+    pub tail_from: u64,
+}
+
+impl ShardState {
+    /// The oldest log index whose records can be derived.
+    pub fn oldest(&self) -> u64 {
+        self.meta.previous.max(self.tail_from)
+    }
+
+    /// Whether the records of a log index can be derived: the tail kept here reaches back to it.
+    pub fn covers(&self, index: u64) -> bool {
+        index >= self.oldest()
+    }
+
+    /// What is equal on all peers that applied the same entries.
+    pub fn shared(&self) -> (ShardSum, ShardMeta) {
+        (self.sum, self.meta)
+    }
 }
 
 /// Where an entry of a tail stands.
@@ -227,26 +249,31 @@ pub struct Row {
     pub tracked: Option<TrackerRecord>,
 }
 
-/// A frozen state that can be sent to another peer, more than once.
+/// A frozen state: others are served from it.
+#[async_trait]
 pub trait SnapshotHandle: fmt::Debug + Send + Sync + 'static {
     /// The applied position it shows; empty when nothing was applied yet.
     fn applied(&self) -> Bytes;
-    /// The content in chunks of at most 1 MiB; the last chunk carries an end mark, so that a cut is noticed.
-    fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>>;
+    /// Looks at it.
+    async fn read(&self, read: ReadFn) -> Result<(), StateError>;
+    /// What is replicated beside pins and shards, in order, in groups of rows that come to about 256 KiB.
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>>;
 }
 
-/// Takes in a snapshot of another peer.
-#[async_trait]
-pub trait SnapshotReceiver: Send + 'static {
-    /// Keeps one chunk; chunks come in order.
-    async fn chunk(&mut self, chunk: Bytes) -> Result<(), StateError>;
-    /// Checks that the content is whole and makes it installable. `applied` as of the sender.
-    async fn finish(self: Box<Self>, applied: Bytes) -> Result<Arc<dyn SnapshotHandle>, StateError>;
+/// A replicated row that is not a pin. Travels as it is; only the store knows what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnexRow {
+    /// What it is; a kind that a store does not know is refused.
+    pub kind: u8,
+    /// Its key.
+    pub key: Bytes,
+    /// Its content.
+    pub value: Bytes,
 }
 
 /// Keeps the pinset.
 #[async_trait]
-pub trait StateStore: Send + Sync + 'static {
+pub trait StateStore: Staging {
     /// Reads, decides and writes in one step.
     async fn update(&self, update: UpdateFn) -> Result<(), StateError>;
     /// Looks at a consistent view without keeping updates waiting.
@@ -266,10 +293,9 @@ pub trait StateStore: Send + Sync + 'static {
     async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError>;
     /// The last frozen state, also of an earlier run.
     async fn current_snapshot(&self) -> Result<Option<Arc<dyn SnapshotHandle>>, StateError>;
-    /// Begins to take in a snapshot; an unfinished earlier one is dropped.
-    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError>;
-    /// Replaces the state by a received snapshot, which becomes the last frozen one; its applied position becomes the
-    /// state's. The remembered outcomes, shard sums, epochs and tails come from the snapshot; tracker records from `effect`, pin by
-    /// pin that differs.
-    async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError>;
+    /// Replaces the state by what was staged, which must be complete: every shard that is not staged is as in the
+    /// manifest. Its applied position becomes the state's. Remembered outcomes come from the annex, epochs from the
+    /// manifest, tracker records from `effect`, pin by pin that differs. Shards whose epochs differ lose their tails and
+    /// note the index. What was installed becomes the last frozen state, and nothing is staged any more.
+    async fn install_staged(&self, effect: LocalEffect) -> Result<(), StateError>;
 }

@@ -30,7 +30,8 @@ impl PeerClient {
     /// Asks `peer` and waits at most `timeout`. The class of an error says whether the call may have taken effect.
     pub async fn ask(&self, peer: PeerId, call: &Call, timeout: Duration) -> Result<Reply, WireError> {
         let body = encode_call(call).map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
-        let purpose = if matches!(call, Call::PutBlocks { .. }) { Purpose::Bulk } else { Purpose::Call };
+        let is_bulk = matches!(call, Call::PutBlocks { .. } | Call::Shards(_) | Call::Manifest { .. });
+        let purpose = if is_bulk { Purpose::Bulk } else { Purpose::Call };
         let answer = self
             .transport
             .call(peer, purpose, body, timeout)

@@ -16,6 +16,9 @@ pub fn access(call: &Call) -> Access {
     match call {
         // A peer that wants to join is not a member yet.
         Call::Id | Call::Reserve | Call::Join { .. } => Access::Open,
+        // Followers are outside of the membership. They only read, and what each peer may have read at a time is bounded
+        // where it is answered.
+        Call::Shards(_) | Call::Manifest { .. } => Access::Open,
         Call::Removed { .. }
         | Call::Submit { .. }
         | Call::ReadIndex

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use super::policy::{Access, access};
 use super::wire::{Call, Incoming, Reply, decode_incoming, encode_raft_reply, encode_reply};
+use crate::catchup::Donor;
 use crate::consensus::log::{RaftReceiver, RaftReply};
 use crate::ports::{CallHandler, Purpose};
 
@@ -26,6 +27,7 @@ pub trait PeerService: Send + Sync + 'static {
 #[derive(Default)]
 pub struct CallServer {
     raft: RwLock<Option<Arc<RaftReceiver>>>,
+    donor: RwLock<Option<Arc<Donor>>>,
     service: RwLock<Option<Arc<dyn PeerService>>>,
 }
 
@@ -39,6 +41,11 @@ impl CallServer {
     /// From now on raft messages are answered.
     pub fn serve_raft(&self, raft: Arc<RaftReceiver>) {
         *self.raft.write() = Some(raft);
+    }
+
+    /// From now on shards are served.
+    pub fn serve_shards(&self, donor: Arc<Donor>) {
+        *self.donor.write() = Some(donor);
     }
 
     /// From now on calls are answered.
@@ -58,7 +65,14 @@ impl CallServer {
                 format!("peer {from} is not a member of this cluster"),
             ));
         }
-        service.answer(from, call).await
+        let donor = self.donor.read().clone();
+        match (donor, call) {
+            (Some(donor), Call::Shards(ask)) => donor.answer(from, ask).await.map(Reply::Shards),
+            (Some(donor), Call::Manifest { at_least }) => {
+                donor.manifest(at_least).await.map(|(index, manifest)| Reply::Manifest { index, manifest })
+            }
+            (_, call) => service.answer(from, call).await,
+        }
     }
 }
 

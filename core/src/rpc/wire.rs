@@ -5,6 +5,7 @@ use cluster_types::{Cid, Id, Multiaddr, PeerId, PinInfo, RepoGc, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::WireFormatError;
+use crate::catchup::{Ask, Told};
 use crate::consensus::log::{RaftCall, RaftReply};
 use crate::consensus::{Outcome, Request};
 use crate::ports::Block;
@@ -92,6 +93,13 @@ pub enum Call {
     CollectGarbage,
     /// Whom are you connected to?
     Node,
+    /// What are these shards as of a log index?
+    Shards(Ask),
+    /// What is every shard now?
+    Manifest {
+        /// An older state than as of this log index is of no use.
+        at_least: u64,
+    },
 }
 
 /// One block on the wire.
@@ -154,6 +162,15 @@ pub enum Reply {
     Garbage(RepoGc),
     /// To [`Call::Node`].
     Node(NodeInfo),
+    /// To [`Call::Shards`].
+    Shards(Told),
+    /// To [`Call::Manifest`].
+    Manifest {
+        /// The log index as of which it is.
+        index: u64,
+        /// The manifest, see [`decode_manifest`](crate::catchup::decode_manifest).
+        manifest: Bytes,
+    },
 }
 
 /// A message as it came in.

@@ -3,7 +3,7 @@
 //! Every update and every settling is kept whole until [`MemState::sync`]. [`MemState::power_cut`] loses the newest of
 //! them, as many as the test says, and none in part. A clone shares the same "disk".
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -13,22 +13,20 @@ use cluster_types::{Cid, Pin, StatusFilter, Timestamp};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use super::Crash;
+use super::mem_staging::MemStaging;
 use crate::consensus::digest::{SHARDS, order_key, shard_of};
-use crate::consensus::operation::{decode_pin, encode_pin};
-use crate::crdt::{ShardMeta, TailEntry};
+use crate::consensus::operation::encode_pin;
+use crate::crdt::TailEntry;
 use crate::ports::{
-    Changes, LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum, SnapshotHandle,
-    SnapshotReceiver, StateError, StateStore, StateView, TailPlace, TailRow, TrackedTask, TrackerCounts, TrackerRecord,
-    TrackerStore, UpdateFn,
+    AnnexRow, Changes, LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, Settled, ShardState, ShardSum,
+    SnapshotHandle, StagedOverview, StagedShard, Staging, StateError, StateStore, StateView, TailPlace, TailRow,
+    TrackedTask, TrackerCounts, TrackerRecord, TrackerStore, UpdateFn,
 };
 
-/// Bytes of a chunk of a snapshot: small, so that tests see many.
-const CHUNK: usize = 1 << 10;
-/// Bytes of the hash at the end of a snapshot.
-const HASH: usize = 32;
+/// Rows in a group of the annex: few, so that tests see many groups.
+const GROUP: usize = 16;
 
 /// The double of the state's and the tracker's store.
 #[derive(Clone, Debug, Default)]
@@ -43,16 +41,18 @@ struct Inner {
     /// What was written since, oldest first.
     unsynced: VecDeque<Changes>,
     frozen: Option<Arc<MemSnapshot>>,
+    staging: MemStaging,
+    durable_staging: MemStaging,
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
-    pins: BTreeMap<Vec<u8>, Pin>,
-    tracker: BTreeMap<Vec<u8>, TrackedTask>,
-    shards: BTreeMap<u16, ShardState>,
-    tails: BTreeMap<(u16, TailPlace), TailEntry>,
-    outcomes: BTreeMap<RequestKey, Bytes>,
-    applied: Option<Bytes>,
+pub(super) struct State {
+    pub(super) pins: BTreeMap<Vec<u8>, Pin>,
+    pub(super) tracker: BTreeMap<Vec<u8>, TrackedTask>,
+    pub(super) shards: BTreeMap<u16, ShardState>,
+    pub(super) tails: BTreeMap<(u16, TailPlace), TailEntry>,
+    pub(super) outcomes: BTreeMap<RequestKey, Bytes>,
+    pub(super) applied: Option<Bytes>,
 }
 
 impl MemState {
@@ -64,10 +64,11 @@ impl MemState {
     /// Makes everything written so far survive a power cut: a flush of the log does that.
     pub fn sync(&self) {
         let mut inner = self.inner.lock();
-        let Inner { durable, unsynced, .. } = &mut *inner;
+        let Inner { durable, unsynced, staging, durable_staging, .. } = &mut *inner;
         for changes in unsynced.drain(..) {
             durable.write(&changes);
         }
+        durable_staging.clone_from(staging);
     }
 
     /// Number of writes that a power cut may lose.
@@ -84,6 +85,7 @@ impl MemState {
             durable.write(&changes);
         }
         *written = durable.clone();
+        inner.staging = inner.durable_staging.clone();
     }
 }
 
@@ -91,11 +93,18 @@ impl MemState {
     /// The disk as the next start finds it; what still runs on this one reaches it no more.
     pub fn reopened(&self, crash: Crash) -> Self {
         let inner = self.inner.lock();
-        let (written, unsynced) = match crash {
-            Crash::Killed => (inner.written.clone(), inner.unsynced.clone()),
-            Crash::PowerCut => (inner.durable.clone(), VecDeque::new()),
+        let (written, unsynced, staging) = match crash {
+            Crash::Killed => (inner.written.clone(), inner.unsynced.clone(), inner.staging.clone()),
+            Crash::PowerCut => (inner.durable.clone(), VecDeque::new(), inner.durable_staging.clone()),
         };
-        let inner = Inner { written, unsynced, durable: inner.durable.clone(), frozen: inner.frozen.clone() };
+        let inner = Inner {
+            written,
+            unsynced,
+            staging,
+            durable: inner.durable.clone(),
+            frozen: inner.frozen.clone(),
+            durable_staging: inner.durable_staging.clone(),
+        };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -306,33 +315,46 @@ impl StateStore for MemState {
         Ok(self.inner.lock().frozen.clone().map(|frozen| frozen as Arc<dyn SnapshotHandle>))
     }
 
-    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError> {
-        Ok(Box::new(MemReceiver { bytes: Vec::new() }))
-    }
-
-    async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError> {
-        let mut receiver = MemReceiver { bytes: Vec::new() };
-        let mut chunks = snapshot.chunks();
-        while let Some(chunk) = chunks.next().await {
-            receiver.chunk(chunk?).await?;
-        }
-        let mut state = receiver.read(snapshot.applied())?;
+    async fn install_staged(&self, effect: LocalEffect) -> Result<(), StateError> {
         let mut inner = self.inner.lock();
-        inner.frozen = Some(Arc::new(MemSnapshot { state: state.clone() }));
-        state.tracker = inner.written.tracker.clone();
-        let orders: BTreeSet<_> = inner.written.pins.keys().chain(state.pins.keys()).cloned().collect();
-        for order in orders {
-            let (before, after) = (inner.written.pins.get(&order), state.pins.get(&order));
-            let Some(cid) = before.or(after).map(|pin| pin.cid).filter(|_cid| before != after) else { continue };
-            match effect(before, after, inner.written.tracker.get(&order).map(|task| &task.record)) {
-                Some(Some(record)) => drop(state.tracker.insert(order, TrackedTask { cid, record })),
-                Some(None) => drop(state.tracker.remove(&order)),
-                None => {}
-            }
-        }
+        let state = inner.staging.installed(&inner.written, &effect)?;
+        inner.staging = MemStaging::default();
+        inner.durable_staging = MemStaging::default();
+        inner.frozen = Some(Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..state.clone() } }));
         inner.unsynced.clear();
         inner.durable = state.clone();
         inner.written = state;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Staging for MemState {
+    async fn stage(&self, index: u64, manifest: Bytes) -> Result<(), StateError> {
+        self.inner.lock().staging.begin(index, manifest);
+        Ok(())
+    }
+
+    async fn stage_annex(&self, rows: Vec<AnnexRow>, last: bool) -> Result<(), StateError> {
+        self.inner.lock().staging.add_annex(rows, last);
+        Ok(())
+    }
+
+    async fn stage_shards(&self, shards: Vec<(u16, Option<StagedShard>)>) -> Result<(), StateError> {
+        self.inner.lock().staging.put(shards);
+        Ok(())
+    }
+
+    async fn staged_shard(&self, shard: u16) -> Result<Option<StagedShard>, StateError> {
+        Ok(self.inner.lock().staging.shard(shard))
+    }
+
+    async fn staged(&self) -> Result<StagedOverview, StateError> {
+        Ok(self.inner.lock().staging.overview())
+    }
+
+    async fn unstage(&self) -> Result<(), StateError> {
+        self.inner.lock().staging = MemStaging::default();
         Ok(())
     }
 }
@@ -398,79 +420,20 @@ struct MemSnapshot {
     state: State,
 }
 
-/// A snapshot as it travels: everything, then its hash.
-#[derive(Serialize, Deserialize)]
-struct Travelling {
-    pins: Vec<Vec<u8>>,
-    shards: Vec<(u16, u64, [u8; 32], Vec<u8>)>,
-    tails: Vec<(u16, u32, Vec<u8>)>,
-    outcomes: Vec<(u64, [u8; 16], Bytes)>,
-}
-
+#[async_trait]
 impl SnapshotHandle for MemSnapshot {
     fn applied(&self) -> Bytes {
         self.state.applied.clone().unwrap_or_default()
     }
 
-    fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>> {
-        let travelling = Travelling {
-            pins: self.state.pins.values().map(encode_pin).collect(),
-            shards: self.state.shards.iter().map(travelling_shard).collect(),
-            tails: self.state.tails.iter().map(|((at, place), entry)| (*at, place.place, entry.encode())).collect(),
-            outcomes: self.state.outcomes.iter().map(|(key, bytes)| (key.window, key.id, bytes.clone())).collect(),
-        };
-        let mut bytes = rmp_serde::to_vec(&travelling).expect("nothing in it refuses to be encoded");
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        let chunks: Vec<_> = bytes.chunks(CHUNK).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        stream::iter(chunks).boxed()
-    }
-}
-
-fn travelling_shard((shard, state): (&u16, &ShardState)) -> (u16, u64, [u8; 32], Vec<u8>) {
-    (*shard, state.sum.pins, state.sum.hash, state.meta.encode())
-}
-
-#[derive(Debug)]
-struct MemReceiver {
-    bytes: Vec<u8>,
-}
-
-impl MemReceiver {
-    fn read(&self, applied: Bytes) -> Result<State, StateError> {
-        let fail = |what: String| StateError::InvalidSnapshot { what };
-        let whole = self.bytes.len().checked_sub(HASH).map(|length| self.bytes.split_at(length));
-        let (body, _hash) = whole
-            .filter(|(body, hash)| blake3::hash(body).as_bytes() == hash)
-            .ok_or_else(|| fail("it is cut off".to_owned()))?;
-        let travelling: Travelling = rmp_serde::from_slice(body).map_err(|error| fail(error.to_string()))?;
-        let mut state = State { applied: Some(applied), ..State::default() };
-        for bytes in travelling.pins {
-            let pin = decode_pin(&bytes).map_err(|error| fail(error.to_string()))?;
-            state.pins.insert(order_key(&pin.cid), pin);
-        }
-        for (shard, pins, hash, meta) in travelling.shards {
-            let meta = ShardMeta::decode(&meta).map_err(|error| fail(error.to_string()))?;
-            state.shards.insert(shard, ShardState { sum: ShardSum { pins, hash }, meta });
-        }
-        for (shard, place, entry) in travelling.tails {
-            let entry = TailEntry::decode(&entry).map_err(|error| fail(error.to_string()))?;
-            state.tails.insert((shard, TailPlace { index: entry.index, place }), entry);
-        }
-        let outcome = |(window, id, bytes)| (RequestKey { window, id }, bytes);
-        state.outcomes = travelling.outcomes.into_iter().map(outcome).collect();
-        Ok(state)
-    }
-}
-
-#[async_trait]
-impl SnapshotReceiver for MemReceiver {
-    async fn chunk(&mut self, chunk: Bytes) -> Result<(), StateError> {
-        self.bytes.extend_from_slice(&chunk);
-        Ok(())
+    async fn read(&self, read: ReadFn) -> Result<(), StateError> {
+        read(&self.state)
     }
 
-    async fn finish(self: Box<Self>, applied: Bytes) -> Result<Arc<dyn SnapshotHandle>, StateError> {
-        Ok(Arc::new(MemSnapshot { state: self.read(applied)? }))
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>> {
+        let rows: Vec<AnnexRow> = self.state.outcomes.iter().map(MemStaging::outcome_row).collect();
+        let groups: Vec<_> = rows.chunks(GROUP).map(|group| Ok(group.to_vec())).collect();
+        stream::iter(groups).boxed()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod mem_ipfs;
 pub mod mem_log;
 pub mod mem_net;
 pub mod mem_record;
+mod mem_staging;
 pub mod mem_state;
 pub mod suite;
 

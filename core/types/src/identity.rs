@@ -38,6 +38,32 @@ pub struct Id {
     /// Its name for people.
     #[serde(default)]
     pub peername: String,
+    /// How far it has come, while it catches up with the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catching_up: Option<CatchUp>,
+}
+
+/// How far a peer that catches up with the others has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatchUp {
+    /// The log index it is brought to; the log goes on from there.
+    pub index: u64,
+    /// Shards that are as they are to be.
+    pub shards_done: u64,
+    /// Shards that are to be brought.
+    pub shards_total: u64,
+    /// Bytes that came for it so far.
+    pub bytes: u64,
+    /// Log entries that are missing.
+    pub lag_entries: u64,
+    /// How long before those entries the state stopped, in seconds of the log's own clock.
+    pub lag_seconds: u64,
+    /// How long the rest takes at the pace so far, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+    /// Whether everything has come and is being put in place.
+    #[serde(default)]
+    pub installing: bool,
 }
 
 impl Id {
@@ -57,6 +83,7 @@ impl Id {
             error,
             ipfs: IpfsId::default(),
             peername: String::new(),
+            catching_up: None,
         }
     }
 }

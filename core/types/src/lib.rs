@@ -22,7 +22,7 @@ pub use add::{AddFormat, AddLayout, AddParams, AddedOutput};
 pub use address::{AddressError, parse_address};
 pub use cid::{Cid, CidError, Codec};
 pub use error::{BoxError, ErrorChain, ErrorClass, WireError};
-pub use identity::{ConnectGraph, Id, IpfsId};
+pub use identity::{CatchUp, ConnectGraph, Id, IpfsId};
 pub use metric::{Alert, Metric, PingValue};
 pub use multiaddr::{Multiaddr, Protocol};
 pub use page::{Page, PageLimit};

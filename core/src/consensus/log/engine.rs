@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use crate::watch;
 use async_trait::async_trait;
-use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
+use cluster_types::{BoxError, CatchUp, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
 use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::catch_up::CatchingUp;
 use super::chance::Chance;
 use super::membership;
 use super::network::Network;
@@ -25,6 +26,7 @@ use super::receiver::{Raft, RaftReceiver};
 use super::state_machine::{EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
 use crate::broadcast;
+use crate::catchup::{Donor, Progress};
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, ProposeError, Sequencer};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, report};
@@ -125,6 +127,7 @@ pub struct LogConsensus {
     applied: watch::Receiver<u64>,
     removed: watch::Sender<bool>,
     pub(super) position: watch::Receiver<Position>,
+    progress: watch::Receiver<Option<Progress>>,
 }
 
 impl fmt::Debug for LogConsensus {
@@ -177,9 +180,18 @@ impl LogConsensus {
         let machine = machine.await.map_err(|error| fail(error.into()))?;
         let machine = machine.with_feed(parts.gossip.is_some().then_some(feed));
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
-        let network = Network::new(Arc::clone(&parts.transport), chance.clone());
+        let donor = Arc::new(Donor::new(Arc::clone(&parts.state), applied.clone()));
+        parts.server.serve_shards(Arc::clone(&donor));
+        let network = Network::new(Arc::clone(&parts.transport), donor, chance.clone());
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
-        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&parts.state));
+        let catching_up = CatchingUp::new(
+            raft.clone(),
+            Arc::clone(&parts.state),
+            Arc::clone(&parts.transport),
+            applied.clone(),
+            tasks.clone(),
+        );
+        let receiver = RaftReceiver::new(node_id, raft.clone(), Arc::clone(&catching_up));
         parts.server.serve_raft(Arc::new(receiver));
 
         let removed = watch::Sender::new(false);
@@ -209,6 +221,7 @@ impl LogConsensus {
             applied,
             removed,
             position,
+            progress: catching_up.progress(),
         });
         membership::balance_voters(Arc::clone(&node), tasks);
         node.enter(&parts.bootstrap).await?;
@@ -329,6 +342,17 @@ impl LogConsensus {
     /// Every index as soon as it is applied here.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
+    }
+
+    /// How far this node has come, while it catches up with the others by shards.
+    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.progress.clone()
+    }
+
+    /// The same as a user sees it now.
+    pub fn catching_up(&self) -> Option<CatchUp> {
+        let now = Instant::now();
+        self.progress.borrow().map(|progress| progress.report(now))
     }
 
     /// A member says that this node was removed. It is believed if it leads as far as is known here, since a removed

@@ -32,30 +32,30 @@ pub enum RaftMessage {
     PreVote(VoteRequest<TypeConfig>),
     /// The offer of leadership.
     TransferLeader(TransferLeaderRequest<TypeConfig>),
-    /// A snapshot begins.
-    SnapshotBegin {
+    /// Catch up with a snapshot: what it shows, and what every shard is in it.
+    SnapshotOffer {
         /// The sender's random number for it.
-        transfer: u64,
-    },
-    /// A piece of a snapshot, in order.
-    SnapshotChunk {
-        /// Which snapshot.
-        transfer: u64,
-        /// Which piece, from 0.
-        sequence: u64,
-        /// The piece.
-        data: Bytes,
-    },
-    /// All pieces are sent: install it.
-    SnapshotEnd {
-        /// Which snapshot.
         transfer: u64,
         /// The leader's vote.
         vote: Vote,
         /// What the snapshot shows.
         meta: SnapshotMeta,
-        /// The applied position inside it.
-        applied: Bytes,
+        /// Its manifest, see [`decode_manifest`](crate::catchup::decode_manifest).
+        manifest: Bytes,
+    },
+    /// Some rows of the snapshot's annex, in order.
+    SnapshotAnnex {
+        /// Which snapshot.
+        transfer: u64,
+        /// Which group of rows, from 0.
+        sequence: u64,
+        /// The rows, see [`encode_annex`](super::catch_up::encode_annex); empty at the end.
+        rows: Bytes,
+    },
+    /// How far has the snapshot come? Answered when it is installed, or after a moment.
+    SnapshotWait {
+        /// Which snapshot.
+        transfer: u64,
     },
 }
 
@@ -68,10 +68,13 @@ pub enum RaftReply {
     Vote(VoteResponse<TypeConfig>),
     /// To [`RaftMessage::TransferLeader`].
     TransferLeader(TransferLeaderResponse<TypeConfig>),
-    /// To [`RaftMessage::SnapshotEnd`].
+    /// To [`RaftMessage::SnapshotWait`], when it is installed.
     Snapshot(SnapshotResponse<TypeConfig>),
-    /// To the other parts of a snapshot.
+    /// To [`RaftMessage::SnapshotOffer`] and [`RaftMessage::SnapshotAnnex`]: go on. To [`RaftMessage::SnapshotWait`]: it
+    /// is on its way.
     Continue,
+    /// To [`RaftMessage::SnapshotOffer`]: it is on its way already, with its annex.
+    Joined,
     /// The node cannot answer: it is another one, it is stopping, or the message makes no sense.
     Refused(String),
 }

@@ -1,5 +1,6 @@
 //! Builds openraft over any log store and any transport, and answers for [`Consensus`](super::Consensus).
 
+mod catch_up;
 mod chance;
 mod engine;
 mod membership;
@@ -19,7 +20,9 @@ pub use receiver::RaftReceiver;
 pub use runtime::seed_this_thread;
 pub use runtime::{Runtime, Watch};
 pub use state_machine::{AppliedPosition, EffectAt, StateMachine};
-pub use types::{Answers, LogId, Node, NodeId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+pub use types::{
+    Answers, LogId, Node, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+};
 
 #[cfg(test)]
 mod tests;

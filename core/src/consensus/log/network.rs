@@ -17,10 +17,13 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend};
+use tokio::time::{Instant, sleep};
 
+use super::catch_up::encode_annex;
 use super::chance::Chance;
 use super::message::{RaftCall, RaftMessage, RaftReply};
-use super::types::{Node, NodeId, Snapshot, TypeConfig, Vote};
+use super::types::{Node, NodeId, Snapshot, SnapshotContent, TypeConfig, Vote};
+use crate::catchup::{Donor, encode_manifest, stage};
 use crate::ports::{Purpose, SnapshotHandle, Transport, TransportError};
 use crate::rpc;
 
@@ -30,8 +33,12 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one piece of a snapshot may take.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the installation of a whole snapshot may take.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long an answer to the question may take whether a snapshot is installed.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long that question may fail until the snapshot is offered anew.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Pause after such a failure.
+const RETRY: Duration = Duration::from_millis(500);
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -39,12 +46,13 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 #[derive(Clone)]
 pub(super) struct Network {
     transport: Arc<dyn Transport>,
+    donor: Arc<Donor>,
     chance: Chance,
 }
 
 impl Network {
-    pub(super) fn new(transport: Arc<dyn Transport>, chance: Chance) -> Self {
-        Self { transport, chance }
+    pub(super) fn new(transport: Arc<dyn Transport>, donor: Arc<Donor>, chance: Chance) -> Self {
+        Self { transport, donor, chance }
     }
 
     fn client(&self, to: NodeId, node: &Node, append: Purpose, append_timeout: Duration) -> Client {
@@ -54,6 +62,7 @@ impl Network {
             append,
             append_timeout,
             transport: Arc::clone(&self.transport),
+            donor: Arc::clone(&self.donor),
             chance: self.chance.clone(),
         }
     }
@@ -78,6 +87,7 @@ pub(super) struct Client {
     append: Purpose,
     append_timeout: Duration,
     transport: Arc<dyn Transport>,
+    donor: Arc<Donor>,
     chance: Chance,
 }
 
@@ -101,27 +111,59 @@ impl Client {
         vote: Vote,
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotContent::Frozen(frozen) = snapshot.snapshot else {
+            return Err(StreamingError::from(lost(&AnyError::error("only a frozen state can be offered"))));
+        };
         let transfer = self.chance.draw();
-        self.call(Purpose::Bulk, RaftMessage::SnapshotBegin { transfer }, CHUNK_TIMEOUT).await?;
-        let mut chunks = snapshot.snapshot.chunks();
+        let manifest = stage::manifest_of(&frozen).await.map_err(|error| StreamingError::from(lost(&error)))?;
+        // Whoever catches up with it may take shards from it for as long as this runs.
+        let index = snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index());
+        let _lent = self.donor.lend(index, Arc::clone(&frozen));
+        let manifest = encode_manifest(&manifest);
+        let offer = RaftMessage::SnapshotOffer { transfer, vote, meta: snapshot.meta, manifest };
+        if !matches!(self.call(Purpose::Bulk, offer, CHUNK_TIMEOUT).await?, RaftReply::Joined) {
+            self.send_annex(transfer, &frozen).await?;
+        }
+        self.wait_installed(transfer).await
+    }
+
+    async fn send_annex(
+        &self,
+        transfer: u64,
+        frozen: &Arc<dyn SnapshotHandle>,
+    ) -> Result<(), StreamingError<TypeConfig>> {
+        let mut groups = frozen.annex();
         let mut sequence = 0;
-        while let Some(chunk) = chunks.next().await {
-            let data: Bytes = chunk.map_err(|error| StreamingError::from(lost(&error)))?;
-            let message = RaftMessage::SnapshotChunk { transfer, sequence, data };
-            self.call(Purpose::Bulk, message, CHUNK_TIMEOUT).await?;
+        loop {
+            let group = groups.next().await.transpose().map_err(|error| StreamingError::from(lost(&error)))?;
+            let rows = group.as_deref().map_or_else(Bytes::new, encode_annex);
+            let last = rows.is_empty();
+            self.call(Purpose::Bulk, RaftMessage::SnapshotAnnex { transfer, sequence, rows }, CHUNK_TIMEOUT).await?;
+            if last {
+                return Ok(());
+            }
             sequence += 1;
         }
-        let applied = snapshot.snapshot.applied();
-        let end = RaftMessage::SnapshotEnd { transfer, vote, meta: snapshot.meta, applied };
-        let RaftReply::Snapshot(response) = self.call(Purpose::Bulk, end, INSTALL_TIMEOUT).await? else {
-            return Err(StreamingError::from(misfit()));
-        };
-        Ok(response)
+    }
+
+    /// Waits until the snapshot is installed. Meanwhile a question may be lost; a receiver that is silent for longer, or
+    /// does not know of it any more, gets it anew.
+    async fn wait_installed(&self, transfer: u64) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut heard = Instant::now();
+        loop {
+            match self.call(Purpose::Bulk, RaftMessage::SnapshotWait { transfer }, WAIT_TIMEOUT).await {
+                Ok(RaftReply::Snapshot(response)) => return Ok(response),
+                Ok(RaftReply::Continue) => heard = Instant::now(),
+                Ok(_) => return Err(StreamingError::from(misfit())),
+                Err(RPCError::Network(_)) if heard.elapsed() < SILENCE => sleep(RETRY).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
 impl RaftNetworkV2<TypeConfig> for Client {
-    type SnapshotData = Arc<dyn SnapshotHandle>;
+    type SnapshotData = SnapshotContent;
 
     async fn append_entries(
         &mut self,

@@ -5,14 +5,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cluster_types::PeerId;
-use tokio::sync::Mutex;
 
+use super::catch_up::CatchingUp;
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::state_machine::StateMachine;
-use super::types::{NodeId, Snapshot, SnapshotMeta, TypeConfig, Vote};
-use crate::ports::{SnapshotReceiver, StateStore};
+use super::types::{NodeId, TypeConfig};
 
 /// openraft, as this cluster runs it.
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -21,16 +19,7 @@ pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub struct RaftReceiver {
     node_id: NodeId,
     raft: Raft,
-    state: Arc<dyn StateStore>,
-    incoming: Mutex<Option<Incoming>>,
-}
-
-/// A snapshot on its way in. There is one at a time: a new one replaces it.
-struct Incoming {
-    from: PeerId,
-    transfer: u64,
-    next: u64,
-    receiver: Box<dyn SnapshotReceiver>,
+    catching_up: Arc<CatchingUp>,
 }
 
 impl fmt::Debug for RaftReceiver {
@@ -40,8 +29,8 @@ impl fmt::Debug for RaftReceiver {
 }
 
 impl RaftReceiver {
-    pub(super) fn new(node_id: NodeId, raft: Raft, state: Arc<dyn StateStore>) -> Self {
-        Self { node_id, raft, state, incoming: Mutex::new(None) }
+    pub(super) fn new(node_id: NodeId, raft: Raft, catching_up: Arc<CatchingUp>) -> Self {
+        Self { node_id, raft, catching_up }
     }
 
     /// Answers one message.
@@ -65,51 +54,14 @@ impl RaftReceiver {
                 .await
                 .map(RaftReply::TransferLeader)
                 .map_err(|error| error.to_string()),
-            RaftMessage::SnapshotBegin { transfer } => self.begin(from, transfer).await,
-            RaftMessage::SnapshotChunk { transfer, sequence, data } => self.chunk(from, transfer, sequence, data).await,
-            RaftMessage::SnapshotEnd { transfer, vote, meta, applied } => {
-                self.end(from, transfer, vote, meta, applied).await
+            RaftMessage::SnapshotOffer { transfer, vote, meta, manifest } => {
+                self.catching_up.offer(from, transfer, vote, meta, &manifest).await
             }
+            RaftMessage::SnapshotAnnex { transfer, sequence, rows } => {
+                self.catching_up.annex(from, transfer, sequence, &rows).await
+            }
+            RaftMessage::SnapshotWait { transfer } => self.catching_up.wait(from, transfer).await,
         };
         answer.unwrap_or_else(RaftReply::Refused)
-    }
-
-    async fn begin(&self, from: PeerId, transfer: u64) -> Result<RaftReply, String> {
-        let mut incoming = self.incoming.lock().await;
-        *incoming = None;
-        let receiver = self.state.receive_snapshot().await.map_err(|error| error.to_string())?;
-        *incoming = Some(Incoming { from, transfer, next: 0, receiver });
-        Ok(RaftReply::Continue)
-    }
-
-    async fn chunk(&self, from: PeerId, transfer: u64, sequence: u64, data: Bytes) -> Result<RaftReply, String> {
-        let mut incoming = self.incoming.lock().await;
-        let expected = incoming
-            .as_mut()
-            .filter(|incoming| incoming.from == from && incoming.transfer == transfer && incoming.next == sequence)
-            .ok_or("no such snapshot is on its way in, or a piece is missing")?;
-        expected.receiver.chunk(data).await.map_err(|error| error.to_string())?;
-        expected.next += 1;
-        Ok(RaftReply::Continue)
-    }
-
-    async fn end(
-        &self,
-        from: PeerId,
-        transfer: u64,
-        vote: Vote,
-        meta: SnapshotMeta,
-        applied: Bytes,
-    ) -> Result<RaftReply, String> {
-        let whole = self
-            .incoming
-            .lock()
-            .await
-            .take_if(|incoming| incoming.from == from && incoming.transfer == transfer)
-            .ok_or("no such snapshot is on its way in")?;
-        let handle = whole.receiver.finish(applied).await.map_err(|error| error.to_string())?;
-        let snapshot = Snapshot { meta, snapshot: handle };
-        let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string())?;
-        Ok(RaftReply::Snapshot(response))
     }
 }

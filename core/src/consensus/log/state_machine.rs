@@ -16,8 +16,9 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::types::{Answers, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Answers, LogId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::broadcast::Feed;
+use crate::catchup::{decode_manifest, stage};
 use crate::consensus::apply::{Applied, LogClock, apply};
 use crate::consensus::operation::Entry;
 use crate::ports::{Changes, LocalEffect, SnapshotHandle, StateError, StateStore};
@@ -135,6 +136,18 @@ impl StateMachine {
         Ok(())
     }
 
+    /// Checks that what was staged still is the whole difference to the state, which may have applied entries since;
+    /// returns the position it leads to.
+    async fn settle_staged(&self, index: u64) -> Result<AppliedPosition, StateError> {
+        let invalid = |what: &str| StateError::InvalidSnapshot { what: what.to_owned() };
+        let manifest = self.state.staged().await?.manifest.ok_or_else(|| invalid("nothing is staged"))?;
+        let manifest = decode_manifest(&manifest).map_err(|error| invalid(&error.to_string()))?;
+        let stage = stage::Stage::new(self.state.as_ref(), &manifest, index, self.position.index());
+        stage.settle().await?;
+        stage.verify().await?;
+        AppliedPosition::decode(Some(manifest.applied()))
+    }
+
     /// Applies payloads, each with its place, and moves the position to `next`, in one batch.
     async fn write(
         &self,
@@ -161,7 +174,7 @@ impl StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Arc<dyn SnapshotHandle>;
+    type SnapshotData = SnapshotContent;
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -189,17 +202,21 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(
-        &mut self,
-        meta: &SnapshotMeta,
-        snapshot: Arc<dyn SnapshotHandle>,
-    ) -> Result<(), io::Error> {
-        let position = AppliedPosition::decode(Some(&snapshot.applied())).map_err(io::Error::other)?;
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotContent) -> Result<(), io::Error> {
+        let index = meta.last_log_id.as_ref().map_or(0, |id| id.index());
+        let position = match snapshot {
+            // One of this process: raft never sends them, tests do.
+            SnapshotContent::Frozen(frozen) => {
+                stage::stage_from(self.state.as_ref(), &frozen, index).await.map_err(io::Error::other)?;
+                AppliedPosition::decode(Some(&frozen.applied())).map_err(io::Error::other)?
+            }
+            SnapshotContent::Staged => self.settle_staged(index).await.map_err(io::Error::other)?,
+        };
         if position.last != meta.last_log_id {
             return Err(io::Error::other("the snapshot's content is not at the place its description says"));
         }
         let effect = (self.effect_at)(position.index());
-        self.state.install_snapshot(snapshot, effect).await.map_err(io::Error::other)?;
+        self.state.install_staged(effect).await.map_err(io::Error::other)?;
         self.applied.send_replace(position.index());
         self.position = position;
         Ok(())
@@ -212,7 +229,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
-    type SnapshotData = Arc<dyn SnapshotHandle>;
+    type SnapshotData = SnapshotContent;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         describe(self.state.make_snapshot().await.map_err(io::Error::other)?)
@@ -222,7 +239,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
 /// A frozen state as openraft wants it: its place in the log is read from the state itself.
 fn describe(handle: Arc<dyn SnapshotHandle>) -> Result<Snapshot, io::Error> {
     let position = AppliedPosition::decode(Some(&handle.applied())).map_err(io::Error::other)?;
-    Ok(Snapshot { meta: position.meta(), snapshot: handle })
+    Ok(Snapshot { meta: position.meta(), snapshot: SnapshotContent::Frozen(handle) })
 }
 
 fn operations_in((entry, _): &EntryResponder<TypeConfig>) -> usize {

@@ -1,10 +1,13 @@
 //! The types openraft is built with.
 
+use std::sync::Arc;
+
 use cluster_types::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
 use crate::consensus::Outcome;
 use crate::consensus::operation::Entry;
+use crate::ports::SnapshotHandle;
 
 /// A member's raft id: taken from the log, never used twice.
 pub type NodeId = u64;
@@ -48,7 +51,17 @@ pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// What a snapshot shows.
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-/// A frozen state and what it shows.
-pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, std::sync::Arc<dyn crate::ports::SnapshotHandle>>;
+/// A state of an earlier log index, and what it shows.
+pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotContent>;
+
+/// Where the content of a snapshot is. It never travels as a whole.
+#[derive(Clone, Debug)]
+pub enum SnapshotContent {
+    /// Frozen here: others are served from it.
+    Frozen(Arc<dyn SnapshotHandle>),
+    /// Gathered from others, beside the state.
+    Staged,
+}
+
 /// A vote.
 pub type Vote = openraft::alias::VoteOf<TypeConfig>;

@@ -4,6 +4,7 @@ pub mod blockstore;
 pub mod gossip;
 pub mod ipfs;
 pub mod pinset;
+mod staging;
 pub mod state;
 pub mod tails;
 pub mod tracker_store;

@@ -1,5 +1,5 @@
-//! The contract of tails and epochs: kept and dropped as updates say, carried by snapshots; and the same log gives the
-//! same on every peer, however it was grouped and whatever came between.
+//! The contract of tails and epochs: kept and dropped as updates say; a snapshot carries epochs, and tails stay where they
+//! are; and the same log gives the same on every peer, however it was grouped and whatever came between.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,11 +15,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::pinset::{cid, pin, pin_on, put};
+use super::state::shared;
+use crate::catchup::stage::stage_from;
 use crate::consensus::digest::{SHARDS, order_key, shard_of};
 use crate::consensus::log::{EffectAt, LogId, StateMachine};
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::crdt::{Document, Records, ShardMeta, TailEntry, shard};
-use crate::ports::{Changes, LocalEffect, ShardState, StateStore, StateView, TailPlace, TailRow};
+use crate::ports::{Changes, LocalEffect, ShardState, ShardSum, StateStore, StateView, TailPlace, TailRow};
 use crate::testing::MemState;
 use crate::watch;
 
@@ -40,7 +42,7 @@ where
     pins_are_read_by_shard(&*make().await.0).await;
     let (from, _kept) = make().await;
     let (to, _also_kept) = make().await;
-    a_snapshot_carries_tails_and_epochs(&*from, &*to).await;
+    a_snapshot_carries_epochs_and_leaves_tails_where_they_are(&*from, &*to).await;
 }
 
 async fn update<S: StateStore + ?Sized>(store: &S, changes: Changes) {
@@ -169,17 +171,19 @@ async fn pins_are_read_by_shard<S: StateStore>(store: &S) {
     }
 }
 
-async fn a_snapshot_carries_tails_and_epochs<S: StateStore>(from: &S, to: &S) {
+async fn a_snapshot_carries_epochs_and_leaves_tails_where_they_are<S: StateStore>(from: &S, to: &S) {
     let meta = ShardMeta { epoch: 9, previous: 4, since_epoch: 0, since_previous: 2 };
-    let at = shard_of(&cid(5));
+    let (at, same) = (shard_of(&cid(5)), shard_of(&cid(6)));
+    for store in [from, to] {
+        put(store, vec![pin(6)], "both").await;
+        let state = look(store, move |view| view.shard(same)).await.expect("readable");
+        let shards = vec![(same, ShardState { meta, ..state })];
+        update(store, Changes { shards, tail: vec![row(same, 8, 0)], ..Changes::default() }).await;
+    }
     put(from, vec![pin(5)], "sender").await;
     let state = look(from, move |view| view.shard(at)).await.expect("readable");
-    let rows: Vec<TailRow> = (0..2).map(|place| TailRow { entry: undoes(5, 8), ..row(at, 8, place) }).collect();
-    update(
-        from,
-        Changes { shards: vec![(at, ShardState { meta, ..state })], tail: rows.clone(), ..Changes::default() },
-    )
-    .await;
+    let rows: Vec<TailRow> = (0..2).map(|place| row(at, 8, place)).collect();
+    update(from, Changes { shards: vec![(at, ShardState { meta, ..state })], tail: rows, ..Changes::default() }).await;
     let other = ShardState { meta: ShardMeta { since_previous: 1, ..meta }, ..ShardState::default() };
     update(
         to,
@@ -187,18 +191,35 @@ async fn a_snapshot_carries_tails_and_epochs<S: StateStore>(from: &S, to: &S) {
     )
     .await;
     let snapshot = from.make_snapshot().await.expect("made");
-    update(from, Changes { drop_tail: vec![(at, 8)], ..Changes::default() }).await;
     let nothing: LocalEffect = Arc::new(|_, _, _| None);
-    to.install_snapshot(snapshot, nothing).await.expect("installed");
-    assert_eq!(to.shards().await.expect("readable"), from.shards().await.expect("readable"));
-    assert_eq!(tail(to, at, TailPlace::after(0), 9).await, rows.iter().map(placed).collect::<Vec<_>>());
-    assert_eq!(tail(to, at + 1, TailPlace::after(0), 9).await, [], "what the receiver had is gone");
+    stage_from(to, &snapshot, 11).await.expect("staged");
+    to.install_staged(nothing).await.expect("installed");
+    assert_eq!(shared(to).await, shared(from).await);
+    let received = look(to, move |view| view.shard(at)).await.expect("readable");
+    assert_eq!((received.tail_from, received.oldest(), received.covers(10)), (11, 11, false));
+    assert_eq!(tail(to, at, TailPlace::after(0), 9).await, [], "what came has no past here");
+    assert_eq!(tail(to, at + 1, TailPlace::after(0), 9).await, [], "nor has what went");
+    let kept = look(to, move |view| view.shard(same)).await.expect("readable");
+    assert_eq!((kept.tail_from, kept.oldest()), (0, 4));
+    assert_eq!(tail(to, same, TailPlace::after(0), 9).await.len(), 1, "what nothing happened to keeps its tail");
 }
 
-/// An entry that undoes a change of the pin made from `number`.
-fn undoes(number: u64, index: u64) -> TailEntry {
-    let before = Some(crate::consensus::operation::encode_pin(&pin(number)).into());
-    TailEntry { index, cid: cid(number), before }
+/// Makes pins be as given, as the log entry `index` does, with the tail.
+pub(super) async fn write_with_tail<S: StateStore + ?Sized>(
+    store: &S,
+    index: u64,
+    pins: Vec<(Cid, Option<cluster_types::Pin>)>,
+) {
+    let update = move |view: &dyn StateView| {
+        let mut changes = super::pinset::changes(view, pins)?;
+        for (place, change) in (0..).zip(&changes.pins) {
+            let before = change.before.as_ref().map(|pin| crate::consensus::operation::encode_pin(pin).into());
+            let entry = TailEntry { index, cid: change.cid, before };
+            changes.tail.push(TailRow { shard: shard_of(&change.cid), place, entry });
+        }
+        Ok(changes)
+    };
+    store.update(Box::new(update)).await.expect("the update is carried out");
 }
 
 /// CIDs of three shards: few in each, so that short logs begin epochs.
@@ -253,14 +274,19 @@ impl<S: StateStore, G> Replica<S, G> {
         }
     }
 
+    /// The oldest index of a shard that is covered.
+    async fn oldest(&self, shard: u16) -> u64 {
+        look(self.state.as_ref(), move |view| view.shard(shard)).await.expect("readable").oldest()
+    }
+
     /// Epochs, sums, and the tails of the pool's shards.
-    async fn kept(&self) -> (Vec<ShardState>, BTreeMap<u16, Vec<(TailPlace, TailEntry)>>) {
+    async fn kept(&self) -> (Vec<(ShardSum, ShardMeta)>, BTreeMap<u16, Vec<(TailPlace, TailEntry)>>) {
         let mut tails = BTreeMap::new();
         for group in pool() {
             let shard = shard_of(&group[0]);
             tails.insert(shard, tail(self.state.as_ref(), shard, TailPlace::after(0), 13).await);
         }
-        (self.state.shards().await.expect("readable").0, tails)
+        (self.state.shards().await.expect("readable").0.iter().map(ShardState::shared).collect(), tails)
     }
 
     async fn records_at(&self, shard: u16, index: u64) -> Option<Records> {
@@ -295,7 +321,7 @@ fn document(shard: u16, records: Records) -> Vec<u8> {
 }
 
 /// Replicas that apply one log: entry by entry in memory; in groups with restarts (`reopen`); and from a snapshot on.
-/// Their epochs and tails are equal, and every covered index gives the documents of then.
+/// Their epochs are equal, and their tails as far back as they go; every covered index gives the documents of then.
 #[expect(clippy::print_stdout, reason = "a run that failed is repeated by its seed")]
 pub async fn replicas_agree<S, G, F, Fut, R, Reopened>(seed: u64, make: F, reopen: R)
 where
@@ -330,21 +356,28 @@ where
     installed.apply_in_groups(&log, cut / 3, &mut chance).await;
     let snapshot = grouped.state.make_snapshot().await.expect("made");
     let nothing: LocalEffect = Arc::new(|_, _, _| None);
-    installed.state.install_snapshot(snapshot, nothing).await.expect("installed");
+    stage_from(installed.state.as_ref(), &snapshot, cut as u64).await.expect("staged");
+    installed.state.install_staged(nothing).await.expect("installed");
     let mut installed = Replica::open((installed.state, installed.kept)).await;
     let mut grouped = Replica::open(reopen(grouped.state, grouped.kept).await).await;
     assert_eq!((grouped.applied, installed.applied), (cut, cut));
-    assert_eq!(grouped.kept().await, installed.kept().await);
+    assert_eq!(grouped.kept().await.0, installed.kept().await.0);
     grouped.apply_in_groups(&log, log.len(), &mut chance).await;
     installed.apply_in_groups(&log, log.len(), &mut chance).await;
     let installed = Replica::open(reopen(installed.state, installed.kept).await).await;
 
     let expected = single.kept().await;
     assert_eq!(grouped.kept().await, expected);
-    assert_eq!(installed.kept().await, expected);
-    assert!(expected.0.iter().any(|state| state.meta.previous > 0), "the log is long enough to drop tails");
+    let since = installed.kept().await;
+    assert_eq!(since.0, expected.0);
+    for (shard, tail) in &since.1 {
+        let from = installed.oldest(*shard).await;
+        let expected: Vec<_> = expected.1[shard].iter().filter(|(at, _)| at.index > from).cloned().collect();
+        assert_eq!(*tail, expected, "shard {shard}, as far back as it goes");
+    }
+    assert!(expected.0.iter().any(|(_sum, meta)| meta.previous > 0), "the log is long enough to drop tails");
     for (place, shard) in shards.iter().enumerate() {
-        let meta = expected.0[usize::from(*shard)].meta;
+        let meta = expected.0[usize::from(*shard)].1;
         assert_eq!(expected.1[shard].len() as u64, meta.since_previous);
         let beyond = meta.previous.checked_sub(1);
         assert!(beyond.is_none() || grouped.records_at(*shard, meta.previous - 1).await.is_none());
@@ -352,9 +385,11 @@ where
         indexes.extend((0..10).map(|_| chance.random_range(meta.previous..=ENTRIES)));
         for index in indexes {
             let then = document(*shard, past[usize::try_from(index).expect("a short log")][place].clone());
-            for records in [grouped.records_at(*shard, index).await, installed.records_at(*shard, index).await] {
-                assert!(document(*shard, records.expect("covered")) == then, "shard {shard} as of {index}");
-            }
+            let records = grouped.records_at(*shard, index).await.expect("covered");
+            assert!(document(*shard, records) == then, "shard {shard} as of {index}");
+            let records = installed.records_at(*shard, index).await;
+            assert_eq!(records.is_some(), index >= installed.oldest(*shard).await, "shard {shard} as of {index}");
+            assert!(records.is_none_or(|records| document(*shard, records) == then), "shard {shard} as of {index}");
         }
     }
 }

@@ -1,0 +1,27 @@
+//! Bringing shards to what they are elsewhere, from any members that answer.
+//!
+//! A peer that fell behind the log, or is new, gets a *manifest* ([`crate::crdt::manifest`]): what every shard is at a log
+//! index. It compares its own shards with it and pulls what differs ([`pull`](pull::Pull)) from donors ([`donor`]): the
+//! records that changed since the index it has them as of, as far as a donor's tail reaches; else the records that
+//! differ, found by range digests; else all of them. What comes is checked against the manifest and staged
+//! ([`stage`]) beside the state, which is replaced when everything is there.
+//!
+//! **Invariant:** nothing of a donor counts before the sum of its shard is that of the manifest. A donor that gives
+//! something else is named in the log, and another one is asked.
+//! **Invariant:** of a pull that is cut off only what is in flight is lost: [`pull::IN_FLIGHT`] answers, each of about a
+//! shard.
+//! **Invariant:** a donor serves one answer at a time and rests while writes come in ([`donor::REST`]).
+
+mod answer;
+pub mod donor;
+mod plan;
+pub mod progress;
+pub mod pull;
+pub mod stage;
+mod wire;
+
+pub use donor::{Donor, Lent};
+pub use progress::Progress;
+pub use pull::{Gather, Gathered, Pull, PullError};
+pub use stage::Stage;
+pub use wire::{Ask, Part, PartKind, Told, Wanted, decode_manifest, encode_manifest};
