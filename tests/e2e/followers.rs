@@ -70,7 +70,7 @@ async fn wait_pinned(followers: &Followers, number: usize, cid: &Cid) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pins_reach_the_followers_and_those_that_were_away_catch_up() {
-    let (cluster, mut followers) = both().await;
+    let (cluster, followers) = both().await;
     let cid = inline_cid(1);
     let began = Instant::now();
     pin(&cluster, 0, &cid, "1").await;

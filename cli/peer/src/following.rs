@@ -1,22 +1,57 @@
 //! A peer that only follows: built on the same rooms, without a part in the ordering.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 use cluster_core::catchup::Donor;
+use cluster_core::cluster::Standing;
+use cluster_core::consensus::Consensus;
+use cluster_core::consensus::log::LogConsensus;
 use cluster_core::follower::{Follower, FollowerParts, PullFromPeers, Trust, hold_again};
 use cluster_core::ports::StateStore;
 use cluster_core::rpc::CallServer;
 use cluster_core::task::TaskGroup;
+use cluster_core::watch;
 use cluster_store::Store;
 use cluster_types::BoxError;
 
 use crate::config::{Config, ConsensusMode, TrustedPeers};
-use crate::peer::{Ordering, PeerError, Rooms, start};
+use crate::peer::{PeerError, Rooms, start};
 
 /// File in the state folder that says by which rule the node's share was chosen.
 const FILTER_FILE: &str = "follower_filter.json";
+
+/// What a peer is to the ordering of writes.
+#[derive(Clone, Debug)]
+pub(crate) enum Ordering {
+    /// It takes part.
+    Log(Arc<LogConsensus>),
+    /// It follows those it trusts.
+    Follower(Arc<Follower>, Trust),
+}
+
+impl Ordering {
+    pub(crate) fn consensus(&self) -> Arc<dyn Consensus> {
+        match self {
+            Self::Log(log) => Arc::clone(log) as _,
+            Self::Follower(follower, _) => Arc::clone(follower) as _,
+        }
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Log(log) => log.applied(),
+            Self::Follower(follower, _) => follower.applied(),
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        match self {
+            Self::Log(log) => Standing::Member(Arc::clone(log)),
+            Self::Follower(_, trust) => Standing::Follower(trust.clone()),
+        }
+    }
+}
 
 /// Refuses to follow on the state of a member, and to take part on that of a follower.
 pub(crate) async fn check(config: &Config, store: &Store, is_member: bool) -> Result<(), PeerError> {
@@ -89,6 +124,8 @@ impl Rooms<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use cluster_types::parse_peer_id;
 
     use super::*;

@@ -8,6 +8,7 @@ pub mod cat;
 pub mod config;
 mod following;
 mod founding;
+mod grace;
 pub mod inspect;
 pub mod logging;
 mod peer;
@@ -17,4 +18,5 @@ mod wire;
 
 pub use peer::{Peer, PeerError};
 pub use running::{RunError, run};
+pub use signals::Signals;
 pub use wire::node_answers;

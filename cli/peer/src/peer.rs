@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_api::ApiServer;
-use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, Standing, expiry, repin};
+use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
 use cluster_core::consensus::Consensus;
 use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
 use cluster_core::consensus::sequencer::Allocator;
-use cluster_core::follower::{Follower, Trust};
 use cluster_core::monitor::Monitor;
 use cluster_core::ports::{Clock, Gossip, IpfsNode, NodeIdRecord, StateStore, SystemClock, TrackerStore, Transport};
 use cluster_core::rpc::CallServer;
@@ -17,19 +16,14 @@ use cluster_core::task::TaskGroup;
 use cluster_core::tracker::{HoldRule, Tracker, local_effect};
 use cluster_net::Network;
 use cluster_store::{BlockStore, RaftLog, Store, StoreOptions};
-use cluster_core::watch;
 use cluster_types::{BoxError, Multiaddr, PeerId, Protocol, Role};
-use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::following;
+use crate::following::{self, Ordering};
+use crate::grace::{GRACE, Grace};
 use crate::founding;
 use crate::wire;
 
-/// How long stopping may take in all before what is late is named and left behind. Supervisors that kill wait longer.
-const GRACE: Duration = Duration::from_secs(20);
-/// The part of it that nothing before the databases may use up: they close last.
-const FOR_CLOSING: Duration = Duration::from_secs(5);
 /// Pause between two looks whether the IPFS node answers.
 const NODE_PAUSE: Duration = Duration::from_secs(1);
 /// Every so many failed looks a warning is logged.
@@ -106,38 +100,6 @@ pub struct Peer {
     node: TaskGroup,
     /// The swarm.
     swarm: TaskGroup,
-}
-
-/// What a peer is to the ordering of writes.
-#[derive(Clone, Debug)]
-pub(crate) enum Ordering {
-    /// It takes part.
-    Log(Arc<LogConsensus>),
-    /// It follows those it trusts.
-    Follower(Arc<Follower>, Trust),
-}
-
-impl Ordering {
-    fn consensus(&self) -> Arc<dyn Consensus> {
-        match self {
-            Self::Log(log) => Arc::clone(log) as _,
-            Self::Follower(follower, _) => Arc::clone(follower) as _,
-        }
-    }
-
-    fn applied(&self) -> watch::Receiver<u64> {
-        match self {
-            Self::Log(log) => log.applied(),
-            Self::Follower(follower, _) => follower.applied(),
-        }
-    }
-
-    fn standing(&self) -> Standing {
-        match self {
-            Self::Log(log) => Standing::Member(Arc::clone(log)),
-            Self::Follower(_, trust) => Standing::Follower(trust.clone()),
-        }
-    }
 }
 
 impl fmt::Debug for Peer {
@@ -282,53 +244,6 @@ impl Peer {
         if !late.is_empty() {
             tracing::warn!(?late, "these did not stop in time");
         }
-    }
-}
-
-/// The time that stopping may take, and who took too long.
-struct Grace {
-    ends: Instant,
-    late: Vec<&'static str>,
-}
-
-impl Grace {
-    fn new(length: Duration) -> Self {
-        Self { ends: Instant::now() + length, late: Vec::new() }
-    }
-
-    /// At most `share` of what is left for all but the databases.
-    fn share(&self, share: Duration) -> Duration {
-        self.left().saturating_sub(FOR_CLOSING).min(share)
-    }
-
-    fn left(&self) -> Duration {
-        self.ends.saturating_duration_since(Instant::now())
-    }
-
-    fn late(&mut self, name: &'static str) {
-        self.late.push(name);
-    }
-
-    async fn shut_down(&mut self, group: &TaskGroup, share: Duration) {
-        self.late.extend(group.shut_down(self.share(share)).await);
-    }
-
-    async fn wait<T>(&mut self, name: &'static str, share: Duration, step: impl Future<Output = T>) -> Option<T> {
-        let limit = self.share(share);
-        self.wait_for(name, limit, step).await
-    }
-
-    async fn wait_last<T>(&mut self, name: &'static str, step: impl Future<Output = T>) -> Option<T> {
-        let limit = self.left();
-        self.wait_for(name, limit, step).await
-    }
-
-    async fn wait_for<T>(&mut self, name: &'static str, limit: Duration, step: impl Future<Output = T>) -> Option<T> {
-        let ended = tokio::time::timeout(limit, step).await.ok();
-        if ended.is_none() {
-            self.late(name);
-        }
-        ended
     }
 }
 
@@ -492,24 +407,5 @@ fn raise_file_limit() {
     const WANTED: u64 = 65_536;
     if let Err(error) = rlimit::increase_nofile_limit(WANTED) {
         tracing::warn!(%error, "the limit of open files could not be raised");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn steps_that_hang_leave_the_databases_their_time() {
-        let started = Instant::now();
-        let mut grace = Grace::new(GRACE);
-        for _ in 0..20 {
-            assert_eq!(grace.wait("a step", GRACE / 4, std::future::pending::<()>()).await, None);
-        }
-        assert_eq!(started.elapsed().as_secs(), (GRACE - FOR_CLOSING).as_secs());
-        assert_eq!(grace.wait_last("a database", std::future::ready(1)).await, Some(1));
-        assert_eq!(grace.wait_last("another", std::future::pending::<()>()).await, None);
-        assert_eq!(started.elapsed().as_secs(), GRACE.as_secs());
-        assert_eq!(grace.late.len(), 21);
     }
 }

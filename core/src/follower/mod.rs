@@ -211,4 +211,6 @@ impl Position {
 }
 
 #[cfg(test)]
+mod pull_tests;
+#[cfg(test)]
 mod tests;

@@ -57,30 +57,30 @@ impl CatchUp for Copying {
 }
 
 /// A member that leads: it carries out what it is told, and makes batches of it.
-struct Leader {
-    state: Arc<MemState>,
+pub(super) struct Leader {
+    pub(super) state: Arc<MemState>,
     at: Mutex<AppliedPosition>,
 }
 
-fn pin(number: u32) -> Pin {
+pub(super) fn pin(number: u32) -> Pin {
     Pin::new(cid(number), PinOptions { name: format!("pin {number}"), ..PinOptions::default() })
 }
 
-fn put(number: u32) -> Operation {
+pub(super) fn put(number: u32) -> Operation {
     Operation::Put(Box::new(pin(number)))
 }
 
 impl Leader {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { state: Arc::new(MemState::new()), at: Mutex::default() }
     }
 
-    fn index(&self) -> u64 {
+    pub(super) fn index(&self) -> u64 {
         self.at.lock().index()
     }
 
     /// Carries out one entry for each group of operations; the batch that tells of it.
-    async fn commit(&self, groups: Vec<Vec<Operation>>) -> Batch {
+    pub(super) async fn commit(&self, groups: Vec<Vec<Operation>>) -> Batch {
         let previous = self.at.lock().last;
         let mut entries = Vec::new();
         for operations in groups {
@@ -114,8 +114,14 @@ impl Leader {
     }
 
     async fn digest(&self) -> String {
-        report::of(self.state.as_ref(), Position::default()).await.unwrap().digest
+        digest_of(&self.state).await.1
     }
+}
+
+/// Where a state is, and its digest.
+pub(super) async fn digest_of(state: &MemState) -> (u64, String) {
+    let report = report::of(state, Position::default()).await.unwrap();
+    (report.applied_index, report.digest)
 }
 
 fn request_id(index: u64, place: u64) -> [u8; 16] {

@@ -12,6 +12,8 @@ mod document;
 mod environment;
 mod error;
 mod folder;
+#[cfg(test)]
+mod follower_tests;
 mod identity;
 mod load;
 mod sections;
