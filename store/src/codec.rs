@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cluster_core::crdt::{ShardMeta, TailEntry};
-use cluster_core::ports::{Root, ShardState, ShardSum, StateError, TrackerCounts, TrackerRecord};
+use cluster_core::ports::{AnnexRow, Root, ShardState, ShardSum, StagedHead, StateError, TrackerCounts, TrackerRecord};
 use cluster_types::{Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, Timestamp, TrackerStatus};
 use prost::Message;
 
@@ -112,9 +112,9 @@ pub(crate) fn decode_tracker(bytes: &[u8]) -> Result<TrackerRecord, StateError> 
 
 /// Encodes a shard's sum and epochs.
 pub(crate) fn encode_shard(state: &ShardState) -> Vec<u8> {
-    let ShardState { sum, meta } = state;
+    let ShardState { sum, meta, tail_from } = state;
     let meta = if *meta == ShardMeta::default() { Vec::new() } else { meta.encode() };
-    versioned(&wire::Shard { pins: sum.pins, hash: sum.hash.to_vec(), meta })
+    versioned(&wire::Shard { pins: sum.pins, hash: sum.hash.to_vec(), meta, tail_from: *tail_from })
 }
 
 /// Reads a shard's sum and epochs.
@@ -126,7 +126,58 @@ pub(crate) fn decode_shard(bytes: &[u8]) -> Result<ShardState, StateError> {
     } else {
         ShardMeta::decode(&message.meta).map_err(|error| damaged("shard", error))?
     };
-    Ok(ShardState { sum: ShardSum { pins: message.pins, hash }, meta })
+    Ok(ShardState { sum: ShardSum { pins: message.pins, hash }, meta, tail_from: message.tail_from })
+}
+
+/// Encodes what a staged shard is.
+pub(crate) fn encode_staged(head: &StagedHead) -> Vec<u8> {
+    let StagedHead { index, sum, base } = head;
+    versioned(&wire::Staged {
+        index: *index,
+        pins: sum.pins,
+        hash: sum.hash.to_vec(),
+        base_pins: base.pins,
+        base_hash: base.hash.to_vec(),
+    })
+}
+
+/// Reads what a staged shard is.
+pub(crate) fn decode_staged(bytes: &[u8]) -> Result<StagedHead, StateError> {
+    let message: wire::Staged = read_versioned("staged shard", bytes)?;
+    let sum = |pins, hash: Vec<u8>| {
+        let hash = hash.try_into().map_err(|_| damaged("staged shard", "a hash is not 32 bytes long"))?;
+        Ok(ShardSum { pins, hash })
+    };
+    let base = sum(message.base_pins, message.base_hash)?;
+    Ok(StagedHead { index: message.index, sum: sum(message.pins, message.hash)?, base })
+}
+
+/// Encodes the changes of a staged shard, each by [`encode_change`].
+pub(crate) fn encode_changes(changes: Vec<Vec<u8>>) -> Vec<u8> {
+    versioned(&wire::Changes { changes })
+}
+
+/// Reads the changes of a staged shard.
+pub(crate) fn decode_changes(bytes: &[u8]) -> Result<Vec<InstallChange>, StateError> {
+    let message: wire::Changes = read_versioned("changes of a staged shard", bytes)?;
+    message.changes.iter().map(|change| decode_change(change)).collect()
+}
+
+/// Encodes a group of an annex.
+pub(crate) fn encode_annex(rows: &[AnnexRow]) -> Vec<u8> {
+    let row =
+        |row: &AnnexRow| wire::AnnexRow { kind: u32::from(row.kind), key: row.key.clone(), value: row.value.clone() };
+    versioned(&wire::Annex { rows: rows.iter().map(row).collect() })
+}
+
+/// Reads a group of an annex.
+pub(crate) fn decode_annex(bytes: &[u8]) -> Result<Vec<AnnexRow>, StateError> {
+    let message: wire::Annex = read_versioned("annex", bytes)?;
+    let row = |row: wire::AnnexRow| {
+        let kind = u8::try_from(row.kind).map_err(|error| damaged("annex", error))?;
+        Ok(AnnexRow { kind, key: row.key, value: row.value })
+    };
+    message.rows.into_iter().map(row).collect()
 }
 
 /// Reads an entry of a tail, whose own encoding is that of the core.
@@ -307,6 +358,49 @@ mod wire {
         /// The epochs in the core's encoding; nothing while the tail reaches back to the beginning of the log.
         #[prost(bytes = "vec", tag = "3")]
         pub(super) meta: Vec<u8>,
+        /// The log index as of which it was received; nothing if it was not.
+        #[prost(uint64, tag = "4")]
+        pub(super) tail_from: u64,
+    }
+
+    /// What a staged shard is.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Staged {
+        #[prost(uint64, tag = "1")]
+        pub(super) index: u64,
+        #[prost(uint64, tag = "2")]
+        pub(super) pins: u64,
+        #[prost(bytes = "vec", tag = "3")]
+        pub(super) hash: Vec<u8>,
+        #[prost(uint64, tag = "4")]
+        pub(super) base_pins: u64,
+        #[prost(bytes = "vec", tag = "5")]
+        pub(super) base_hash: Vec<u8>,
+    }
+
+    /// The changes of a staged shard.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Changes {
+        #[prost(bytes = "vec", repeated, tag = "1")]
+        pub(super) changes: Vec<Vec<u8>>,
+    }
+
+    /// A group of an annex.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Annex {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) rows: Vec<AnnexRow>,
+    }
+
+    /// A row of an annex.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct AnnexRow {
+        #[prost(uint32, tag = "1")]
+        pub(super) kind: u32,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) key: bytes::Bytes,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub(super) value: bytes::Bytes,
     }
 
     /// Numbers of tracker records.

@@ -47,8 +47,8 @@ impl Store {
         let present = Arc::new(Present::load(&engine).map_err(damaged)?);
         let database = Database { engine, present: Arc::clone(&present), _lock: lock };
         let snapshots = folder.join(SNAPSHOT_FOLDER);
-        install::finish(&database, &snapshots).map_err(damaged)?;
-        let snapshots = Arc::new(Snapshots::open(snapshots).map_err(damaged)?);
+        let replaced = install::finish(&database).map_err(damaged)?;
+        let snapshots = Arc::new(Snapshots::open(snapshots, replaced).map_err(damaged)?);
         let door = Arc::new(Door::new(database));
         let log = RaftLog::open(Arc::clone(&door)).map_err(damaged)?;
         let state = Arc::new(RocksState {

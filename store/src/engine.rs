@@ -222,6 +222,17 @@ impl Moment<'_> {
         Rows { rows, begun: false }
     }
 
+    /// The last row of a family from `from` to before `to`.
+    pub(crate) fn last_before(&self, family: Family, from: &[u8], to: &[u8]) -> Result<Option<KeyValue>, StateError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mut rows = self.snapshot.raw_iterator_cf_opt(&self.engine.handle(family), options);
+        rows.seek_to_last();
+        rows.status().failed_to("read rows")?;
+        Ok(rows.item().map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+
     /// The last row of a family from `from` on.
     pub(crate) fn last(&self, family: Family, from: &[u8]) -> Result<Option<KeyValue>, StateError> {
         let mut options = ReadOptions::default();

@@ -36,6 +36,8 @@ pub(crate) enum Family {
     ShardTail,
     /// Outcomes of requests.
     Outcomes,
+    /// What is gathered to replace the state.
+    Staging,
     /// What the tracker knows.
     Tracker,
     /// Tracker records by urgency.
@@ -52,7 +54,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The families of the state's database.
-    pub(crate) const STATE: [Self; 13] = [
+    pub(crate) const STATE: [Self; 14] = [
         Self::RaftLog,
         Self::RaftMeta,
         Self::Meta,
@@ -63,6 +65,7 @@ impl Family {
         Self::Shards,
         Self::ShardTail,
         Self::Outcomes,
+        Self::Staging,
         Self::Tracker,
         Self::TrackerDue,
         Self::TrackerStatus,
@@ -84,6 +87,7 @@ impl Family {
             Self::Shards => "shards",
             Self::ShardTail => "shard_tail",
             Self::Outcomes => "outcomes",
+            Self::Staging => "staging",
             Self::Tracker => "tracker",
             Self::TrackerDue => "tracker_due",
             Self::TrackerStatus => "tracker_status",
@@ -114,8 +118,22 @@ pub(crate) const APPLIED: &[u8] = b"applied";
 pub(crate) const PIN_COUNT: &[u8] = b"pins";
 /// Numbers of tracker records.
 pub(crate) const TRACKER_COUNTS: &[u8] = b"tracker_counts";
-/// The number of the received snapshot that is being installed.
-pub(crate) const INSTALLING: &[u8] = b"installing";
+/// Retired: the number of a received snapshot that was being installed.
+const RETIRED_INSTALLING: &[u8] = b"installing";
+/// What is staged is being put in the place of the state.
+pub(crate) const SWITCHING: &[u8] = b"switching";
+/// The log index of what is staged.
+pub(crate) const STAGED_INDEX: &[u8] = b"i";
+/// The manifest of what is staged.
+pub(crate) const STAGED_MANIFEST: &[u8] = b"m";
+/// There once all groups of the annex are staged.
+pub(crate) const STAGED_WHOLE: &[u8] = b"w";
+/// The groups of the annex.
+pub(crate) const STAGED_ANNEX: &[u8] = b"a";
+/// What staged shards are.
+pub(crate) const STAGED_HEADS: &[u8] = b"s";
+/// How staged shards differ from the state's.
+pub(crate) const STAGED_CHANGES: &[u8] = b"c";
 /// The vote.
 pub(crate) const VOTE: &[u8] = b"vote";
 /// The last purged position.
@@ -136,7 +154,8 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Meta, prefix: APPLIED, layout: "-> bytes" },
     KeyKind { family: Family::Meta, prefix: PIN_COUNT, layout: "-> u64" },
     KeyKind { family: Family::Meta, prefix: TRACKER_COUNTS, layout: "-> counts" },
-    KeyKind { family: Family::Meta, prefix: INSTALLING, layout: "-> u64" },
+    KeyKind { family: Family::Meta, prefix: RETIRED_INSTALLING, layout: "retired" },
+    KeyKind { family: Family::Meta, prefix: SWITCHING, layout: "-> nothing" },
     KeyKind { family: Family::Peers, prefix: PEER_BY_NUMBER, layout: "number u32 -> peer id" },
     KeyKind { family: Family::Pins, prefix: b"", layout: "shard u16, CID -> pin" },
     KeyKind { family: Family::ByPeer, prefix: b"", layout: "peer u32, shard u16, CID -> nothing" },
@@ -144,6 +163,12 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum and epochs" },
     KeyKind { family: Family::ShardTail, prefix: b"", layout: "shard u16, index u64, place u32 -> tail entry" },
     KeyKind { family: Family::Outcomes, prefix: b"", layout: "window u64, id 16 bytes -> bytes" },
+    KeyKind { family: Family::Staging, prefix: STAGED_INDEX, layout: "-> u64" },
+    KeyKind { family: Family::Staging, prefix: STAGED_MANIFEST, layout: "-> bytes" },
+    KeyKind { family: Family::Staging, prefix: STAGED_WHOLE, layout: "-> nothing" },
+    KeyKind { family: Family::Staging, prefix: STAGED_ANNEX, layout: "group u32 -> rows" },
+    KeyKind { family: Family::Staging, prefix: STAGED_HEADS, layout: "shard u16 -> staged shard" },
+    KeyKind { family: Family::Staging, prefix: STAGED_CHANGES, layout: "shard u16 -> changes" },
     KeyKind { family: Family::Tracker, prefix: b"", layout: "shard u16, CID -> tracker record" },
     KeyKind {
         family: Family::TrackerDue,
@@ -164,6 +189,22 @@ pub(crate) fn log_index(index: u64) -> [u8; 8] {
 /// The key of a shard's sum.
 pub(crate) fn shard(shard: u16) -> [u8; 2] {
     shard.to_be_bytes()
+}
+
+/// The key of what is staged of a shard.
+pub(crate) fn staged(prefix: &[u8], shard: u16) -> Vec<u8> {
+    join(prefix, &shard.to_be_bytes())
+}
+
+/// The key of a group of a staged annex.
+pub(crate) fn staged_group(group: u32) -> Vec<u8> {
+    join(STAGED_ANNEX, &group.to_be_bytes())
+}
+
+/// Reads the shard of a key of [`staged`].
+pub(crate) fn staged_of(key: &[u8]) -> Result<u16, StateError> {
+    let shard = key.get(1..).and_then(|shard| shard.try_into().ok()).map(u16::from_be_bytes);
+    shard.ok_or_else(|| damaged_key(Family::Staging))
 }
 
 /// The key of an entry of a shard's tail.

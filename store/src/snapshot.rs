@@ -1,46 +1,42 @@
-//! Frozen states: made as checkpoints (hard links), sent as one sorted stream, received into a file.
+//! Frozen states: checkpoints of the database (hard links), from which others are served.
 //!
-//! Folders under `snapshots`, each with a number that grows: `…-making` and `…-incoming` are rubbish after a crash,
-//! `…-received` is whole and checked, `…-frozen` is the last frozen state (an older one is rubbish). A folder gets its
-//! final name by one rename, when what is in it is on the disk.
+//! Folders under `snapshots`, each with a number that grows: `…-making` is rubbish after a crash, `…-frozen` is the last
+//! frozen state (an older one is rubbish). A folder gets its final name by one rename, when what is in it is on the disk.
 //!
-//! **Invariant:** one lock, held through making and installing a snapshot and while a checked one gets its place, guards
-//! the folders.
+//! **Invariant:** one lock, held while a frozen state is made, guards the folders.
+//! **Invariant:** a frozen state that was replaced stays for as long as somebody holds it.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster_core::ports::{RequestKey, ShardState, SnapshotHandle, SnapshotReceiver, StateError};
-use cluster_types::{ErrorChain, Pin};
+use cluster_core::ports::{AnnexRow, ReadFn, SnapshotHandle, StateError};
+use cluster_types::ErrorChain;
 use futures::stream::BoxStream;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::{Mutex, OwnedMutexGuard, RwLock};
+use tokio::sync::{Mutex, RwLock};
 
 use crate::blocking::{Door, Kind};
+use crate::codec;
 use crate::engine::Engine;
 use crate::error::Failed;
-use crate::frames::{self, Encoder, invalid};
 use crate::keys::{self, Family};
 use crate::peers::Dictionary;
-use crate::state::{Database, read_applied, read_shards};
+use crate::state::{Database, View, read_applied};
 use crate::stream::{self, Outlet, Stop};
-use crate::{codec, verify};
 
-/// The most a chunk may hold, as the port promises.
-const CHUNK: usize = 1 << 20;
-/// The file of a received snapshot.
-pub(crate) const STREAM_FILE: &str = "stream";
-/// The applied position of a received snapshot.
-const APPLIED_FILE: &str = "applied";
-/// The checkpoint of a frozen state that was made here.
+/// Bytes of rows of an annex after which a group is handed over.
+const GROUP: usize = 256 << 10;
+/// The checkpoint of a frozen state.
 const CHECKPOINT_FOLDER: &str = "db";
 
-/// The last frozen state and the one received last.
+/// What is replicated beside pins and shards: the kinds of rows of an annex and where they are kept. Their values have
+/// the version of an opaque record in front.
+pub(crate) const ANNEX: &[(u8, Family)] = &[(1, Family::Outcomes)];
+
+/// The last frozen state.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     folder: PathBuf,
@@ -51,27 +47,22 @@ pub(crate) struct Snapshots {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     next: u64,
-    pub(crate) current: Option<Arc<Frozen>>,
-    pub(crate) received: Option<Arc<Frozen>>,
+    current: Option<Arc<Frozen>>,
 }
 
 /// What a folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Making,
-    Incoming,
-    Received,
     Frozen,
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Making, Self::Incoming, Self::Received, Self::Frozen];
+    const ALL: [Self; 2] = [Self::Making, Self::Frozen];
 
     fn suffix(self) -> &'static str {
         match self {
             Self::Making => "making",
-            Self::Incoming => "incoming",
-            Self::Received => "received",
             Self::Frozen => "frozen",
         }
     }
@@ -89,9 +80,9 @@ fn read_name(name: &str) -> Option<(u64, Stage)> {
 }
 
 impl Snapshots {
-    /// Finds the last frozen state and clears away the rest, and also that one when it cannot be read: it can be made
-    /// again. No install is cut off any more.
-    pub(crate) fn open(folder: PathBuf) -> Result<Self, StateError> {
+    /// Finds the last frozen state and clears away the rest, and also that one when it cannot be read, or shows a state
+    /// that was replaced since (`outdated`): it can be made again.
+    pub(crate) fn open(folder: PathBuf, outdated: bool) -> Result<Self, StateError> {
         fs::create_dir_all(&folder).failed_to("make the folder of snapshots")?;
         let mut frozen = Vec::new();
         let mut next = 1;
@@ -99,7 +90,7 @@ impl Snapshots {
             let entry = entry.failed_to("list snapshots")?;
             let Some((number, stage)) = entry.file_name().to_str().and_then(read_name) else { continue };
             next = next.max(number.saturating_add(1));
-            if stage == Stage::Frozen {
+            if stage == Stage::Frozen && !outdated {
                 frozen.push((number, entry.path()));
             } else {
                 fs::remove_dir_all(entry.path()).failed_to("clear away a snapshot")?;
@@ -111,13 +102,8 @@ impl Snapshots {
             fs::remove_dir_all(old).failed_to("clear away a snapshot")?;
         }
         let current = last.and_then(|(number, place)| open_or_drop(number, place)).map(Arc::new);
-        let registry = Registry { next, current, received: None };
+        let registry = Registry { next, current };
         Ok(Self { folder, registry: Arc::new(Mutex::new(registry)) })
-    }
-
-    /// Where the snapshots are.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// The last frozen state.
@@ -143,30 +129,12 @@ impl Snapshots {
         })
         .await
     }
-
-    /// Begins to take in a snapshot.
-    pub(crate) async fn receive(&self) -> Result<Box<dyn SnapshotReceiver>, StateError> {
-        let mut registry = self.registry.lock().await;
-        let number = registry.take_number();
-        let folder = self.folder.clone();
-        clear_incoming(&folder).await.failed_to("drop an unfinished snapshot")?;
-        let incoming = folder_of(&folder, number, Stage::Incoming);
-        tokio::fs::create_dir(&incoming).await.failed_to("receive a snapshot")?;
-        let file = tokio::fs::File::create_new(incoming.join(STREAM_FILE)).await.failed_to("receive a snapshot")?;
-        Ok(Box::new(Receiver { number, folder, incoming, file, registry: Arc::clone(&self.registry) }))
-    }
 }
 
 impl Registry {
     fn take_number(&mut self) -> u64 {
         self.next += 1;
         self.next - 1
-    }
-
-    /// Whether `snapshot` is the one received last.
-    pub(crate) fn is_received(&self, snapshot: &Arc<dyn SnapshotHandle>) -> bool {
-        let address = Arc::as_ptr(snapshot).cast::<()>();
-        self.received.as_ref().is_some_and(|received| std::ptr::eq(Arc::as_ptr(received).cast::<()>(), address))
     }
 
     /// Makes `frozen` the last frozen state; the folder of the one before goes with its last reader.
@@ -189,17 +157,6 @@ fn open_or_drop(number: u64, place: PathBuf) -> Option<Frozen> {
     None
 }
 
-async fn clear_incoming(folder: &Path) -> std::io::Result<()> {
-    let mut entries = tokio::fs::read_dir(folder).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        let name = entry.file_name();
-        if name.to_str().and_then(read_name).is_some_and(|(_number, stage)| stage == Stage::Incoming) {
-            tokio::fs::remove_dir_all(entry.path()).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Renames a folder whose content is on the disk, so that the new name is too.
 pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), StateError> {
     sync_folder(from)?;
@@ -215,238 +172,116 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), StateError> {
 /// A state that does not change any more.
 #[derive(Debug)]
 pub(crate) struct Frozen {
-    pub(crate) number: u64,
-    pub(crate) kept: Arc<Kept>,
+    number: u64,
+    kept: Arc<Kept>,
     applied: Bytes,
-    /// Bounds how many send it at a time. Not the door of the database: it may be sent on after that is closed.
-    senders: Arc<Door<()>>,
+    /// Bounds how many read it at a time. Not the door of the database: it may be read after that is closed.
+    readers: Arc<Door<()>>,
 }
 
 /// The folder of a frozen state; whoever reads it holds it.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    /// Where it is; moves once, when a received snapshot is installed.
-    pub(crate) place: parking_lot::Mutex<PathBuf>,
+struct Kept {
+    place: PathBuf,
     doomed: AtomicBool,
+    /// Opened at the first look.
+    opened: parking_lot::Mutex<Option<Arc<Opened>>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    engine: Engine,
+    dictionary: Dictionary,
 }
 
 impl Frozen {
     /// Reads what it shows; its folder is whole.
-    pub(crate) fn open(number: u64, place: PathBuf) -> Result<Self, StateError> {
-        let checkpoint = place.join(CHECKPOINT_FOLDER);
-        let applied = if checkpoint.exists() {
-            read_applied(&Engine::open_checkpoint(&checkpoint)?.moment())?.unwrap_or_default()
-        } else {
-            let bytes = fs::read(place.join(APPLIED_FILE)).failed_to("read a snapshot")?;
-            codec::decode_opaque("applied position of a snapshot", &bytes)?
-        };
-        let kept = Arc::new(Kept { place: parking_lot::Mutex::new(place), doomed: AtomicBool::new(false) });
-        Ok(Self { number, kept, applied, senders: Arc::new(Door::new(())) })
+    fn open(number: u64, place: PathBuf) -> Result<Self, StateError> {
+        let engine = Engine::open_checkpoint(&place.join(CHECKPOINT_FOLDER))?;
+        let applied = read_applied(&engine.moment())?.unwrap_or_default();
+        let kept = Kept { place, doomed: AtomicBool::new(false), opened: parking_lot::Mutex::new(None) };
+        Ok(Self { number, kept: Arc::new(kept), applied, readers: Arc::new(Door::new(())) })
     }
 
     /// Its folder is cleared away with the last reader.
-    pub(crate) fn doom(&self) {
+    fn doom(&self) {
+        tracing::trace!(number = self.number, "a frozen state was replaced");
         self.kept.doomed.store(true, Ordering::Release);
     }
 }
 
 impl Kept {
-    fn source(&self) -> Result<Source, StateError> {
-        let place = self.place.lock();
-        let checkpoint = place.join(CHECKPOINT_FOLDER);
-        if checkpoint.exists() {
-            return Engine::open_checkpoint(&checkpoint).map(|engine| Source::Checkpoint(Box::new(engine)));
+    fn opened(&self) -> Result<Arc<Opened>, StateError> {
+        let mut opened = self.opened.lock();
+        if let Some(opened) = &*opened {
+            return Ok(Arc::clone(opened));
         }
-        File::open(place.join(STREAM_FILE)).map(Source::Stream).failed_to("read a snapshot")
+        let engine = Engine::open_checkpoint(&self.place.join(CHECKPOINT_FOLDER))?;
+        let dictionary = Dictionary::load(&engine.moment())?;
+        Ok(Arc::clone(opened.insert(Arc::new(Opened { engine, dictionary }))))
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
         if self.doomed.load(Ordering::Acquire) {
-            // Hard links, or one file: quick. What stays behind is cleared away at the next start.
-            let place = self.place.get_mut();
-            if let Err(error) = fs::remove_dir_all(&*place) {
-                tracing::debug!(folder = %place.display(), %error, "a superseded snapshot stays behind");
+            // Hard links: quick. What stays behind is cleared away at the next start.
+            if let Err(error) = fs::remove_dir_all(&self.place) {
+                tracing::debug!(folder = %self.place.display(), %error, "a superseded snapshot stays behind");
             }
         }
     }
 }
 
-enum Source {
-    Checkpoint(Box<Engine>),
-    Stream(File),
-}
-
+#[async_trait]
 impl SnapshotHandle for Frozen {
     fn applied(&self) -> Bytes {
         self.applied.clone()
     }
 
-    fn chunks(&self) -> BoxStream<'static, Result<Bytes, StateError>> {
+    async fn read(&self, read: ReadFn) -> Result<(), StateError> {
+        let kept = Arc::clone(&self.kept);
+        let look = move |(): &()| {
+            let opened = kept.opened()?;
+            read(&View::of(&opened.engine, &opened.dictionary))
+        };
+        self.readers.run(Kind::Ordinary, look).await
+    }
+
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>> {
         let kept = Arc::clone(&self.kept);
         let nothing_to_wait_for = Arc::new(RwLock::new(()));
-        stream::from_job(Arc::clone(&self.senders), nothing_to_wait_for, move |(), _whole, outlet| {
-            match kept.source()? {
-                Source::Checkpoint(engine) => stream_checkpoint(&engine, outlet),
-                Source::Stream(file) => stream_file(file, outlet),
-            }
+        stream::from_job(Arc::clone(&self.readers), nothing_to_wait_for, move |(), _whole, outlet| {
+            stream_annex(&kept.opened()?.engine, outlet)
         })
     }
 }
 
-fn stream_file(mut file: File, outlet: &mut Outlet<Bytes>) -> Result<(), Stop> {
-    loop {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let limit = u64::try_from(CHUNK).unwrap_or(u64::MAX);
-        file.by_ref().take(limit).read_to_end(&mut chunk).failed_to("read a snapshot")?;
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        outlet.send(chunk.into())?;
-    }
-}
-
-fn stream_checkpoint(engine: &Engine, outlet: &mut Outlet<Bytes>) -> Result<(), Stop> {
+fn stream_annex(engine: &Engine, outlet: &mut Outlet<Vec<AnnexRow>>) -> Result<(), Stop> {
     let moment = engine.moment();
-    let dictionary = Dictionary::load(&moment)?;
-    let mut encoder = Encoder::new();
-    for (shard, state) in (0_u16..).zip(read_shards(&moment)?) {
-        if state != ShardState::default() {
-            encoder.record(frames::SHARD, &[&keys::shard(shard), &codec::encode_shard(&state)])?;
+    let (mut group, mut bytes) = (Vec::new(), 0);
+    for (kind, family) in ANNEX {
+        let mut rows = moment.rows(*family, &[], None);
+        while let Some((key, value)) = rows.next()? {
+            let value = codec::decode_opaque("row of an annex", &value)?;
+            bytes += key.len() + value.len();
+            group.push(AnnexRow { kind: *kind, key: key.into(), value });
+            if bytes >= GROUP {
+                bytes = 0;
+                outlet.send(std::mem::take(&mut group))?;
+            }
         }
     }
-    let mut pins = moment.rows(Family::Pins, &[], None);
-    while let Some((key, value)) = pins.next()? {
-        let pin: Pin = codec::decode_pin(keys::cid_of(&key)?, &value, |number| dictionary.peer(number, engine))?;
-        encoder.record(frames::PIN, &[&cluster_core::consensus::operation::encode_pin(&pin)])?;
-        send_full(&mut encoder, outlet)?;
-    }
-    let mut outcomes = moment.rows(Family::Outcomes, &[], None);
-    while let Some((key, value)) = outcomes.next()? {
-        let RequestKey { .. } = keys::read_outcome(&key)?;
-        encoder.record(frames::OUTCOME, &[&key, &codec::decode_opaque("outcome", &value)?])?;
-        send_full(&mut encoder, outlet)?;
-    }
-    let mut tails = moment.rows(Family::ShardTail, &[], None);
-    while let Some((key, value)) = tails.next()? {
-        encoder.record(frames::TAIL, &[&key, &value])?;
-        send_full(&mut encoder, outlet)?;
-    }
-    let mut rest = encoder.finish();
-    while !rest.is_empty() {
-        let chunk = rest.split_to(rest.len().min(CHUNK));
-        outlet.send(chunk)?;
-    }
-    Ok(())
+    if group.is_empty() { Ok(()) } else { outlet.send(group) }
 }
 
-fn send_full(encoder: &mut Encoder, outlet: &mut Outlet<Bytes>) -> Result<(), Stop> {
-    while let Some(chunk) = encoder.take(CHUNK) {
-        outlet.send(chunk)?;
+/// Where a row of an annex belongs, if it is one that this release knows.
+pub(crate) fn family_of(row: &AnnexRow) -> Result<Family, StateError> {
+    let invalid = |what: String| StateError::InvalidSnapshot { what };
+    let known = ANNEX.iter().find(|(kind, _)| *kind == row.kind).map(|(_, family)| *family);
+    let family = known.ok_or_else(|| invalid(format!("its annex holds rows of the unknown kind {}", row.kind)))?;
+    if family == Family::Outcomes {
+        keys::read_outcome(&row.key).map_err(|error| invalid(error.to_string()))?;
     }
-    Ok(())
-}
-
-/// Takes in a snapshot.
-struct Receiver {
-    number: u64,
-    folder: PathBuf,
-    incoming: PathBuf,
-    file: tokio::fs::File,
-    registry: Arc<Mutex<Registry>>,
-}
-
-#[async_trait]
-impl SnapshotReceiver for Receiver {
-    async fn chunk(&mut self, chunk: Bytes) -> Result<(), StateError> {
-        if chunk.len() > CHUNK {
-            return Err(invalid(format!("a chunk of {} bytes is too long", chunk.len())));
-        }
-        self.file.write_all(&chunk).await.failed_to("keep a chunk of a snapshot")
-    }
-
-    async fn finish(mut self: Box<Self>, applied: Bytes) -> Result<Arc<dyn SnapshotHandle>, StateError> {
-        self.file.flush().await.failed_to("keep a snapshot")?;
-        self.file.sync_all().await.failed_to("keep a snapshot")?;
-        let Self { number, folder, incoming, file, registry } = *self;
-        let file = file.into_std().await;
-        let place = incoming.clone();
-        // Takes as long as the snapshot is large; others make and read snapshots meanwhile.
-        on_thread(move || check(file, &place)).await?;
-        let registry = registry.lock_owned().await;
-        on_thread(move || keep(number, &folder, &incoming, registry, &applied)).await
-    }
-}
-
-async fn on_thread<R, F>(job: F) -> Result<R, StateError>
-where
-    R: Send + 'static,
-    F: FnOnce() -> Result<R, StateError> + Send + 'static,
-{
-    let end = tokio::task::spawn_blocking(job).await;
-    end.unwrap_or_else(|error| Err(StateError::Io { operation: "check a snapshot", cause: error.into() }))
-}
-
-/// Checks what came in; a bad one is cleared away.
-fn check(mut file: File, incoming: &Path) -> Result<(), StateError> {
-    file.rewind().failed_to("read a snapshot")?;
-    verify::snapshot(BufReader::new(file)).inspect_err(|_bad| {
-        if let Err(error) = fs::remove_dir_all(incoming) {
-            tracing::debug!(folder = %incoming.display(), %error, "a bad snapshot stays behind until the next comes");
-        }
-    })
-}
-
-/// Makes the checked snapshot the one received last.
-fn keep(
-    number: u64,
-    folder: &Path,
-    incoming: &Path,
-    mut registry: OwnedMutexGuard<Registry>,
-    applied: &[u8],
-) -> Result<Arc<dyn SnapshotHandle>, StateError> {
-    if !incoming.exists() {
-        return Err(invalid("another one came in its place"));
-    }
-    let applied_file = incoming.join(APPLIED_FILE);
-    fs::write(&applied_file, codec::encode_opaque(applied)).failed_to("keep a snapshot")?;
-    File::open(&applied_file).and_then(|file| file.sync_all()).failed_to("keep a snapshot")?;
-    let place = folder_of(folder, number, Stage::Received);
-    rename_durably(incoming, &place)?;
-    let frozen = Arc::new(Frozen::open(number, place)?);
-    if let Some(old) = registry.received.replace(Arc::clone(&frozen)) {
-        old.doom();
-    }
-    Ok(frozen)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tempfile::TempDir;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_came_in_is_checked_while_others_use_the_snapshots() {
-        let folder = TempDir::new().unwrap();
-        let snapshots = Snapshots::open(folder.path().to_owned()).unwrap();
-        let mut receiver = snapshots.receive().await.unwrap();
-        receiver.chunk(Bytes::from_static(b"no snapshot")).await.unwrap();
-        let _others = snapshots.registry.lock().await;
-        let end = tokio::time::timeout(Duration::from_secs(60), receiver.finish(Bytes::new())).await;
-        assert!(matches!(end.unwrap(), Err(StateError::InvalidSnapshot { .. })));
-    }
-
-    #[tokio::test]
-    async fn a_snapshot_in_whose_place_another_came_is_refused() {
-        let folder = TempDir::new().unwrap();
-        let snapshots = Snapshots::open(folder.path().to_owned()).unwrap();
-        let mut receiver = snapshots.receive().await.unwrap();
-        receiver.chunk(Encoder::new().finish()).await.unwrap();
-        let _next = snapshots.receive().await.unwrap();
-        assert!(matches!(receiver.finish(Bytes::new()).await, Err(StateError::InvalidSnapshot { .. })));
-    }
+    Ok(family)
 }

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::crdt::TailEntry;
 use cluster_core::ports::{
-    LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, SnapshotReceiver, StateError,
-    StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
+    LocalEffect, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, StateError, StateStore,
+    StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
 use futures::stream::BoxStream;
@@ -156,37 +156,43 @@ impl StateStore for RocksState {
         Ok(self.snapshots.current().await)
     }
 
-    async fn receive_snapshot(&self) -> Result<Box<dyn SnapshotReceiver>, StateError> {
-        self.snapshots.receive().await
-    }
-
-    async fn install_snapshot(&self, snapshot: Arc<dyn SnapshotHandle>, effect: LocalEffect) -> Result<(), StateError> {
-        crate::install::install(self, snapshot, effect).await
+    async fn install_staged(&self, effect: LocalEffect) -> Result<(), StateError> {
+        crate::install::install(self, effect).await
     }
 }
 
 /// The state as a function sees it.
 pub(crate) struct View<'a> {
-    database: &'a Database,
+    engine: &'a Engine,
+    dictionary: &'a Dictionary,
     moment: Option<Moment<'a>>,
 }
 
 impl<'a> View<'a> {
     /// As it is at each question: for the writer, whom nobody disturbs, and for one question.
     pub(crate) fn latest(database: &'a Database) -> Self {
-        Self { database, moment: None }
+        Self { engine: &database.engine, dictionary: &database.present.dictionary, moment: None }
     }
 
     /// As it is now, whatever is written meanwhile.
     fn frozen(database: &'a Database) -> Self {
-        Self { database, moment: Some(database.engine.moment()) }
+        Self::of(&database.engine, &database.present.dictionary)
+    }
+
+    /// As `engine` is now.
+    pub(crate) fn of(engine: &'a Engine, dictionary: &'a Dictionary) -> Self {
+        Self { engine, dictionary, moment: Some(engine.moment()) }
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         match &self.moment {
             Some(moment) => moment.get(family, key),
-            None => self.database.engine.get(family, key),
+            None => self.engine.get(family, key),
         }
+    }
+
+    fn decode_pin(&self, cid: Cid, bytes: &[u8]) -> Result<Pin, StateError> {
+        codec::decode_pin(cid, bytes, |number| self.dictionary.peer(number, self.engine))
     }
 }
 
@@ -203,7 +209,7 @@ impl View<'_> {
         let moment = match &self.moment {
             Some(moment) => moment,
             None => {
-                latest = self.database.engine.moment();
+                latest = self.engine.moment();
                 &latest
             }
         };
@@ -224,7 +230,7 @@ impl View<'_> {
 impl StateView for View<'_> {
     fn pin(&self, cid: &Cid) -> Result<Option<Pin>, StateError> {
         let value = self.get(Family::Pins, &order_key(cid))?;
-        value.map(|bytes| scan::read_pin(self.database, *cid, &bytes)).transpose()
+        value.map(|bytes| self.decode_pin(*cid, &bytes)).transpose()
     }
 
     fn shard(&self, shard: u16) -> Result<ShardState, StateError> {
@@ -235,7 +241,7 @@ impl StateView for View<'_> {
     fn shard_pins(&self, shard: u16, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StateError> {
         let from = after.map_or_else(|| keys::shard(shard).to_vec(), |cid| keys::successor(order_key(cid)));
         let rows = self.page(Family::Pins, &from, keys::prefix_end(&keys::shard(shard)), limit)?;
-        let pin = |(key, value): KeyValue| scan::read_pin(self.database, keys::cid_of(&key)?, &value);
+        let pin = |(key, value): KeyValue| self.decode_pin(keys::cid_of(&key)?, &value);
         rows.into_iter().map(pin).collect()
     }
 

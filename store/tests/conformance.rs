@@ -31,14 +31,32 @@ async fn the_state_keeps_its_contract_on_one_thread() {
     suite::state::run(state).await;
 }
 
+async fn reopen(closed: Arc<RocksState>, (folder, store): (TempDir, Store)) -> (Arc<RocksState>, (TempDir, Store)) {
+    store.close().await.unwrap();
+    drop((closed, store));
+    let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+    (store.state(), (folder, store))
+}
+
+/// `CLUSTER_TEST_PINS=1000000` asks the same of a large pinset; better with `--release`.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_leads_to_the_same_on_disk() {
+    let pins = std::env::var("CLUSTER_TEST_PINS").ok().map(|text| text.parse().unwrap());
+    suite::catchup::every_way_leads_to_the_same(3, pins.unwrap_or(20_000), state, reopen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_on_disk_that_is_cut_off_goes_on() {
+    suite::catchup::a_receiver_that_is_cut_off_goes_on(state, reopen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_donors_do_no_harm_to_a_disk() {
+    suite::catchup::bad_donors_do_no_harm(state).await;
+}
+
 #[tokio::test]
 async fn replicas_on_disk_agree() {
-    let reopen = |closed: Arc<RocksState>, (folder, store): (TempDir, Store)| async move {
-        store.close().await.unwrap();
-        drop((closed, store));
-        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
-        (store.state(), (folder, store))
-    };
     for seed in 0..4 {
         suite::tails::replicas_agree(seed, state, reopen).await;
     }

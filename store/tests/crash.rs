@@ -10,14 +10,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cluster_core::catchup::stage::stage_from;
 use cluster_core::consensus::digest::shard_of;
 use cluster_core::consensus::operation::encode_pin;
 use cluster_core::crdt::{ShardMeta, TailEntry};
 use cluster_core::ports::{
-    Changes, LocalEffect, RequestKey, Scan, Settled, StateStore, StateView, TailPlace, TailRow, TrackerCounts,
-    TrackerStore,
+    Changes, LocalEffect, RequestKey, Scan, Settled, ShardState, StagedOverview, Staging, StateStore, StateView,
+    TailPlace, TailRow, TrackerCounts, TrackerStore,
 };
-use cluster_core::testing::suite::pinset::{self, assert_sound, changes, cid, pin, pin_on, put, record, rows, track};
+use cluster_core::testing::suite::pinset::{assert_sound, changes, cid, pin, pin_on, put, record, rows, track};
 use cluster_core::testing::suite::tails::tail;
 use cluster_store::{RocksState, Store, StoreError, StoreOptions};
 use cluster_types::{StatusFilter, Timestamp, TrackerStatus};
@@ -132,10 +133,6 @@ async fn a_killed_process_leaves_a_store_whose_parts_agree() {
         state.read(Box::new(check)).await.unwrap();
         store.close().await.unwrap();
     }
-}
-
-fn nothing() -> LocalEffect {
-    Arc::new(|_, _, _| None)
 }
 
 #[tokio::test]
@@ -302,7 +299,6 @@ async fn a_frozen_state_outlives_the_process_and_older_ones_are_cleared_away() {
         let first = state.make_snapshot().await.unwrap();
         put(state.as_ref(), (10..20).map(pin).collect(), "second").await;
         state.make_snapshot().await.unwrap();
-        drop(state.receive_snapshot().await.unwrap());
         drop(first);
         store.close().await.unwrap();
     }
@@ -332,69 +328,101 @@ async fn a_frozen_state_that_is_unreadable_is_dropped_and_made_again() {
     assert_eq!(state.pins(), 10);
 }
 
-/// Renames a file in whichever snapshot has it.
-fn rename_in(snapshots: &Path, from: &str, to: &str) {
-    for entry in std::fs::read_dir(snapshots).unwrap() {
-        let place = entry.unwrap().path();
-        if place.join(from).exists() {
-            std::fs::rename(place.join(from), place.join(to)).unwrap();
-        }
-    }
+/// The effect of the receiver: what comes is queued.
+fn queueing() -> LocalEffect {
+    Arc::new(|_before, after, _tracked| Some(after.map(|_pin| record(9, TrackerStatus::PinQueued, Some(9)))))
 }
 
-/// The install fails in its last step: the marker is set and the pins are written, position and sums are not.
-#[tokio::test]
-async fn an_install_that_was_cut_off_is_finished_at_the_next_start() {
-    let (from_folder, to_folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let (from, to) = (open(from_folder.path()), open(to_folder.path()));
+/// The place of a copy of the database that a child process was killed in.
+const INSTALL_CHILD: &str = "CLUSTER_TEST_INSTALL";
+
+/// What the parent makes, and the child installs.
+async fn stage_two_thousand(folder: &Path) -> (TempDir, Store) {
+    let from_folder = TempDir::new().unwrap();
+    let (from, to) = (open(from_folder.path()), open(folder));
     put(from.state().as_ref(), (0..2_000).map(|number| pin_on(number, &[1])).collect(), "sender").await;
-    let place = shard_of(&cid(1));
-    for (store, before, tailed) in [(&from, pin(1), cid(1)), (&to, pin(2), cid(2))] {
-        let add = move |view: &dyn StateView| {
-            let shard = shard_of(&tailed);
-            let mut state = view.shard(shard)?;
-            state.meta = ShardMeta { epoch: 3, previous: 3, since_epoch: 1, since_previous: 1 };
-            let entry = TailEntry { index: 5, cid: tailed, before: Some(encode_pin(&before).into()) };
-            let tail = vec![TailRow { shard, place: 0, entry }];
-            Ok(Changes { shards: vec![(shard, state)], tail, ..Changes::default() })
-        };
-        store.state().update(Box::new(add)).await.unwrap();
-    }
     put(to.state().as_ref(), (1_000..3_000).map(|number| pin_on(number, &[2])).collect(), "receiver").await;
+    let add = |view: &dyn StateView| {
+        let shard = shard_of(&cid(2));
+        let mut state = view.shard(shard)?;
+        state.meta = ShardMeta { epoch: 3, previous: 3, since_epoch: 1, since_previous: 1 };
+        let entry = TailEntry { index: 5, cid: cid(2), before: Some(encode_pin(&pin(2)).into()) };
+        let tail = vec![TailRow { shard, place: 0, entry }];
+        Ok(Changes { shards: vec![(shard, state)], tail, ..Changes::default() })
+    };
+    to.state().update(Box::new(add)).await.unwrap();
     let tracked = record(1, TrackerStatus::Pinned, None);
     track(to.state().as_ref(), (1_000..1_100).map(|number| (cid(number), Some(tracked.clone()))).collect()).await;
     let snapshot = from.state().make_snapshot().await.unwrap();
-    // The effect is asked while the journal is written; it takes away the file that a later step reads.
-    let snapshots = to_folder.path().join("snapshots");
-    let effect: LocalEffect = {
-        let snapshots = snapshots.clone();
-        Arc::new(move |_before, after, _tracked| {
-            rename_in(&snapshots, "stream", "hidden");
-            Some(after.map(|_pin| record(9, TrackerStatus::PinQueued, Some(9))))
-        })
-    };
-    let state = to.state();
-    assert!(state.install_snapshot(Arc::clone(&snapshot), effect).await.is_err(), "it was cut off");
-    assert!(state.pin(cid(1)).await.is_err(), "the state in between is not served");
-    assert!(state.applied().await.is_err());
-    drop((state, to));
+    stage_from(to.state().as_ref(), &snapshot, 11).await.unwrap();
+    to.close().await.unwrap();
+    (from_folder, from)
+}
 
-    rename_in(&snapshots, "hidden", "stream");
-    let to = open(to_folder.path());
-    let state = to.state();
-    assert_eq!(state.applied().await.unwrap(), Some(Bytes::from_static(b"sender")));
-    assert_eq!(state.shards().await.unwrap(), from.state().shards().await.unwrap());
-    assert_sound(state.as_ref(), &[1, 2]).await;
-    let start = TailPlace::after(0);
-    let expected = tail(from.state().as_ref(), place, start, 9).await;
-    assert_eq!(expected.len(), 1);
-    assert_eq!(tail(state.as_ref(), place, start, 9).await, expected);
-    assert_eq!(tail(state.as_ref(), shard_of(&cid(2)), start, 9).await, []);
-    assert_tracker_sound(&state).await;
-    assert_eq!(state.counts(), TrackerCounts { queued: 2_000, failed: 0, pinned: 0 });
-    assert_eq!(state.current_snapshot().await.unwrap().unwrap().applied(), snapshot.applied());
-    drop((state, to));
-    let to = open(to_folder.path());
-    assert_eq!(pinset::cids(to.state().as_ref(), Scan::All { after: None }).await.len(), 2_000);
-    to.state().install_snapshot(snapshot, nothing()).await.unwrap();
+/// In a child process: says that it begins, installs, and says that it is done; it is killed meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_that_installs() {
+    let Ok(folder) = std::env::var(INSTALL_CHILD) else { return };
+    let store = open(Path::new(&folder));
+    std::fs::write(Path::new(&folder).join("begun"), b"").unwrap();
+    store.state().install_staged(queueing()).await.unwrap();
+    std::fs::write(Path::new(&folder).join("done"), b"").unwrap();
+}
+
+/// However far it came: the next start finishes it, or it has not begun.
+#[tokio::test]
+async fn an_install_that_was_killed_is_finished_at_the_next_start() {
+    let mut finished = 0;
+    for wait in [0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256] {
+        let folder = TempDir::new().unwrap();
+        let (_from_folder, from) = stage_two_thousand(folder.path()).await;
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_installs"])
+            .env(INSTALL_CHILD, folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !folder.path().join("begun").exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = open(folder.path());
+        let state = store.state();
+        if state.applied().await.unwrap() == Some(Bytes::from_static(b"receiver")) {
+            assert_eq!(state.pins(), 2_000, "nothing of it is seen before it is whole");
+            assert_sound(state.as_ref(), &[1, 2]).await;
+            state.install_staged(queueing()).await.unwrap();
+        } else {
+            finished += 1;
+        }
+        assert_eq!(state.applied().await.unwrap(), Some(Bytes::from_static(b"sender")));
+        let shared = |shards: Vec<ShardState>| shards.iter().map(ShardState::shared).collect::<Vec<_>>();
+        let expected = from.state().shards().await.unwrap().0;
+        assert_eq!(shared(state.shards().await.unwrap().0), shared(expected));
+        assert_sound(state.as_ref(), &[1, 2]).await;
+        assert_eq!(tail(state.as_ref(), shard_of(&cid(2)), TailPlace::after(0), 9).await, []);
+        assert_tracker_sound(&state).await;
+        assert_eq!(state.counts(), TrackerCounts { queued: 2_000, failed: 0, pinned: 0 });
+        assert_eq!(state.staged().await.unwrap(), StagedOverview::default());
+        let frozen = state.make_snapshot().await.unwrap();
+        assert_eq!(frozen.applied(), Bytes::from_static(b"sender"));
+        store.close().await.unwrap();
+        from.close().await.unwrap();
+    }
+    assert!(finished > 0, "some were killed late enough");
+}
+
+#[tokio::test]
+async fn what_is_staged_survives_a_kill() {
+    let folder = TempDir::new().unwrap();
+    let (_from_folder, _from) = stage_two_thousand(folder.path()).await;
+    let store = open(folder.path());
+    assert!(store.state().staged().await.unwrap().shards.len() > 1_000);
+    let manifest = store.state().staged().await.unwrap().manifest;
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(store.state().staged().await.unwrap().manifest, manifest);
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::content::inline_cid;
+use cluster_tests::content::{inline_cid, random_inline_cid};
 use cluster_tests::process::ProcessCluster;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -17,6 +17,8 @@ pub(crate) enum Holders {
     All,
     /// One peer for each pin, in turn.
     One,
+    /// The first peer; and the CIDs are as long and as random as usual ones.
+    First,
 }
 
 /// What clients do to a cluster.
@@ -97,12 +99,15 @@ pub(crate) async fn run(cluster: &Arc<ProcessCluster>, load: Load, numbers: &Arc
 
 /// Pins one block and reads the answer to its end, so that the connection is used again.
 pub(crate) async fn pin(cluster: &ProcessCluster, peer: usize, number: u64, holders: Holders) -> Result<()> {
-    let cid = inline_cid(number);
+    let cid = if matches!(holders, Holders::First) { random_inline_cid(number) } else { inline_cid(number) };
     let options = match holders {
         Holders::All => "replication-min=-1&replication-max=-1".to_owned(),
         Holders::One => {
             let turn = usize::try_from(number)? % cluster.peers.len();
             format!("replication-min=1&replication-max=1&user-allocations={}", cluster.peers[turn].id())
+        }
+        Holders::First => {
+            format!("replication-min=1&replication-max=1&user-allocations={}&name=pin-{number}", cluster.peers[0].id())
         }
     };
     let answer = cluster.http.post(cluster.url(peer, &format!("/pins/{cid}?{options}"))).send().await?;

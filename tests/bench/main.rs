@@ -7,9 +7,13 @@
 //! - `CLUSTER_BENCH_SECONDS`: how long each speed is measured (10).
 //! - `CLUSTER_BENCH_PINS`, `CLUSTER_BENCH_LOAD_SECONDS`: how many pins are loaded to measure memory (1,000,000), and
 //!   how long that may take (240). If time is over first, the report says so.
+//! - `CLUSTER_BENCH_CATCHUP_PINS`: how many pins a peer catches up with (100,000); the goals are for 1,000,000.
+//!   `CLUSTER_BENCH_FORGET=1` first waits until no outcome of the loading is remembered any more, which takes minutes.
+//! - `CLUSTER_BENCH_ONLY`: `speed`, `memory` or `catchup`.
 
 #![expect(clippy::print_stdout, reason = "the report is what this program is for")]
 
+mod catchup;
 mod counts;
 mod disk;
 mod load;
@@ -33,8 +37,18 @@ fn main() -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        speed::measure().await?;
-        memory::measure().await
+        let only = std::env::var("CLUSTER_BENCH_ONLY").unwrap_or_default();
+        let wanted = |name: &str| only.is_empty() || only == name;
+        if wanted("speed") {
+            speed::measure().await?;
+        }
+        if wanted("memory") {
+            memory::measure().await?;
+        }
+        if wanted("catchup") {
+            catchup::measure().await?;
+        }
+        Ok(())
     })
 }
 

@@ -82,7 +82,7 @@ pub(crate) async fn measure() -> Result<()> {
 
 /// What a process keeps in memory, in bytes.
 #[derive(Clone, Copy, Debug)]
-struct Memory {
+pub(crate) struct Memory {
     /// All that is resident, mapped files included.
     resident: u64,
     /// What is its own: heap and stacks.
@@ -90,16 +90,34 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(cluster: &ProcessCluster, peer: usize) -> Result<Self> {
-        let pid = cluster.pid(peer).with_context(|| format!("peer {peer} does not run"))?;
-        let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
-        let bytes = |name: &str| -> Result<u64> {
-            let value = fields.get(name).with_context(|| format!("the system does not tell {name}"))?;
-            Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-        };
-        Ok(Self { resident: bytes("VmRSS")?, own: bytes("RssAnon")? })
+    pub(crate) fn of(cluster: &ProcessCluster, peer: usize) -> Result<Self> {
+        Ok(Self { resident: field(cluster, peer, "VmRSS")?, own: field(cluster, peer, "RssAnon")? })
     }
+
+    /// All that is resident.
+    pub(crate) fn resident(&self) -> u64 {
+        self.resident
+    }
+
+    /// The most that was resident since it was last forgotten.
+    pub(crate) fn peak(cluster: &ProcessCluster, peer: usize) -> Result<u64> {
+        field(cluster, peer, "VmHWM")
+    }
+
+    /// Forgets the most that was resident.
+    pub(crate) fn forget_peak(cluster: &ProcessCluster, peer: usize) -> Result<()> {
+        let pid = cluster.pid(peer).with_context(|| format!("peer {peer} does not run"))?;
+        Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+    }
+}
+
+/// A number of bytes that the system tells of a process.
+fn field(cluster: &ProcessCluster, peer: usize, name: &str) -> Result<u64> {
+    let pid = cluster.pid(peer).with_context(|| format!("peer {peer} does not run"))?;
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
+    let value = fields.get(name).with_context(|| format!("the system does not tell {name}"))?;
+    Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// All peers at one time.

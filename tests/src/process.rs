@@ -390,6 +390,11 @@ impl ProcessCluster {
         self.spawn_daemon(number, false)
     }
 
+    /// Starts a peer as a new member, and does not wait for it.
+    pub fn spawn_new_peer(&self, number: usize) -> Result<()> {
+        self.spawn_daemon(number, true)
+    }
+
     /// What a peer has logged.
     pub fn log(&self, number: usize) -> String {
         fs::read_to_string(self.peers[number].folder.join("log")).unwrap_or_default()

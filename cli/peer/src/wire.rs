@@ -123,6 +123,7 @@ pub(crate) fn consensus(config: &Config) -> LogSettings {
         max_voters: config.consensus.max_voters,
         heartbeat: timings.heartbeat_interval,
         election: (timings.election_timeout_min, timings.election_timeout_max),
+        snapshot_every: u64::try_from(config.consensus.snapshot_threshold).unwrap_or(u64::MAX),
         ..LogSettings::default()
     };
     if let ConsensusMode::Raft { leader_timeout, .. } = &config.consensus.mode {

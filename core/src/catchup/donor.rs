@@ -25,9 +25,11 @@ use crate::watch;
 /// core's time is left for serving.
 pub const REST: u32 = 4;
 /// The longest rest.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_millis(250);
 /// Questions of one peer that may wait; a receiver has half as many in flight.
 const WAITING: u32 = 8;
+/// Questions of all peers that may wait: the last of them is answered before its peer gives up.
+const ALL_WAITING: u32 = 16;
 
 /// Serves shards.
 pub struct Donor {
@@ -129,11 +131,12 @@ impl Donor {
 
     fn wait(&self, peer: PeerId) -> Option<Waiting<'_>> {
         let mut waiting = self.waiting.lock();
-        let count = waiting.entry(peer).or_default();
-        if *count >= WAITING {
+        let all: u32 = waiting.values().sum();
+        let count = waiting.get(&peer).copied().unwrap_or_default();
+        if count >= WAITING || all >= ALL_WAITING {
             return None;
         }
-        *count += 1;
+        waiting.insert(peer, count + 1);
         Some(Waiting { donor: self, peer })
     }
 

@@ -132,9 +132,10 @@ impl Plan {
         Some(Batch { donor, step, shards })
     }
 
-    /// When somebody may be asked again, if everybody is left alone now.
-    pub(super) fn next_try(&self) -> Option<Instant> {
-        self.donors.values().filter(|donor| donor.wrong < MAX_WRONG).map(|donor| donor.free_at).min()
+    /// When somebody who is left alone now may be asked again.
+    pub(super) fn next_try(&self, now: Instant) -> Option<Instant> {
+        let left_alone = self.donors.values().filter(|donor| donor.wrong < MAX_WRONG && donor.free_at > now);
+        left_alone.map(|donor| donor.free_at).min()
     }
 
     /// A donor answered.
@@ -267,7 +268,7 @@ mod tests {
         plan.failed(batch.donor, now);
         assert!(plan.settle(1, batch.donor, End::NotReached));
         assert_eq!(plan.next(now, 1, |_| 1), None);
-        let later = plan.next_try().unwrap();
+        let later = plan.next_try(now).unwrap();
         assert!(later > now);
         assert_eq!(plan.next(later, 1, |_| 1).unwrap().shards, [1]);
         assert!(plan.settle(1, donors[0], End::Kept));

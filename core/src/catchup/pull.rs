@@ -23,8 +23,9 @@ use crate::rpc::{Call, PeerClient, Reply};
 
 /// Questions in flight at a time.
 pub const IN_FLIGHT: usize = 4;
-/// How long a donor may take for an answer: it serves one at a time, and rests.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a donor may take for an answer: it serves one at a time, and rests, and says so when too many wait. A
+/// question that got lost is asked again after that.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long nothing may come before a pull is given up: donors are all gone, or have gone on too far.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Records in one answer, at least: shards of a small pinset are gathered up to that.
@@ -117,7 +118,7 @@ impl Pull<'_> {
                 in_flight.push(self.question(batch, enough));
             }
             let patience = last_came + PATIENCE;
-            let until = plan.next_try().map_or(patience, |at| at.min(patience)).max(Instant::now() + TICK);
+            let until = plan.next_try(Instant::now()).map_or(patience, |at| at.min(patience));
             let answer = tokio::select! {
                 biased;
                 Some(answer) = in_flight.next() => Some(answer?),
@@ -311,9 +312,6 @@ impl Pull<'_> {
         Ok(Some(ends))
     }
 }
-
-/// The least time between two looks at who may be asked.
-const TICK: Duration = Duration::from_millis(10);
 
 impl Told {
     /// About how many bytes it came as.

@@ -54,6 +54,16 @@ impl CallServer {
     }
 
     async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
+        let donor = self.donor.read().clone();
+        // Open to whoever knows the secret, by the policy; answered as soon as there is a state.
+        let call = match (donor, call) {
+            (Some(donor), Call::Shards(ask)) => return donor.answer(from, ask).await.map(Reply::Shards),
+            (Some(donor), Call::Manifest { at_least }) => {
+                let manifest = donor.manifest(at_least).await;
+                return manifest.map(|(index, manifest)| Reply::Manifest { index, manifest });
+            }
+            (_, call) => call,
+        };
         let service = self.service.read().clone();
         let Some(service) = service else {
             return Err(WireError::new(ErrorClass::Unavailable, "this peer is still starting"));
@@ -65,14 +75,7 @@ impl CallServer {
                 format!("peer {from} is not a member of this cluster"),
             ));
         }
-        let donor = self.donor.read().clone();
-        match (donor, call) {
-            (Some(donor), Call::Shards(ask)) => donor.answer(from, ask).await.map(Reply::Shards),
-            (Some(donor), Call::Manifest { at_least }) => {
-                donor.manifest(at_least).await.map(|(index, manifest)| Reply::Manifest { index, manifest })
-            }
-            (_, call) => service.answer(from, call).await,
-        }
+        service.answer(from, call).await
     }
 }
 

@@ -462,6 +462,30 @@ mod tests {
         }
     }
 
+    async fn cut_power((state, kept): (Arc<MemState>, ())) -> (Arc<MemState>, ()) {
+        state.sync();
+        state.power_cut(0);
+        (state, kept)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_way_leads_to_the_same_in_memory() {
+        for seed in 0..2 {
+            suite::catchup::every_way_leads_to_the_same(seed, 5_000, make, |state, kept| cut_power((state, kept)))
+                .await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_in_memory_that_is_cut_off_goes_on() {
+        suite::catchup::a_receiver_that_is_cut_off_goes_on(make, |state, kept| cut_power((state, kept))).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bad_donors_do_no_harm_in_memory() {
+        suite::catchup::bad_donors_do_no_harm(make).await;
+    }
+
     #[tokio::test]
     async fn the_double_keeps_the_contract_of_the_tracker() {
         suite::tracker_store::run(make).await;

@@ -12,19 +12,19 @@ use cluster_core::consensus::log::{LogConsensus, LogParts, LogSettings, StartErr
 use cluster_core::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use cluster_core::ports::{CallHandler, Clock, Purpose, Transport};
 use cluster_core::rpc::{Call, CallServer, PeerService, Reply};
-use cluster_core::task::TaskGroup;
+use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::testing::mem_ipfs::MemIpfs;
 use cluster_core::testing::mem_log::{LogEvent, LogObserver, MemLog};
 use cluster_core::testing::{Crash, MemNet, MemRecord, MemState};
 use cluster_core::tracker::{HoldRule, PriorityRule, Tracker, TrackerConfig, local_effect};
-use cluster_types::{ErrorClass, PeerId, ReplicationFactor, Timestamp, WireError};
+use cluster_types::{BoxError, ErrorClass, PeerId, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::trace::Trace;
+use crate::trace::{CAUGHT_UP, Trace};
 
 /// How long a write is kept trying: short, so that a run has many outcomes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -187,6 +187,7 @@ impl Host {
             chance.random(),
             &tasks,
         ));
+        self.note_catch_ups(&consensus, &tasks, dead.clone());
         *self.running.lock() = Some(Running { consensus, tasks, dead });
         Ok(())
     }
@@ -200,6 +201,29 @@ impl Host {
         let state = disks.state.reopened(crash);
         *disks = Disks { log: disks.log.reopened(crash, state.clone()), state, record: Arc::clone(&disks.record) };
         Some(running)
+    }
+
+    /// Notes whenever the peer has caught up by shards, until the crash.
+    fn note_catch_ups(&self, consensus: &LogConsensus, tasks: &TaskGroup, dead: CancellationToken) {
+        let (trace, number, stop) = (Arc::clone(&self.trace), self.number as u64, tasks.stop_token());
+        let (mut progress, mut applied) = (consensus.progress(), consensus.applied());
+        tasks.spawn("note catch-ups", OnExit::Continue, async move {
+            let mut target = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok::<(), BoxError>(()),
+                    () = dead.cancelled() => return Ok(()),
+                    changed = progress.changed() => changed?,
+                    changed = applied.changed() => changed?,
+                }
+                target = progress.borrow_and_update().map(|now| now.index).or(target);
+                let at = *applied.borrow_and_update();
+                if let Some(index) = target.take_if(|index| at >= *index) {
+                    trace.note(CAUGHT_UP, &[number, index], "", &[]);
+                }
+            }
+        });
     }
 
     /// Tells the trace and the rules what is written here, until the crash.

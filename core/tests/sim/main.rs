@@ -49,6 +49,7 @@ struct Summary {
     hash: String,
     events: u64,
     operations: usize,
+    catch_ups: u64,
     virtual_time: Duration,
 }
 
@@ -80,7 +81,8 @@ fn run(seed: u64) -> Result<Summary, Finding> {
             return Err(Finding { seed, step, what, tail: trace.tail() });
         }
         let operations = ended.unwrap_or_default();
-        Ok(Summary { hash: trace.hash(), events: trace.events(), operations, virtual_time: trace.now() })
+        let (hash, events, catch_ups) = (trace.hash(), trace.events(), trace.catch_ups());
+        Ok(Summary { hash, events, operations, catch_ups, virtual_time: trace.now() })
     })
 }
 
@@ -117,14 +119,17 @@ fn number_from(variable: &str) -> Option<u64> {
 fn run_all(seeds: std::ops::Range<u64>) {
     let began = tokio::time::Instant::now();
     let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
-    let events = AtomicU64::new(0);
+    let (events, catch_ups) = (AtomicU64::new(0), AtomicU64::new(0));
     let worker = || loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= seeds.end || !found.lock().is_empty() {
             return;
         }
         match run(seed) {
-            Ok(summary) => drop(events.fetch_add(summary.events, Ordering::Relaxed)),
+            Ok(summary) => {
+                events.fetch_add(summary.events, Ordering::Relaxed);
+                catch_ups.fetch_add(summary.catch_ups, Ordering::Relaxed);
+            }
             Err(finding) => found.lock().push(finding),
         }
     };
@@ -138,8 +143,9 @@ fn run_all(seeds: std::ops::Range<u64>) {
     if let Some(finding) = found.first() {
         panic!("after {} seeds:\n{finding}", finding.seed - seeds.start + 1);
     }
-    let (count, events) = (seeds.end - seeds.start, events.into_inner());
-    eprintln!("{count} seeds, {events} events, {:.1?}", began.elapsed());
+    let (count, events, catch_ups) = (seeds.end - seeds.start, events.into_inner(), catch_ups.into_inner());
+    eprintln!("{count} seeds, {events} events, {catch_ups} times caught up by shards, {:.1?}", began.elapsed());
+    assert!(count < SEEDS || catch_ups > 0, "no peer ever had to catch up: nothing is shown of that");
 }
 
 #[test]

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 /// How many of the last events are shown with a failure.
 const TAIL: usize = 60;
 
+/// A peer has caught up by shards.
+pub(crate) const CAUGHT_UP: &str = "caught up";
+
 /// One thing that happened.
 struct Event {
     at: Duration,
@@ -27,6 +30,8 @@ impl fmt::Display for Event {
 struct Inner {
     hasher: blake3::Hasher,
     events: u64,
+    /// How often a peer caught up by shards.
+    catch_ups: u64,
     tail: VecDeque<Event>,
     /// What must not have been, and the events before it was noticed.
     failure: Option<(String, String)>,
@@ -46,7 +51,7 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn new() -> Self {
-        let inner = Inner { hasher: blake3::Hasher::new(), events: 0, tail: VecDeque::new(), failure: None };
+        let inner = Inner { hasher: blake3::Hasher::new(), events: 0, catch_ups: 0, tail: VecDeque::new(), failure: None };
         Self { began: Instant::now(), inner: Mutex::new(inner) }
     }
 
@@ -65,10 +70,16 @@ impl Trace {
         }
         inner.hasher.update(event.text.as_bytes()).update(body);
         inner.events += 1;
+        inner.catch_ups += u64::from(kind == CAUGHT_UP);
         if inner.tail.len() == TAIL {
             inner.tail.pop_front();
         }
         inner.tail.push_back(event);
+    }
+
+    /// How often a peer caught up by shards.
+    pub(crate) fn catch_ups(&self) -> u64 {
+        self.inner.lock().catch_ups
     }
 
     /// How many events there were.

@@ -56,8 +56,8 @@ fn assert_golden(name: &str, golden: &str, bytes: &[u8]) {
 fn every_record_is_as_its_golden_file() {
     let root = Root { cid: CID.parse().unwrap(), depth: PinDepth::RECURSIVE };
     let sum = ShardSum { pins: 300, hash: [7; 32] };
-    let without_meta = ShardState { sum, meta: ShardMeta::default() };
-    let shard = ShardState { sum, meta: sample_meta() };
+    let without_meta = ShardState { sum, ..ShardState::default() };
+    let shard = ShardState { sum, meta: sample_meta(), tail_from: 0 };
     let counts = TrackerCounts { queued: 1, failed: 200, pinned: 3 };
     let change = encode_change(&root.cid, Some(vec![1, 2]), Some(Some(sample_record())));
     assert_golden("pin", include_str!("../../tests/golden/pin-v1.hex"), &encode_pin(&sample_pin(), |_| 7));
@@ -73,8 +73,8 @@ fn every_record_is_as_its_golden_file() {
 fn records_round_trip() {
     assert_eq!(read_pin(&encode_pin(&sample_pin(), |_| 7)).unwrap(), sample_pin());
     assert_eq!(decode_tracker(&encode_tracker(&sample_record())).unwrap(), sample_record());
-    let shard = ShardState { sum: ShardSum { pins: 1, hash: [1; 32] }, meta: sample_meta() };
-    for state in [shard, ShardState { meta: ShardMeta::default(), ..shard }] {
+    let shard = ShardState { sum: ShardSum { pins: 1, hash: [1; 32] }, meta: sample_meta(), tail_from: 650 };
+    for state in [shard, ShardState { sum: shard.sum, ..ShardState::default() }] {
         assert_eq!(decode_shard(&encode_shard(&state)).unwrap(), state);
     }
     let never = TrackerRecord { changed: Timestamp::ZERO, due: None, ..sample_record() };
@@ -82,6 +82,12 @@ fn records_round_trip() {
     let change = InstallChange { cid: CID.parse().unwrap(), pin: None, tracker: Some(None) };
     assert_eq!(decode_change(&encode_change(&change.cid, None, Some(None))).unwrap(), change);
     assert_eq!(decode_number("n", &encode_number(77)).unwrap(), 77);
+    let head = StagedHead { index: 9, sum: shard.sum, base: ShardSum::default() };
+    assert_eq!(decode_staged(&encode_staged(&head)).unwrap(), head);
+    let changes = vec![encode_change(&change.cid, None, Some(None)), encode_change(&change.cid, Some(vec![1]), None)];
+    assert_eq!(decode_changes(&encode_changes(changes)).unwrap()[0], change);
+    let row = AnnexRow { kind: 3, key: Bytes::from_static(b"k"), value: Bytes::from_static(b"v") };
+    assert_eq!(decode_annex(&encode_annex(&[row.clone(), row.clone()])).unwrap(), [row.clone(), row]);
 }
 
 #[test]
@@ -95,7 +101,7 @@ fn an_unknown_version_and_cut_bytes_are_damage() {
     assert!(decode_tracker(&[1, 0x10, 3]).is_err());
     assert!(decode_shard(&[1]).is_err());
     assert!(decode_tail(&[]).is_err());
-    let unsound = ShardState { sum: ShardSum::default(), meta: ShardMeta { previous: 900, ..sample_meta() } };
+    let unsound = ShardState { meta: ShardMeta { previous: 900, ..sample_meta() }, ..ShardState::default() };
     assert!(decode_shard(&encode_shard(&unsound)).is_err());
     assert!(decode_number("n", &[1, 2]).is_err());
 }

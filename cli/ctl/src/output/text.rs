@@ -4,7 +4,7 @@
 
 use cluster_client::ApiFailure;
 use cluster_types::{
-    AddedOutput, Alert, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth, PinMode, Timestamp,
+    AddedOutput, Alert, CatchUp, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth, PinMode, Timestamp,
 };
 use serde::Serialize;
 
@@ -70,8 +70,22 @@ impl Show for Id {
         } else {
             lines.push(format!("  > IPFS ERROR: {}", self.ipfs.error));
         }
+        lines.extend(self.catching_up.as_ref().map(catch_up_line));
         lines
     }
+}
+
+fn catch_up_line(progress: &CatchUp) -> String {
+    let CatchUp { shards_done, shards_total, lag_entries, lag_seconds, .. } = progress;
+    let rest = match (progress.installing, progress.eta_seconds) {
+        (true, _) => "putting them in place".to_owned(),
+        (false, Some(seconds)) => format!("about {seconds}s left"),
+        (false, None) => "just begun".to_owned(),
+    };
+    let came = bytes(progress.bytes);
+    format!(
+        "  > Catching up: {shards_done}/{shards_total} shards, {came}, {lag_entries} entries ({lag_seconds}s) behind, {rest}"
+    )
 }
 
 fn address_lines(addresses: &[Multiaddr]) -> Vec<String> {

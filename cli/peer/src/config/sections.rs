@@ -163,6 +163,8 @@ pub struct ConsensusConfig {
     pub mode: ConsensusMode,
     /// How many members vote.
     pub max_voters: usize,
+    /// Entries of the log between two snapshots; so many stay in the log behind the last one.
+    pub snapshot_threshold: usize,
     /// Heartbeats and elections.
     pub timings: ConsensusTimings,
 }

@@ -194,6 +194,7 @@ pub(super) static CRDT: Component = Component {
         field("heartbeat_interval", Duration, "\"250ms\""),
         field("election_timeout_min", Duration, "\"1s\""),
         field("election_timeout_max", Duration, "\"2s\""),
+        field("snapshot_threshold", Whole, "20000").omitted(),
         ignored("batching"),
         ignored("rebroadcast_interval"),
         ignored("repair_interval"),
@@ -214,6 +215,7 @@ pub(super) static RAFT: Component = Component {
         field("heartbeat_interval", Duration, "\"250ms\""),
         field("election_timeout_min", Duration, "\"1s\""),
         field("election_timeout_max", Duration, "\"2s\""),
+        field("snapshot_threshold", Whole, "20000").omitted(),
         ignored("data_folder"),
         ignored("network_timeout"),
         ignored("commit_retries"),
@@ -226,7 +228,6 @@ pub(super) static RAFT: Component = Component {
         ignored("max_append_entries"),
         ignored("trailing_logs"),
         ignored("snapshot_interval"),
-        ignored("snapshot_threshold"),
         ignored("leader_lease_timeout"),
     ],
 };

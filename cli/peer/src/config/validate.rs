@@ -221,7 +221,8 @@ fn consensus(document: &Document) -> Result<ConsensusConfig, ConfigError> {
     if cluster_name.is_empty() {
         return Err(reader.refuse("cluster_name", "it must not be empty"));
     }
-    Ok(ConsensusConfig { cluster_name, mode, max_voters: reader.positive("max_voters")?, timings })
+    let snapshot_threshold = reader.positive("snapshot_threshold")?;
+    Ok(ConsensusConfig { cluster_name, mode, max_voters: reader.positive("max_voters")?, snapshot_threshold, timings })
 }
 
 fn crdt_mode(reader: &Reader<'_>) -> Result<ConsensusMode, ConfigError> {

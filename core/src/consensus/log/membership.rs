@@ -52,10 +52,17 @@ pub(super) async fn join(node: &LogConsensus, members: &[PeerId]) -> Result<(), 
     let call = Call::Join { node_id: node.node_id, addresses: node.own_addresses() };
     ask_any(&node.client, members, &call, timeout).await?;
     let mut position = node.position.clone();
-    let entered = position.wait_for(|position| position.members.iter().any(|member| member.node_id == node.node_id));
-    match tokio::time::timeout(timeout, entered).await {
-        Ok(Ok(_)) => Ok(()),
-        _ => Err(StartError::Join { after: timeout, reason: "the leader does not send its log".to_owned() }),
+    loop {
+        let entered = position.wait_for(|position| position.members.iter().any(|member| member.node_id == node.node_id));
+        match tokio::time::timeout(timeout, entered).await {
+            Ok(Ok(_)) => return Ok(()),
+            // The beginning of the log is gone, and the state comes by shards: that takes as long as it is large.
+            Err(_) if node.progress().borrow().is_some() => {}
+            _ => {
+                let reason = "the leader does not send its log".to_owned();
+                return Err(StartError::Join { after: timeout, reason });
+            }
+        }
     }
 }
 

@@ -74,6 +74,16 @@ fn fresh_disks() -> Disks {
 }
 
 async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -> Result<TestNode, StartError> {
+    start_with(net, peer, disks, bootstrap, LogSettings::default().snapshot_every).await
+}
+
+async fn start_with(
+    net: &MemNet,
+    peer: PeerId,
+    disks: Disks,
+    bootstrap: &[PeerId],
+    snapshot_every: u64,
+) -> Result<TestNode, StartError> {
     let network = net.peer(peer);
     let server = Arc::new(CallServer::default());
     network.serve(Arc::clone(&server) as _);
@@ -94,7 +104,7 @@ async fn start(net: &MemNet, peer: PeerId, disks: Disks, bootstrap: &[PeerId]) -
         clock: Arc::new(SystemClock),
         chance: rand::make_rng(),
         bootstrap: bootstrap.to_vec(),
-        settings: LogSettings { write_timeout: Duration::from_secs(8), ..LogSettings::default() },
+        settings: LogSettings { write_timeout: Duration::from_secs(8), snapshot_every, ..LogSettings::default() },
     };
     let consensus = LogConsensus::start(parts, &tasks).await?;
     server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
@@ -135,11 +145,15 @@ fn pin(number: u32) -> Pin {
 }
 
 async fn three(net: &MemNet) -> Vec<TestNode> {
+    three_with(net, LogSettings::default().snapshot_every).await
+}
+
+async fn three_with(net: &MemNet, snapshot_every: u64) -> Vec<TestNode> {
     let peers: Vec<PeerId> = (0..3).map(|_| PeerId::random()).collect();
-    let mut nodes = vec![start(net, peers[0], fresh_disks(), &[]).await.unwrap()];
+    let mut nodes = vec![start_with(net, peers[0], fresh_disks(), &[], snapshot_every).await.unwrap()];
     for peer in &peers[1..] {
         let bootstrap = [peers[0]];
-        nodes.push(start(net, *peer, fresh_disks(), &bootstrap).await.unwrap());
+        nodes.push(start_with(net, *peer, fresh_disks(), &bootstrap, snapshot_every).await.unwrap());
     }
     for node in &nodes {
         let mut position = node.consensus.position();
@@ -296,4 +310,77 @@ async fn a_leader_that_restarts_does_not_go_on_in_its_old_term() {
     let again = start(&net, old, disks, &[]).await.unwrap();
     let after = again.pin(2).await.unwrap();
     assert!(after.term > before.term, "it may have sent entries that it lost, and must not fill their places");
+}
+
+/// Entries between two snapshots where peers shall need one.
+const OFTEN: u64 = 20;
+
+/// Pins until nobody's log reaches back to what `disks` have.
+async fn leave_behind(nodes: &[&TestNode], disks: &Disks, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        nodes[0].pin(number).await.unwrap();
+    }
+    let last = disks.log.extent(false).last;
+    for node in nodes {
+        let purged = async {
+            while node.disks.log.extent(false).purged <= last {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, purged).await.expect("the log is purged");
+    }
+}
+
+async fn received_shards(node: &TestNode) -> usize {
+    let (shards, _applied) = node.disks.state.shards().await.unwrap();
+    shards.iter().filter(|shard| shard.tail_from > 0).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fell_behind_the_log_or_is_new_catches_up_by_shards() {
+    let net = MemNet::new(8);
+    let mut nodes = three_with(&net, OFTEN).await;
+    for number in 0..200 {
+        nodes[0].pin(number).await.unwrap();
+    }
+    assert_equal(&nodes.iter().collect::<Vec<_>>()).await;
+    let away = nodes.pop().unwrap();
+    let peer = away.peer();
+    let disks = away.crash().await;
+    leave_behind(&nodes.iter().collect::<Vec<_>>(), &disks, 190..300).await;
+    let back = start_with(&net, peer, disks, &[], OFTEN).await.unwrap();
+    assert_equal(&[&nodes[0], &nodes[1], &back]).await;
+    let received = received_shards(&back).await;
+    assert!((1..150).contains(&received), "{received} shards were received: those that changed");
+    let fresh = start_with(&net, PeerId::random(), fresh_disks(), &[nodes[0].peer()], OFTEN).await.unwrap();
+    fresh.pin(1_000).await.unwrap();
+    assert_equal(&[&nodes[0], &nodes[1], &back, &fresh]).await;
+    assert!(received_shards(&fresh).await > 200);
+    assert_eq!(*fresh.consensus.progress().borrow(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_may_die_while_another_catches_up_and_writes_go_on() {
+    let net = MemNet::new(9);
+    let mut nodes = three_with(&net, OFTEN).await;
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
+    let place = nodes.iter().position(|node| node.peer() != leader).unwrap();
+    let away = nodes.remove(place);
+    let peer = away.peer();
+    let disks = away.crash().await;
+    leave_behind(&nodes.iter().collect::<Vec<_>>(), &disks, 0..400).await;
+    net.set_delay(Duration::from_millis(100)..Duration::from_millis(200));
+    let back = start_with(&net, peer, disks, &[], OFTEN).await.unwrap();
+    let mut progress = back.consensus.progress();
+    let begun = progress.wait_for(|now| now.is_some_and(|now| now.shards_done > 0));
+    tokio::time::timeout(LIMIT, begun).await.expect("it begins").unwrap();
+    let place = nodes.iter().position(|node| node.peer() == leader).unwrap();
+    let dead = nodes.remove(place);
+    net.crash(leader);
+    drop(dead.crash().await);
+    net.set_delay(Duration::ZERO..Duration::from_millis(5));
+    let other = &nodes[0];
+    tokio::time::timeout(LIMIT, other.pin(900)).await.expect("two of three are a quorum").unwrap();
+    assert_equal(&[other, &back]).await;
+    assert_eq!(back.consensus.report().await.unwrap().pins, 401);
 }

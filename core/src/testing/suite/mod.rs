@@ -1,6 +1,7 @@
 //! What every adapter of a port must do: one suite per port, run by its double and by the real adapter.
 
 pub mod blockstore;
+pub mod catchup;
 pub mod gossip;
 pub mod ipfs;
 pub mod pinset;

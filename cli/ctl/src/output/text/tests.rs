@@ -50,6 +50,28 @@ fn an_id_whose_ipfs_node_is_down() {
 }
 
 #[test]
+fn an_id_of_a_peer_that_catches_up() {
+    let mut id = id();
+    id.addresses.clear();
+    id.ipfs = IpfsId { id: OTHER.to_owned(), ..IpfsId::default() };
+    id.catching_up = Some(CatchUp {
+        index: 900,
+        shards_done: 12,
+        shards_total: 4096,
+        bytes: 3_400_000,
+        lag_entries: 120,
+        lag_seconds: 5,
+        eta_seconds: Some(20),
+        installing: false,
+    });
+    let expected = format!(
+        "{PEER} | peer0 | Sees 1 other peers\n  > Addresses:\n  > IPFS: {OTHER}\n  \
+         > Catching up: 12/4096 shards, 3.4 MB, 120 entries (5s) behind, about 20s left\n"
+    );
+    assert_eq!(shown(&id), expected);
+}
+
+#[test]
 fn an_id_of_a_peer_that_does_not_answer() {
     let id = Id::unreachable(PEER.parse().unwrap(), "dial backoff".to_owned());
     assert_eq!(shown(&id), format!("{PEER} | ERROR: dial backoff\n"));
