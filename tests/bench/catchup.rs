@@ -144,7 +144,11 @@ impl Bench {
         (0..PEERS).try_for_each(|peer| Memory::forget_peak(&self.cluster, peer))?;
         let target = self.cluster.state(0).await?.applied_index;
         let began = Instant::now();
-        if join { self.cluster.spawn_new_peer(self.receiver)? } else { self.cluster.spawn_peer(self.receiver)? }
+        if join {
+            self.cluster.spawn_new_peer(self.receiver)?
+        } else {
+            self.cluster.spawn_peer(self.receiver)?
+        }
         let mut least = None;
         let (mut bytes, mut peak) = (0, 0);
         wait::until("the peer to catch up", LIMIT, || {
@@ -190,9 +194,10 @@ impl Bench {
         let mut bytes = 0;
         for pair in lines.windows(2) {
             let [head, detail] = pair else { continue };
-            let of_swarm = head.split_whitespace().filter_map(|word| word.rsplit_once(':')).any(|(_, port)| {
-                port.parse().is_ok_and(|port: u16| swarm.contains(&port))
-            });
+            let of_swarm = head
+                .split_whitespace()
+                .filter_map(|word| word.rsplit_once(':'))
+                .any(|(_, port)| port.parse().is_ok_and(|port: u16| swarm.contains(&port)));
             if of_swarm && head.contains(&format!("pid={pid},")) {
                 let field = |name: &str| -> u64 {
                     let found = detail.split_whitespace().find_map(|word| word.strip_prefix(name));
@@ -260,7 +265,11 @@ impl Bench {
         self.wipe()?;
         let (mut bytes, mut done, mut wasted) = (0, 0_u64, Vec::new());
         for kill in 0..KILLS {
-            if kill == 0 { self.cluster.spawn_new_peer(self.receiver)? } else { self.cluster.spawn_peer(self.receiver)? }
+            if kill == 0 {
+                self.cluster.spawn_new_peer(self.receiver)?
+            } else {
+                self.cluster.spawn_peer(self.receiver)?
+            }
             // Somewhere in what is left of a transfer as long as the first one.
             let pause = whole.took.mul_f64(rand::random::<f64>() * 2.0 / f64::from(KILLS));
             let began = Instant::now();
@@ -281,7 +290,11 @@ impl Bench {
         let more = (all as f64 - whole.bytes as f64) / f64::from(KILLS) / 1e3;
         report::line(
             "killed 20 times on its way",
-            &format!("{:.2} MB in all, {:.2} MB undisturbed: {more:.0} kB more for each kill", all as f64 / 1e6, whole.bytes as f64 / 1e6),
+            &format!(
+                "{:.2} MB in all, {:.2} MB undisturbed: {more:.0} kB more for each kill",
+                all as f64 / 1e6,
+                whole.bytes as f64 / 1e6
+            ),
         );
         Ok(())
     }

@@ -186,8 +186,10 @@ impl Stranger {
 
 /// An entry behind `previous` that pins something nobody asked for.
 fn forged(previous: LogId, digest: [u8; 32]) -> Bytes {
-    let mut pin =
-        Pin::new(inline_cid(666), PinOptions { replication_factor_min: -1, replication_factor_max: -1, ..PinOptions::default() });
+    let mut pin = Pin::new(
+        inline_cid(666),
+        PinOptions { replication_factor_min: -1, replication_factor_max: -1, ..PinOptions::default() },
+    );
     pin.timestamp = Timestamp::from_unix_seconds(1_800_000_000);
     let operations = vec![Proposed { id: [6; 16], operation: Operation::Put(Box::new(pin)) }];
     let entry = Entry { time: Timestamp::from_unix_seconds(1_800_000_000), operations };
@@ -235,8 +237,10 @@ async fn forged_and_replayed_batches_of_a_peer_that_is_not_trusted_change_nothin
 fn only_pin_digest() -> [u8; 32] {
     use cluster_core::consensus::digest::{shard_of, touched};
     use cluster_core::ports::ShardSum;
-    let mut pin =
-        Pin::new(inline_cid(666), PinOptions { replication_factor_min: -1, replication_factor_max: -1, ..PinOptions::default() });
+    let mut pin = Pin::new(
+        inline_cid(666),
+        PinOptions { replication_factor_min: -1, replication_factor_max: -1, ..PinOptions::default() },
+    );
     pin.timestamp = Timestamp::from_unix_seconds(1_800_000_000);
     let mut sum = ShardSum::default();
     sum.add(&pin);

@@ -40,11 +40,10 @@ const ALLOWED_EDGES: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates for programs; in a library they would hide what can go wrong.
-const ONLY_IN_BINARIES: [(&str, &[&str]); 2] =
-    [
-        ("anyhow", &["cluster-daemon", "cluster-ctl", "cluster-follow", "cluster-tests"]),
-        ("clap", &["cluster-daemon", "cluster-ctl", "cluster-follow"]),
-    ];
+const ONLY_IN_BINARIES: [(&str, &[&str]); 2] = [
+    ("anyhow", &["cluster-daemon", "cluster-ctl", "cluster-follow", "cluster-tests"]),
+    ("clap", &["cluster-daemon", "cluster-ctl", "cluster-follow"]),
+];
 
 /// A package of the workspace.
 struct Package {

@@ -38,7 +38,7 @@ struct Line {
 
 /// What to do with one cluster.
 #[derive(Debug, Parser)]
-#[command(disable_version_flag = true, max_term_width = 120)]
+#[command(name = "ipfs-cluster-follow", disable_version_flag = true, max_term_width = 120)]
 struct ClusterLine {
     /// What to do.
     #[command(subcommand)]
@@ -125,13 +125,18 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Parsed, cla
     let Some(cluster) = words.next() else { return Ok(Parsed { root, wish: None }) };
     let cluster = cluster.into_string().map_err(|_| wrong("the name of the cluster is not UTF-8"))?;
     // It becomes the name of a folder.
-    if cluster.is_empty() || cluster.contains(['/', '\0']) || cluster == "." || cluster == ".." || cluster.starts_with('-') {
+    if cluster.is_empty()
+        || cluster.contains(['/', '\0'])
+        || cluster == "."
+        || cluster == ".."
+        || cluster.starts_with('-')
+    {
         return Err(wrong(&format!("{cluster:?} cannot be the name of a cluster")));
     }
     let name = format!("ipfs-cluster-follow {cluster}");
-    let matches = ClusterLine::command().name(name.clone()).bin_name(name.clone()).try_get_matches_from(
-        std::iter::once(OsString::from(name)).chain(words),
-    )?;
+    let matches = ClusterLine::command()
+        .bin_name(name.clone())
+        .try_get_matches_from(std::iter::once(OsString::from(name)).chain(words))?;
     let ClusterLine { command } = clap::FromArgMatches::from_arg_matches(&matches)?;
     Ok(Parsed { root, wish: Some(Wish { cluster, command }) })
 }
@@ -139,7 +144,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Parsed, cla
 /// The help that belongs to a cluster.
 pub(crate) fn help_for(cluster: &str) -> String {
     let name = format!("ipfs-cluster-follow {cluster}");
-    ClusterLine::command().name(name.clone()).bin_name(name).render_help().to_string()
+    ClusterLine::command().bin_name(name).render_help().to_string()
 }
 
 #[cfg(test)]
@@ -168,7 +173,9 @@ mod tests {
         let Some(Command::Run(run)) = wish.command else { panic!("it runs") };
         assert_eq!((run.init.as_deref(), run.gateway.gateway.as_str()), (Some("a.org"), "g:1"));
         for word in ["list", "info"] {
-            assert!(line(&format!("ipfs-cluster-follow --config /x c {word}")).unwrap().wish.unwrap().command.is_some());
+            assert!(
+                line(&format!("ipfs-cluster-follow --config /x c {word}")).unwrap().wish.unwrap().command.is_some()
+            );
         }
     }
 

@@ -55,11 +55,8 @@ impl Ordering {
 
 /// Refuses to follow on the state of a member, and to take part on that of a follower.
 pub(crate) async fn check(config: &Config, store: &Store, is_member: bool) -> Result<(), PeerError> {
-    let other = |found, wanted| PeerError::OtherStanding {
-        folder: config.state_folder.display().to_string(),
-        found,
-        wanted,
-    };
+    let other =
+        |found, wanted| PeerError::OtherStanding { folder: config.state_folder.display().to_string(), found, wanted };
     if config.cluster.follower_mode {
         return if is_member { Err(other("a member", "a follower")) } else { Ok(()) };
     }
@@ -82,12 +79,7 @@ impl Rooms<'_> {
         let state: Arc<dyn StateStore> = self.store.state();
         let trust = trust(self.config);
         self.apply_filter(&state).await.map_err(start("the share of this follower"))?;
-        let pull = PullFromPeers::new(
-            Arc::clone(&state),
-            self.effect(),
-            Arc::clone(self.network) as _,
-            trust.clone(),
-        );
+        let pull = PullFromPeers::new(Arc::clone(&state), self.effect(), Arc::clone(self.network) as _, trust.clone());
         let parts = FollowerParts {
             state: Arc::clone(&state),
             effect_at: self.effect(),

@@ -38,7 +38,12 @@ impl Grace {
         self.late.extend(group.shut_down(self.share(share)).await);
     }
 
-    pub(crate) async fn wait<T>(&mut self, name: &'static str, share: Duration, step: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn wait<T>(
+        &mut self,
+        name: &'static str,
+        share: Duration,
+        step: impl Future<Output = T>,
+    ) -> Option<T> {
         let limit = self.share(share);
         self.wait_for(name, limit, step).await
     }

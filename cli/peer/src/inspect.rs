@@ -56,7 +56,8 @@ pub async fn each_pin(folder: &Path, mut take: impl FnMut(&Pin) -> std::io::Resu
     let mut rows = store.state().scan(Scan::All { after: None });
     let mut outcome = Ok(());
     while let Some(row) = rows.next().await {
-        outcome = row.map_err(BoxError::from).and_then(|row| row.pin.as_ref().map_or(Ok(()), &mut take).map_err(Into::into));
+        outcome =
+            row.map_err(BoxError::from).and_then(|row| row.pin.as_ref().map_or(Ok(()), &mut take).map_err(Into::into));
         if outcome.is_err() {
             break;
         }
@@ -92,7 +93,7 @@ mod tests {
 
     fn shard(pins: u64, epoch: u64, tail: u64) -> ShardState {
         let meta = ShardMeta { epoch, previous: 0, since_epoch: 0, since_previous: tail };
-        ShardState { sum: ShardSum { pins, hash: [1; 32] }, meta }
+        ShardState { sum: ShardSum { pins, hash: [1; 32] }, meta, tail_from: 0 }
     }
 
     #[tokio::test]

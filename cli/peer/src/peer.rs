@@ -20,8 +20,8 @@ use cluster_types::{BoxError, Multiaddr, PeerId, Protocol, Role};
 
 use crate::config::Config;
 use crate::following::{self, Ordering};
-use crate::grace::{GRACE, Grace};
 use crate::founding;
+use crate::grace::{GRACE, Grace};
 use crate::wire;
 
 /// Pause between two looks whether the IPFS node answers.
@@ -323,7 +323,9 @@ impl Rooms<'_> {
                     self.network.remember(peer, vec![place]);
                 }
                 Some(Protocol::P2p(_)) => {}
-                Some(_) | None => tracing::warn!(%address, "cluster.peer_addresses: an address without /p2p/<id> is of no use"),
+                Some(_) | None => {
+                    tracing::warn!(%address, "cluster.peer_addresses: an address without /p2p/<id> is of no use")
+                }
             }
         }
     }

@@ -50,9 +50,7 @@ pub(crate) async fn ipfs_node(
     tasks: &TaskGroup,
 ) -> Result<(Arc<dyn IpfsNode>, Option<Arc<BlockStore>>), BoxError> {
     match &config.ipfs {
-        IpfsConfig::Kubo(kubo) => {
-            Ok((Kubo::new(kubo_config(kubo))?, None))
-        }
+        IpfsConfig::Kubo(kubo) => Ok((Kubo::new(kubo_config(kubo))?, None)),
         IpfsConfig::Embedded(embedded) => {
             let blocks = BlockStore::open(&config.state_folder)?;
             let mut settings = EmbeddedConfig::new(config.folder.file(NODE_KEY));

@@ -72,7 +72,8 @@ impl Batch {
         for entry in message.entries {
             let id = entry.id.as_ref().map(read_place).ok_or_else(|| fail("an entry has no place"))?;
             let follows = batch.last().map_or(id.index() == 0, |last| {
-                id.index().checked_sub(1) == Some(last.index()) && id.committed_leader_id() >= last.committed_leader_id()
+                id.index().checked_sub(1) == Some(last.index())
+                    && id.committed_leader_id() >= last.committed_leader_id()
             });
             if !follows {
                 return Err(fail("its entries do not follow each other"));

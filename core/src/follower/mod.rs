@@ -177,7 +177,8 @@ impl Consensus for Follower {
     }
 
     async fn read_barrier(&self) -> Result<(), ConsensusError> {
-        let reason = "a follower does not take part in the ordering and cannot know what was acknowledged; ask a member";
+        let reason =
+            "a follower does not take part in the ordering and cannot know what was acknowledged; ask a member";
         Err(ConsensusError::Membership { reason: reason.to_owned(), class: ErrorClass::Invalid })
     }
 

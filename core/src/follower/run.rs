@@ -295,9 +295,7 @@ async fn at(time: Option<Instant>) {
 }
 
 /// Waits for the end of what is under way, and takes it away.
-async fn end_of(
-    under_way: &mut Option<BoxFuture<'static, Result<(), CatchUpError>>>,
-) -> Result<(), CatchUpError> {
+async fn end_of(under_way: &mut Option<BoxFuture<'static, Result<(), CatchUpError>>>) -> Result<(), CatchUpError> {
     let Some(future) = under_way else { return std::future::pending().await };
     let end = future.await;
     *under_way = None;

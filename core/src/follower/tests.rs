@@ -37,10 +37,18 @@ impl CatchUp for Copying {
         // Takes its time, as the real one does.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let (states, applied) = self.from.shards().await?;
-        let wanted: Vec<Pin> =
-            self.from.scan(Scan::All { after: None }).try_filter_map(|row| async move { Ok(row.pin) }).try_collect().await?;
-        let here: Vec<Pin> =
-            self.to.scan(Scan::All { after: None }).try_filter_map(|row| async move { Ok(row.pin) }).try_collect().await?;
+        let wanted: Vec<Pin> = self
+            .from
+            .scan(Scan::All { after: None })
+            .try_filter_map(|row| async move { Ok(row.pin) })
+            .try_collect()
+            .await?;
+        let here: Vec<Pin> = self
+            .to
+            .scan(Scan::All { after: None })
+            .try_filter_map(|row| async move { Ok(row.pin) })
+            .try_collect()
+            .await?;
         let gone = here.iter().filter(|pin| wanted.iter().all(|other| other.cid != pin.cid));
         let mut pins: Vec<PinChange> =
             gone.map(|pin| PinChange { cid: pin.cid, before: Some(pin.clone()), after: None }).collect();
@@ -215,7 +223,11 @@ async fn level_scene() -> (Scene, u64) {
 async fn batches_of_a_trusted_peer_are_carried_out_without_asking_anybody() {
     let (scene, calls) = level_scene().await;
     for round in 1..20 {
-        let batch = scene.leader.commit(vec![vec![put(round * 10), Operation::Remove { cid: pin(1).cid }], vec![], vec![put(round)]]);
+        let batch = scene.leader.commit(vec![
+            vec![put(round * 10), Operation::Remove { cid: pin(1).cid }],
+            vec![],
+            vec![put(round)],
+        ]);
         let batch = batch.await;
         scene.tell(&scene.trusted, &batch).await;
         scene.level().await;
@@ -230,7 +242,8 @@ async fn batches_of_a_trusted_peer_are_carried_out_without_asking_anybody() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_batch_is_caught_up_and_one_that_comes_late_needs_no_help() {
     let (scene, calls) = level_scene().await;
-    let (first, second) = (scene.leader.commit(vec![vec![put(10)]]).await, scene.leader.commit(vec![vec![put(11)]]).await);
+    let (first, second) =
+        (scene.leader.commit(vec![vec![put(10)]]).await, scene.leader.commit(vec![vec![put(11)]]).await);
     scene.tell(&scene.trusted, &second).await;
     scene.tell(&scene.trusted, &first).await;
     scene.level().await;

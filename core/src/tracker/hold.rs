@@ -33,9 +33,7 @@ impl HoldRule {
     pub fn holds(&self, pin: &Pin) -> bool {
         match &self.filter {
             None => pin.is_allocated_to(&self.peer),
-            Some(filter) => {
-                pin.kind != PinType::Meta && (pin.allocations.contains(&self.peer) || filter.selects(pin))
-            }
+            Some(filter) => pin.kind != PinType::Meta && (pin.allocations.contains(&self.peer) || filter.selects(pin)),
         }
     }
 }

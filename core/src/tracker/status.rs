@@ -100,7 +100,8 @@ mod tests {
     fn a_waiting_pin_says_what_it_waits_for() {
         let me = PeerId::random();
         let queued = record(1, TrackerStatus::PinQueued, None);
-        let info = pin_info(&HoldRule::allocated_to(me), Some(&pin_on(cid(1), &[me])), Some(&queued), None, Some("no node"));
+        let info =
+            pin_info(&HoldRule::allocated_to(me), Some(&pin_on(cid(1), &[me])), Some(&queued), None, Some("no node"));
         assert_eq!((info.status, info.error.as_str()), (TrackerStatus::PinQueued, "no node"));
     }
 

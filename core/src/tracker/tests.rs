@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::fakes::{FakeNode, STALL_TIME, Script, TestClock, cid, pin_on, until};
 use super::*;
-use cluster_types::PeerId;
 use crate::ports::TrackerRecord;
 use crate::testing::MemState;
+use cluster_types::PeerId;
 
 struct Scene {
     me: PeerId,
@@ -34,7 +34,17 @@ fn scene_on(store: Arc<MemState>, me: PeerId, audit: Option<AuditConfig>) -> Sce
     let config = TrackerConfig { concurrent_pins, audit, ..TrackerConfig::default() };
     let (state, tracked) = (store.clone(), store.clone());
     let woken = wake.subscribe();
-    let tracker = Tracker::start(config, HoldRule::allocated_to(me), state, tracked, node.clone(), clock.clone(), woken, SEED, &tasks);
+    let tracker = Tracker::start(
+        config,
+        HoldRule::allocated_to(me),
+        state,
+        tracked,
+        node.clone(),
+        clock.clone(),
+        woken,
+        SEED,
+        &tasks,
+    );
     Scene { me, store, node, clock, wake, tracker, tasks }
 }
 

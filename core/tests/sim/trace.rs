@@ -51,7 +51,8 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn new() -> Self {
-        let inner = Inner { hasher: blake3::Hasher::new(), events: 0, catch_ups: 0, tail: VecDeque::new(), failure: None };
+        let inner =
+            Inner { hasher: blake3::Hasher::new(), events: 0, catch_ups: 0, tail: VecDeque::new(), failure: None };
         Self { began: Instant::now(), inner: Mutex::new(inner) }
     }
 

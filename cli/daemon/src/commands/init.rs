@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use cluster_peer::config::{
-    ConfigFolder, ExecutionLock, IdentitySource, NewConfig, PEERSTORE, ProcessEnvironment, ensure_identity, write_source,
+    ConfigFolder, ExecutionLock, IdentitySource, NewConfig, PEERSTORE, ProcessEnvironment, ensure_identity,
+    write_source,
 };
 use cluster_types::{Multiaddr, PeerId, Protocol};
 

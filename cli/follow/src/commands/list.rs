@@ -27,7 +27,8 @@ pub(crate) fn run(folder: &ConfigFolder) -> anyhow::Result<()> {
             }
             Err(_not_running) => {
                 let _lock = ExecutionLock::acquire(folder).context("reading the pins")?;
-                let shown = each_pin(&folder.state_folder(), |pin| {
+                let state = folder.state_folder();
+                let shown = each_pin(&state, |pin| {
                     output.write_all(line("offline", &pin.cid.to_string(), &pin.options.name, "").as_bytes())
                 });
                 shown.await.map_err(anyhow::Error::from_boxed).context("obtaining the pinset")?;

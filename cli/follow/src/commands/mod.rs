@@ -57,10 +57,8 @@ fn clusters_text(names: &[String]) -> String {
                 $ ipfs-cluster-follow <clusterName> run           - and keep following it\n"
             .to_owned();
     }
-    let mut text = format!(
-        "Configurations found for {} follower peers. For info and help, try running:\n\n",
-        names.len()
-    );
+    let mut text =
+        format!("Configurations found for {} follower peers. For info and help, try running:\n\n", names.len());
     for name in names {
         text.push_str(&format!("ipfs-cluster-follow \"{name}\"\n"));
     }

@@ -120,9 +120,10 @@ impl ConfigError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Missing { .. } => ErrorClass::NotFound,
-            Self::Unreadable { .. } | Self::Unwritable { .. } | Self::Locked { .. } | Self::SourceUnreachable { .. } => {
-                ErrorClass::Unavailable
-            }
+            Self::Unreadable { .. }
+            | Self::Unwritable { .. }
+            | Self::Locked { .. }
+            | Self::SourceUnreachable { .. } => ErrorClass::Unavailable,
             Self::TooLarge { .. }
             | Self::NotJson { .. }
             | Self::NotAnObject { .. }

@@ -73,7 +73,10 @@ fn a_filter_is_read_from_file_and_environment() {
     let loaded = load(&folder, &Variables::new()).unwrap();
     assert!(!loaded.remarks.iter().any(|line| line.contains("follower_filter")), "{:?}", loaded.remarks);
     let filter = loaded.config.cluster.follower_filter;
-    assert_eq!((filter.names.as_slice(), filter.share.map(|share| share.to_string())), (&["maps-*".to_owned()][..], Some("2/5".to_owned())));
+    assert_eq!(
+        (filter.names.as_slice(), filter.share.map(|share| share.to_string())),
+        (&["maps-*".to_owned()][..], Some("2/5".to_owned()))
+    );
     assert_eq!(filter.metadata, variables(&[("team", "a")]));
     let share = variables(&[("CLUSTER_FOLLOWERFILTER_SHARE", "1/2"), ("CLUSTER_FOLLOWERFILTER_NAMES", "a,b*")]);
     let filter = load(&folder, &share).unwrap().config.cluster.follower_filter;
@@ -91,6 +94,7 @@ fn a_source_is_written_and_found_again() {
     assert_eq!(text, "{\n  \"source\": \"http://127.0.0.1:1/c.json\"\n}\n");
     assert_eq!(source_of(&folder).unwrap().as_deref(), Some("http://127.0.0.1:1/c.json"));
     assert!(matches!(load_follower(&folder, &Variables::new()), Err(ConfigError::SourceUnreachable { .. })));
-    let kubo = kubo_of_environment(&variables(&[("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/ip4/10.0.0.1/tcp/1")])).unwrap();
+    let kubo =
+        kubo_of_environment(&variables(&[("CLUSTER_IPFSHTTP_NODEMULTIADDRESS", "/ip4/10.0.0.1/tcp/1")])).unwrap();
     assert!(matches!(kubo, IpfsConfig::Kubo(kubo) if kubo.node_address.to_string() == "/ip4/10.0.0.1/tcp/1"));
 }

@@ -29,7 +29,7 @@ pub use environment::{Environment, NotText, ProcessEnvironment};
 pub use error::ConfigError;
 pub use folder::{ConfigFolder, ExecutionLock, PEERSTORE, random_free_port};
 pub use identity::{ensure_identity, load_identity};
-pub use load::{Loaded, load, follower_api, kubo_of_environment, load_follower, source_of};
+pub use load::{Loaded, follower_api, kubo_of_environment, load, load_follower, source_of};
 pub use sections::{
     AllocatorConfig, BasicAuth, ClusterConfig, Config, ConnectionLimits, ConsensusConfig, ConsensusMode,
     ConsensusTimings, CorsConfig, DiskInformerConfig, DiskMetric, EmbeddedNodeConfig, HttpApiConfig, HttpTimeouts,

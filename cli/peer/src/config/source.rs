@@ -26,8 +26,8 @@ pub fn fetch_source(url: &str) -> Result<Map<String, Value>, ConfigError> {
         fetching.join().unwrap_or_else(|_panic| Err("the fetch ended in a panic".into()))
     });
     let text = fetched.map_err(unreachable)?;
-    let file: Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|cause| ConfigError::NotJson { path: url.into(), cause })?;
+    let file: Map<String, Value> =
+        serde_json::from_slice(&text).map_err(|cause| ConfigError::NotJson { path: url.into(), cause })?;
     if file.contains_key("source") {
         return Err(ConfigError::SourceOfSource { url: url.to_owned() });
     }

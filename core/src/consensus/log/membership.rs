@@ -53,7 +53,8 @@ pub(super) async fn join(node: &LogConsensus, members: &[PeerId]) -> Result<(), 
     ask_any(&node.client, members, &call, timeout).await?;
     let mut position = node.position.clone();
     loop {
-        let entered = position.wait_for(|position| position.members.iter().any(|member| member.node_id == node.node_id));
+        let entered =
+            position.wait_for(|position| position.members.iter().any(|member| member.node_id == node.node_id));
         match tokio::time::timeout(timeout, entered).await {
             Ok(Ok(_)) => return Ok(()),
             // The beginning of the log is gone, and the state comes by shards: that takes as long as it is large.

@@ -149,11 +149,7 @@ impl StateMachine {
     }
 
     /// Applies payloads, each with its place, and moves the position to `next`, in one batch.
-    async fn write(
-        &self,
-        mut next: AppliedPosition,
-        payloads: Arc<Vec<(LogId, Entry)>>,
-    ) -> Result<Written, io::Error> {
+    async fn write(&self, mut next: AppliedPosition, payloads: Arc<Vec<(LogId, Entry)>>) -> Result<Written, io::Error> {
         let effect = (self.effect_at)(next.index());
         let done = Arc::new(Mutex::new(None));
         let result = Arc::clone(&done);
