@@ -129,7 +129,7 @@ mod tests {
         let folder = ConfigFolder::new(place.path());
         let peer = parse_peer_id("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA").unwrap();
         let variables = std::collections::BTreeMap::new();
-        let mut of = |consensus, peers| {
+        let of = |consensus, peers| {
             let new = NewConfig { consensus, peers, ..NewConfig::with_new_secret() };
             trust(&new.write(&folder, &variables).unwrap().config)
         };
