@@ -4,13 +4,14 @@
 //! | --- | --- | --- |
 //! | `state` | `raft_log`, `raft_meta` | flushed before it is acknowledged; one flush for everybody who waits |
 //! | `state` | `pins`, `by_peer`, `by_expiry`, `shards`, `shard_tail`, `outcomes`, `meta`, `peers` | one batch per entry, flushed with the log |
+//! | `state` | `staging` | with the next flush of the log |
 //! | `state` | `tracker`, `tracker_due`, `tracker_status` | with the pin's batch, or not flushed at all |
 //! | `blocks` | `blocks`, `block_sizes` | survive a power cut after a flush |
 //! | `blocks` | `roots` | flushed before they return |
 //!
 //! **Architecture invariant:** no call of RocksDB on a worker of the runtime; the one door is [`blocking`].
-//! **Architecture invariant:** nothing is proportional to the pinset but scans, sending a snapshot and installing one,
-//! and those use constant memory.
+//! **Architecture invariant:** nothing is proportional to the pinset but scans and replacing the state, and those use
+//! constant memory.
 
 mod blocking;
 mod blockstore;

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "seeds and figures are for whoever runs the test")]
 
 mod bad_input;
+mod catchup;
 mod client;
 mod crash;
 mod followers;

@@ -48,6 +48,15 @@ struct Pace {
     seen: u64,
 }
 
+impl Pace {
+    /// After an answer that took so long, when `applied` is the index applied.
+    fn rest(&mut self, took: Duration, applied: u64) {
+        if std::mem::replace(&mut self.seen, applied) != applied {
+            self.free_at = Instant::now() + (took * REST).min(LONGEST_REST);
+        }
+    }
+}
+
 impl fmt::Debug for Donor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Donor").finish_non_exhaustive()
@@ -109,10 +118,7 @@ impl Donor {
         sleep_until(pace.free_at).await;
         let began = Instant::now();
         let told = self.tell(ask).await;
-        let applied = *self.applied.borrow();
-        if std::mem::replace(&mut pace.seen, applied) != applied {
-            pace.free_at = Instant::now() + (began.elapsed() * REST).min(LONGEST_REST);
-        }
+        pace.rest(began.elapsed(), *self.applied.borrow());
         told.map_err(|error| WireError::from_error(error.class(), &error))
     }
 
@@ -184,3 +190,7 @@ where
     let seen = seen.lock().take();
     seen.ok_or_else(|| StateError::Io { operation: "read", cause: "the store showed nothing".into() })
 }
+
+#[cfg(test)]
+#[path = "donor_tests.rs"]
+mod tests;

@@ -8,6 +8,9 @@ use crate::consensus::operation::DecodeError;
 use crate::crdt::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::crdt::packed::{deflate, inflate};
 
+/// Shards that may be compared in one question.
+pub(super) const MAX_COMPARED: usize = 128;
+
 /// A question about shards, all as of one log index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
@@ -118,7 +121,9 @@ impl Ask {
             Wanted::Records { shards } => shards.iter().map(|(shard, _)| *shard).collect(),
         };
         let sound = shards.is_sorted_by(|left, right| left < right) && shards.last().is_some_and(|last| *last < SHARDS);
-        sound.then_some(shards)
+        // These are read whole, however short the answer is.
+        let read_whole = matches!(self.what, Wanted::Compare { .. } | Wanted::Records { .. });
+        (sound && !(read_whole && shards.len() > MAX_COMPARED)).then_some(shards)
     }
 }
 

@@ -31,7 +31,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a flush takes at most.
 pub(crate) const FLUSH_TIME: Duration = Duration::from_millis(20);
 /// Entries between two snapshots: few, so that peers that were away need one.
-const SNAPSHOT_EVERY: u64 = 30;
+const SNAPSHOT_EVERY: u64 = 4;
 
 /// Peers by their number.
 pub(crate) type Numbers = BTreeMap<PeerId, usize>;

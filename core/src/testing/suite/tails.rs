@@ -205,7 +205,7 @@ async fn a_snapshot_carries_epochs_and_leaves_tails_where_they_are<S: StateStore
 }
 
 /// Makes pins be as given, as the log entry `index` does, with the tail.
-pub(super) async fn write_with_tail<S: StateStore + ?Sized>(
+pub(crate) async fn write_with_tail<S: StateStore + ?Sized>(
     store: &S,
     index: u64,
     pins: Vec<(Cid, Option<cluster_types::Pin>)>,
