@@ -5,8 +5,10 @@
 
 mod apart;
 mod bad_input;
+mod catchup;
 mod client;
 mod crash;
+mod followers;
 mod guarded;
 mod history;
 mod kubo;
