@@ -471,8 +471,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_way_leads_to_the_same_in_memory() {
         for seed in 0..2 {
-            suite::catchup::every_way_leads_to_the_same(seed, 5_000, make, cut_power)
-                .await;
+            suite::catchup::every_way_leads_to_the_same(seed, 5_000, make, cut_power).await;
         }
     }
 
