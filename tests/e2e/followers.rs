@@ -33,7 +33,7 @@ fn operations() -> u64 {
 
 async fn both() -> (ProcessCluster, Followers) {
     let cluster = ProcessCluster::start(&EMBEDDED).await.unwrap();
-    let mut followers = Followers::of(&cluster).await.unwrap();
+    let mut followers = Followers::of(&cluster).unwrap();
     for _ in 0..FOLLOWERS {
         followers.add().await.unwrap();
     }
