@@ -3,7 +3,7 @@
 //!
 //! `FOLLOW_OPERATIONS` sets how much is written while followers are away.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_core::broadcast::{self, Batch, BatchEntry, Kind};
@@ -18,6 +18,7 @@ use cluster_tests::wait;
 use cluster_types::{Cid, GlobalPinInfo, Pin, PinOptions, Timestamp, TrackerStatus};
 use futures::{StreamExt, stream};
 use tokio::sync::broadcast::Receiver;
+use tokio::time::Instant;
 
 use crate::client::{inline_cid, pin, unpin};
 
@@ -33,7 +34,7 @@ fn operations() -> u64 {
 
 async fn both() -> (ProcessCluster, Followers) {
     let cluster = ProcessCluster::start(&EMBEDDED).await.unwrap();
-    let mut followers = Followers::of(&cluster).await.unwrap();
+    let mut followers = Followers::of(&cluster).unwrap();
     for _ in 0..FOLLOWERS {
         followers.add().await.unwrap();
     }

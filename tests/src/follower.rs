@@ -40,7 +40,7 @@ pub struct Followers {
 
 impl Followers {
     /// Nobody yet; the configuration of `cluster`'s followers, who trust its members, is served from now on.
-    pub async fn of(cluster: &ProcessCluster) -> Result<Self> {
+    pub fn of(cluster: &ProcessCluster) -> Result<Self> {
         let mut config: Value = serde_json::from_slice(&std::fs::read(cluster.peers[0].folder.join("service.json"))?)?;
         let ids: Vec<&str> = cluster.peers.iter().map(crate::process::Peer::id).collect();
         config["consensus"] = json!({ "crdt": { "trusted_peers": ids } });

@@ -1,3 +1,5 @@
+//! Messages that fit and follow each other, from a leader and nobody else.
+
 use cluster_types::{Cid, PeerId, Timestamp};
 use tokio::sync::broadcast;
 

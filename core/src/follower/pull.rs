@@ -87,7 +87,7 @@ impl PullFromPeers {
         let pull = Pull { client: &self.client, index, manifest, donors: &donors, gather, came: &came };
         pull.run(&missing).await.map_err(|error| match error {
             PullError::Store(error) => CatchUpError::Store(error),
-            other => CatchUpError::Nobody { reason: ErrorChain(&other).to_string() },
+            nobody @ PullError::NobodyServes { .. } => CatchUpError::Nobody { reason: ErrorChain(&nobody).to_string() },
         })?;
         Ok(stage.verify().await?)
     }

@@ -127,7 +127,7 @@ mod tests {
     fn indexes(next: Next) -> Vec<u64> {
         match next {
             Next::Apply(entries) => entries.iter().map(|entry| entry.id.index()).collect(),
-            other => panic!("{other:?}"),
+            other @ (Next::Gap | Next::Diverged | Next::Nothing) => panic!("{other:?}"),
         }
     }
 

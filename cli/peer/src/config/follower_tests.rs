@@ -44,7 +44,7 @@ fn a_follower_serves_its_socket_and_nothing_else_whatever_the_cluster_configures
     assert!(config.ipfs_proxy.is_none() && config.pinning_service.is_none());
     let rest = config.rest_api.unwrap();
     let path = folder.api_socket().display().to_string();
-    let socket: cluster_types::Multiaddr = format!("/unix/{}", path.trim_start_matches('/')).parse().unwrap();
+    let socket = cluster_types::parse_address(&format!("/unix/{}", path.trim_start_matches('/'))).unwrap();
     let socket = socket.to_string();
     assert_eq!((shown(&rest.listen_addresses), rest.basic_auth.is_none()), (vec![socket.clone()], true));
     assert_eq!(shown(&follower_api(&folder, &variables).unwrap()), [socket]);
