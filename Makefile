@@ -68,7 +68,7 @@ e2e: binaries kubo ## real processes: kills, restarts, Kubo
 # The programs that tests and the demo start. Built first and in the open, so that nobody stares at a silent screen.
 binaries: libclang tools
 	$(WITH_TOOLS)
-	cargo build --package cluster-daemon --package cluster-ctl
+	cargo build --package cluster-daemon --package cluster-ctl --package cluster-follow
 
 # A real Kubo for the tests that speak to one; they say so and pass without it.
 kubo:

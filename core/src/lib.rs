@@ -9,6 +9,7 @@ pub mod catchup;
 pub mod cluster;
 pub mod consensus;
 pub mod crdt;
+pub mod follower;
 pub mod monitor;
 pub mod ports;
 pub mod rpc;

@@ -5,9 +5,11 @@
 
 mod apart;
 mod bad_input;
+mod catchup;
 mod client;
 mod crash;
 mod digest;
+mod followers;
 mod guarded;
 mod history;
 mod joining;

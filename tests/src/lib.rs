@@ -1,6 +1,7 @@
 //! The harness of the system tests.
 
 pub mod content;
+pub mod follower;
 pub mod kubo;
 pub mod namespaces;
 pub mod process;

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use cluster_types::{Pin, StateReport};
+use cluster_types::{Multiaddr, PeerId, Pin, StateReport};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -429,6 +429,18 @@ impl ProcessCluster {
         Ok(())
     }
 
+    /// The key of the private network.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Where the peers are reached that have been started.
+    pub fn addresses(&self) -> Vec<(PeerId, Multiaddr)> {
+        let started = self.peers.iter().filter_map(|peer| Some((peer.id().parse().ok()?, peer.swarm_port)));
+        let place = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("a TCP address");
+        started.map(|(peer, port)| (peer, place(port))).collect()
+    }
+
     /// The port of a peer's swarm.
     pub fn swarm_port(&self, number: usize) -> u16 {
         self.peers[number].swarm_port
@@ -563,6 +575,7 @@ fn environment(number: usize, secret: &str, api: &str, swarm: &str) -> BTreeMap<
     values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody uses right now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -7,7 +7,6 @@
 mod args;
 mod commands;
 mod prompt;
-mod signals;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,8 @@ use cluster_core::consensus::digest;
 use cluster_core::consensus::log::AppliedPosition;
 use cluster_core::ports::{OutboxStore, ShardState, StateStore};
 use cluster_store::RocksState;
-use cluster_types::{BoxError, Timestamp};
+use cluster_types::{BoxError, Pin, Timestamp};
+use futures::StreamExt;
 
 use crate::state::{StoppedState, is_dirty};
 
@@ -61,6 +62,22 @@ pub async fn crdt_info(folder: &Path) -> Result<CrdtInfo, BoxError> {
     let read = read(&stopped.state()).await;
     stopped.close().await?;
     Ok(CrdtInfo { dirty: is_dirty(folder), ..read? })
+}
+
+/// Hands every pin of the state in `folder` to `take`, one after the other.
+pub async fn each_pin(folder: &Path, mut take: impl FnMut(&Pin) -> std::io::Result<()>) -> Result<(), BoxError> {
+    let Some(stopped) = StoppedState::open(folder).await? else { return Ok(()) };
+    let mut pins = stopped.pins();
+    let mut outcome = Ok(());
+    while let Some(pin) = pins.next().await {
+        outcome = pin.map_err(BoxError::from).and_then(|pin| take(&pin).map_err(Into::into));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    drop(pins);
+    stopped.close().await?;
+    outcome
 }
 
 async fn read(state: &RocksState) -> Result<CrdtInfo, BoxError> {

@@ -6,13 +6,20 @@
 
 pub mod cat;
 pub mod config;
+mod following;
 mod founding;
+mod grace;
 pub mod inspect;
 mod joining;
 pub mod logging;
 mod peer;
 pub mod recover;
+mod running;
+mod signals;
 pub mod state;
 mod wire;
 
 pub use peer::{Peer, PeerEnd, PeerError};
+pub use running::{RunError, run};
+pub use signals::Signals;
+pub use wire::node_answers;

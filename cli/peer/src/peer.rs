@@ -14,23 +14,19 @@ use cluster_core::monitor::Monitor;
 use cluster_core::ports::{Clock, Gossip, IpfsNode, NodeIdRecord, StateStore, SystemClock, TrackerStore, Transport};
 use cluster_core::rpc::CallServer;
 use cluster_core::task::TaskGroup;
-use cluster_core::tracker::{Tracker, local_effect};
-use cluster_core::watch;
+use cluster_core::tracker::{HoldRule, Tracker, local_effect};
 use cluster_net::Network;
 use cluster_store::{BlockStore, RaftLog, Store, StoreOptions};
 use cluster_types::{BoxError, Multiaddr, PeerId, Role};
-use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::following::{self, Ordering};
 use crate::founding;
+use crate::grace::{GRACE, Grace};
 use crate::joining;
 use crate::state;
 use crate::wire;
 
-/// How long stopping may take in all before what is late is named and left behind. Supervisors that kill wait longer.
-const GRACE: Duration = Duration::from_secs(20);
-/// The part of it that nothing before the databases may use up: they close last.
-const FOR_CLOSING: Duration = Duration::from_secs(5);
 /// Pause between two looks whether the IPFS node answers.
 const NODE_PAUSE: Duration = Duration::from_secs(1);
 /// Every so many failed looks a warning is logged.
@@ -69,6 +65,19 @@ pub enum PeerError {
         /// Where they are named.
         places: String,
     },
+    /// The state is that of a member, and the configuration says to follow, or the other way round.
+    #[error(
+        "the state in {folder} is that of {found}, and the configuration (cluster.follower_mode) is that of {wanted}: \
+         change the one, or move the other away"
+    )]
+    OtherStanding {
+        /// Where the state is.
+        folder: String,
+        /// Whose it is.
+        found: &'static str,
+        /// Who shall run on it.
+        wanted: &'static str,
+    },
     /// A part ended that the peer cannot live without.
     #[error("{part} has ended; the log says why")]
     Ended {
@@ -93,9 +102,7 @@ pub struct Peer {
     blocks: Option<Arc<BlockStore>>,
     network: Arc<Network>,
     ipfs: Arc<dyn IpfsNode>,
-    consensus: Arc<LogConsensus>,
-    /// The cluster to join instead of this peer's own, once there is one.
-    to_join: watch::Receiver<Option<Vec<Multiaddr>>>,
+    ordering_of: Ordering,
     api: Option<ApiServer>,
     /// Services on top: tracker, monitor, reconcilers, adds.
     services: TaskGroup,
@@ -125,7 +132,8 @@ impl Peer {
         state::check_if_dirty(&config.state_folder, &*kept).await.map_err(start("the store"))?;
         let network = wire::network(&config).map_err(start("the swarm"))?;
         let is_member = store.raft_log().load().await.map_err(start("the store"))?.is_some();
-        if !is_member && bootstrap.is_empty() {
+        following::check(&config, &store, is_member).await?;
+        if !is_member && bootstrap.is_empty() && !config.cluster.follower_mode {
             founding::check(&config, network.identity.peer())?;
         }
         // Every address is taken before this peer joins a cluster: a member that cannot serve is one voter less.
@@ -139,6 +147,8 @@ impl Peer {
         }
         let server = Arc::new(CallServer::default());
         network.serve(Arc::clone(&server) as _);
+        // Nobody has to let a follower in.
+        let bootstrap = if config.cluster.follower_mode { &[] } else { bootstrap };
         let members = match dial(network.as_ref(), bootstrap, &config).await {
             // Who has joined before needs nobody to go on.
             Err(_) if is_member => Vec::new(),
@@ -150,24 +160,26 @@ impl Peer {
         let monitor = rooms.monitor(&services);
         let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
         let allocator: Arc<dyn Allocator> = Arc::new(allocator);
-        let parts = rooms.consensus(&server, &allocator, members);
-        let consensus = LogConsensus::start(parts, &ordering).await.map_err(start("consensus"))?;
-        consensus.spread_voters(wire::regions(&monitor));
-        monitor.follow_members(consensus.position(), &services);
-        let meeting = Meeting::new(Arc::clone(&consensus), store.state(), Arc::clone(&network) as _);
-        let cluster = rooms.cluster(&consensus, &meeting, monitor, allocator, &services);
+        let ordering_of = if config.cluster.follower_mode {
+            rooms.follow(&server, &ordering).await?
+        } else {
+            rooms.take_part(&server, &monitor, &allocator, members, [&ordering, &services]).await?
+        };
+        let cluster = rooms.cluster(&ordering_of, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);
-        meeting.start(&services);
-        let to_join = meeting.to_join();
+        if let Ordering::Log(_, meeting) = &ordering_of {
+            meeting.start(&services);
+        }
         let api = api.map(|bound| bound.serve(cluster, &services));
-        Ok(Self { config, store, blocks, network, ipfs, consensus, to_join, api, services, ordering, node, swarm })
+        Ok(Self { config, store, blocks, network, ipfs, ordering_of, api, services, ordering, node, swarm })
     }
 
-    /// Returns when this peer can serve: it knows a leader and its IPFS node answers.
+    /// Returns when this peer can serve: it knows a leader, unless it only follows, and its IPFS node answers.
     pub async fn ready(&self) {
-        let mut position = self.consensus.position();
-        // An error means that consensus has ended, which `ended` reports.
-        let _ended = position.wait_for(|position| position.leader.is_some()).await;
+        if let Ordering::Log(log, _) = &self.ordering_of {
+            // An error means that consensus has ended, which `ended` reports.
+            let _ended = log.position().wait_for(|position| position.leader.is_some()).await;
+        }
         let mut failures = 0;
         while let Err(error) = self.ipfs.id().await {
             failures += 1;
@@ -180,8 +192,7 @@ impl Peer {
 
     /// Returns when the peer has reason to stop by itself: a vital part ended, or it was removed from the cluster.
     pub async fn ended(&self) -> Result<PeerEnd, PeerError> {
-        let mut position = self.consensus.position();
-        let mut to_join = self.to_join.clone();
+        let mut position = self.ordering_of.consensus().position();
         let [services, ordering, node, swarm] =
             [&self.services, &self.ordering, &self.node, &self.swarm].map(TaskGroup::stop_token);
         tokio::select! {
@@ -191,12 +202,7 @@ impl Peer {
                     return Ok(PeerEnd::Removed);
                 }
             }
-            told = to_join.wait_for(Option::is_some) => {
-                let addresses = self.to_join.borrow().clone();
-                if let (Ok(()), Some(addresses)) = (told, addresses) {
-                    return Ok(PeerEnd::Joins(addresses));
-                }
-            }
+            addresses = self.ordering_of.to_join() => return Ok(PeerEnd::Joins(addresses)),
             () = services.cancelled() => {}
             () = ordering.cancelled() => {}
             () = node.cancelled() => {}
@@ -220,18 +226,24 @@ impl Peer {
         {
             grace.late("REST requests");
         }
-        if self.config.cluster.leave_on_shutdown {
-            let left = self.consensus.remove_peer(self.network.local_peer());
+        if let Ordering::Log(log, _) = &self.ordering_of
+            && self.config.cluster.leave_on_shutdown
+        {
+            let left = log.remove_peer(self.network.local_peer());
             if let Some(Err(error)) = grace.wait("leaving the cluster", GRACE / 4, left).await {
                 tracing::warn!(%error, "this peer could not leave the cluster");
             }
         }
         grace.shut_down(&self.services, GRACE / 4).await;
-        if self.consensus.position().borrow().role == Role::Leader {
-            grace.wait("handing over", GRACE / 4, self.consensus.hand_over()).await;
+        if let Ordering::Log(log, _) = &self.ordering_of
+            && log.position().borrow().role == Role::Leader
+        {
+            grace.wait("handing over", GRACE / 4, log.hand_over()).await;
         }
         grace.shut_down(&self.ordering, GRACE / 8).await;
-        grace.wait("consensus", GRACE / 8, self.consensus.stop()).await;
+        if let Ordering::Log(log, _) = &self.ordering_of {
+            grace.wait("consensus", GRACE / 8, log.stop()).await;
+        }
         grace.shut_down(&self.node, GRACE / 8).await;
         grace.wait("the swarm", GRACE / 8, self.network.stop()).await;
         grace.shut_down(&self.swarm, GRACE / 8).await;
@@ -240,7 +252,7 @@ impl Peer {
         {
             tracing::warn!(%error, "the block store did not close cleanly");
         }
-        let applied_index = *self.consensus.applied().borrow();
+        let applied_index = *self.ordering_of.applied().borrow();
         match grace.wait_last("the store", self.store.close()).await {
             // What `make bench` compares: a peer that ran from its first entry on flushes about once per entry.
             Some(Ok(())) => {
@@ -256,60 +268,13 @@ impl Peer {
     }
 }
 
-/// The time that stopping may take, and who took too long.
-struct Grace {
-    ends: Instant,
-    late: Vec<&'static str>,
-}
-
-impl Grace {
-    fn new(length: Duration) -> Self {
-        Self { ends: Instant::now() + length, late: Vec::new() }
-    }
-
-    /// At most `share` of what is left for all but the databases.
-    fn share(&self, share: Duration) -> Duration {
-        self.left().saturating_sub(FOR_CLOSING).min(share)
-    }
-
-    fn left(&self) -> Duration {
-        self.ends.saturating_duration_since(Instant::now())
-    }
-
-    fn late(&mut self, name: &'static str) {
-        self.late.push(name);
-    }
-
-    async fn shut_down(&mut self, group: &TaskGroup, share: Duration) {
-        self.late.extend(group.shut_down(self.share(share)).await);
-    }
-
-    async fn wait<T>(&mut self, name: &'static str, share: Duration, step: impl Future<Output = T>) -> Option<T> {
-        let limit = self.share(share);
-        self.wait_for(name, limit, step).await
-    }
-
-    async fn wait_last<T>(&mut self, name: &'static str, step: impl Future<Output = T>) -> Option<T> {
-        let limit = self.left();
-        self.wait_for(name, limit, step).await
-    }
-
-    async fn wait_for<T>(&mut self, name: &'static str, limit: Duration, step: impl Future<Output = T>) -> Option<T> {
-        let ended = tokio::time::timeout(limit, step).await.ok();
-        if ended.is_none() {
-            self.late(name);
-        }
-        ended
-    }
-}
-
 /// The rooms at the bottom, for building those that stand on them.
-struct Rooms<'a> {
-    config: &'a Config,
-    store: &'a Store,
-    network: &'a Arc<Network>,
-    ipfs: &'a Arc<dyn IpfsNode>,
-    clock: &'a Arc<dyn Clock>,
+pub(crate) struct Rooms<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) store: &'a Store,
+    pub(crate) network: &'a Arc<Network>,
+    pub(crate) ipfs: &'a Arc<dyn IpfsNode>,
+    pub(crate) clock: &'a Arc<dyn Clock>,
 }
 
 impl Rooms<'_> {
@@ -327,6 +292,23 @@ impl Rooms<'_> {
         )
     }
 
+    /// Takes part in the ordering.
+    async fn take_part(
+        &self,
+        server: &Arc<CallServer>,
+        monitor: &Arc<Monitor>,
+        allocator: &Arc<dyn Allocator>,
+        bootstrap: Vec<PeerId>,
+        [ordering, services]: [&TaskGroup; 2],
+    ) -> Result<Ordering, PeerError> {
+        let parts = self.consensus(server, allocator, bootstrap);
+        let log = LogConsensus::start(parts, ordering).await.map_err(start("consensus"))?;
+        log.spread_voters(wire::regions(monitor));
+        monitor.follow_members(log.position(), services);
+        let meeting = Meeting::new(Arc::clone(&log), self.store.state(), Arc::clone(self.network) as _);
+        Ok(Ordering::Log(log, meeting))
+    }
+
     fn consensus(
         &self,
         server: &Arc<CallServer>,
@@ -336,7 +318,7 @@ impl Rooms<'_> {
         LogParts {
             log: self.store.raft_log(),
             state: self.store.state(),
-            effect_at: effect(self.network.local_peer(), self.config, Arc::clone(self.clock)),
+            effect_at: self.effect(),
             record: Arc::new(self.store.raft_log()),
             transport: Arc::clone(self.network) as _,
             gossip: Arc::clone(self.network) as _,
@@ -349,41 +331,50 @@ impl Rooms<'_> {
         }
     }
 
+    /// What a changed pin means on this peer.
+    pub(crate) fn effect(&self) -> EffectAt {
+        effect(self.network.local_peer(), self.config, Arc::clone(self.clock))
+    }
+
     /// Tracker, reconcilers, and the facade on top of everything.
     fn cluster(
         &self,
-        consensus: &Arc<LogConsensus>,
-        meeting: &Arc<Meeting>,
+        ordering_of: &Ordering,
         monitor: Arc<Monitor>,
         allocator: Arc<dyn Allocator>,
         services: &TaskGroup,
     ) -> Arc<Cluster> {
         let config = &self.config.cluster;
         let state: Arc<dyn StateStore> = self.store.state();
-        let agreement: Arc<dyn Consensus> = Arc::clone(consensus) as _;
+        let agreement = ordering_of.consensus();
         let tracker = Tracker::start(
             wire::tracker(self.config),
-            self.network.local_peer(),
+            hold(self.network.local_peer(), self.config),
             Arc::clone(&state),
             self.store.state(),
             Arc::clone(self.ipfs),
             Arc::clone(self.clock),
-            consensus.applied(),
+            ordering_of.applied(),
             rand::random(),
             services,
         );
+        // Only a leader acts on these: on a follower they rest.
         let repair = repin::RepinConfig {
-            enabled: config.repinning,
+            enabled: config.repinning && !config.follower_mode,
             grace: config.repinning_grace_period,
             ..repin::RepinConfig::default()
         };
         repin::start(repair, Arc::clone(&state), Arc::clone(&agreement), monitor.suspects(), services);
         let interval = config.state_sync_interval;
-        expiry::start(interval, Arc::clone(&state), agreement, Arc::clone(self.clock), services);
+        expiry::start(interval, Arc::clone(&state), Arc::clone(&agreement), Arc::clone(self.clock), services);
         Arc::new(Cluster::new(ClusterParts {
-            settings: ClusterSettings { peer_name: config.peer_name.clone(), default_replication: config.replication },
-            consensus: Arc::clone(consensus),
-            meeting: Arc::clone(meeting),
+            settings: ClusterSettings {
+                peer_name: config.peer_name.clone(),
+                default_replication: config.replication,
+                collects_for_others: config.collects_for_others,
+            },
+            consensus: agreement,
+            standing: ordering_of.standing(),
             state,
             tracker,
             monitor,
@@ -400,13 +391,22 @@ pub(crate) fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> 
     move |cause| PeerError::Start { part, cause: cause.into() }
 }
 
+/// What this peer's node shall hold.
+pub(crate) fn hold(peer: PeerId, config: &Config) -> HoldRule {
+    if config.cluster.follower_mode {
+        HoldRule::filtered(peer, config.cluster.follower_filter.clone())
+    } else {
+        HoldRule::allocated_to(peer)
+    }
+}
+
 /// What a changed pin means on this peer.
 pub(crate) fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> EffectAt {
-    let rule = wire::priority(&config.tracker);
+    let (hold, rule) = (hold(peer, config), wire::priority(&config.tracker));
     Arc::new(move |generation| {
-        let clock = Arc::clone(&clock);
+        let (hold, clock) = (hold.clone(), Arc::clone(&clock));
         Arc::new(move |before, after, tracked| {
-            local_effect(&peer, before, after, tracked, generation, clock.now(), rule)
+            local_effect(&hold, before, after, tracked, generation, clock.now(), rule)
         })
     })
 }
@@ -435,24 +435,5 @@ fn raise_file_limit() {
     const WANTED: u64 = 65_536;
     if let Err(error) = rlimit::increase_nofile_limit(WANTED) {
         tracing::warn!(%error, "the limit of open files could not be raised");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn steps_that_hang_leave_the_databases_their_time() {
-        let started = Instant::now();
-        let mut grace = Grace::new(GRACE);
-        for _ in 0..20 {
-            assert_eq!(grace.wait("a step", GRACE / 4, std::future::pending::<()>()).await, None);
-        }
-        assert_eq!(started.elapsed().as_secs(), (GRACE - FOR_CLOSING).as_secs());
-        assert_eq!(grace.wait_last("a database", std::future::ready(1)).await, Some(1));
-        assert_eq!(grace.wait_last("another", std::future::pending::<()>()).await, None);
-        assert_eq!(started.elapsed().as_secs(), GRACE.as_secs());
-        assert_eq!(grace.late.len(), 21);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster_api::{Credentials, RestConfig, TlsFiles};
 use cluster_core::consensus::log::{LogSettings, RegionSource, WithoutQuorum};
@@ -21,6 +22,8 @@ use crate::config::{self, Config, ConsensusMode, IpfsConfig};
 const NODE_KEY: &str = "embedded_node.key";
 /// The metric that says where a peer stands: the tag `region` of `informer.tags`.
 const REGION_TAG: &str = "tag:region";
+/// How long a Kubo may take to say who it is.
+const NODE_ANSWER: Duration = Duration::from_secs(5);
 
 pub(crate) fn network(config: &Config) -> Result<NetworkConfig, BoxError> {
     let cluster = &config.cluster;
@@ -49,17 +52,7 @@ pub(crate) async fn ipfs_node(
     tasks: &TaskGroup,
 ) -> Result<(Arc<dyn IpfsNode>, Option<Arc<BlockStore>>), BoxError> {
     match &config.ipfs {
-        IpfsConfig::Kubo(kubo) => {
-            let node = Kubo::new(KuboConfig {
-                endpoint: kubo.node_address.clone(),
-                request_timeout: kubo.request_timeout,
-                pin_timeout: kubo.pin_timeout,
-                unpin_timeout: kubo.unpin_timeout,
-                repogc_timeout: kubo.repo_gc_timeout,
-                unpin_disable: kubo.unpin_disabled,
-            })?;
-            Ok((node, None))
-        }
+        IpfsConfig::Kubo(kubo) => Ok((Kubo::new(kubo_config(kubo))?, None)),
         IpfsConfig::Embedded(embedded) => {
             let blocks = BlockStore::open(&config.state_folder)?;
             let mut settings = EmbeddedConfig::new(config.folder.file(NODE_KEY));
@@ -70,6 +63,23 @@ pub(crate) async fn ipfs_node(
             Ok((node, Some(blocks)))
         }
     }
+}
+
+fn kubo_config(kubo: &config::KuboConfig) -> KuboConfig {
+    KuboConfig {
+        endpoint: kubo.node_address.clone(),
+        request_timeout: kubo.request_timeout,
+        pin_timeout: kubo.pin_timeout,
+        unpin_timeout: kubo.unpin_timeout,
+        repogc_timeout: kubo.repo_gc_timeout,
+        unpin_disable: kubo.unpin_disabled,
+    }
+}
+
+/// Whether a Kubo answers at once.
+pub async fn node_answers(kubo: &config::KuboConfig) -> bool {
+    let Ok(node) = Kubo::new(kubo_config(kubo)) else { return false };
+    tokio::time::timeout(NODE_ANSWER, node.id()).await.is_ok_and(|answer| answer.is_ok())
 }
 
 pub(crate) fn informers(

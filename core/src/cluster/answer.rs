@@ -1,12 +1,13 @@
 //! Answers the calls of other peers with what this peer knows and may do.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{Cid, ErrorClass, PeerId, Role, StatusFilter, WireError};
 
-use super::service::Cluster;
-use crate::consensus::Consensus;
-use crate::consensus::log::join_here;
+use super::service::{Cluster, Standing, read_only};
+use crate::consensus::log::{LogConsensus, join_here};
 use crate::ports::Block;
 use crate::rpc::{Call, PeerService, Reply, WireBlock};
 
@@ -17,7 +18,10 @@ impl PeerService for Cluster {
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {
-        self.parts.consensus.is_member(peer)
+        match &self.parts.standing {
+            Standing::Member { log, .. } => log.is_member(peer),
+            Standing::Follower(trust) => trust.includes(peer),
+        }
     }
 }
 
@@ -26,21 +30,21 @@ impl Cluster {
     pub(super) async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
         match call {
             Call::Id => Ok(Reply::Id(Box::new(self.own_id().await))),
-            Call::Members => Ok(Reply::Members(self.parts.consensus.members_told())),
-            Call::Submit { .. } | Call::ReadIndex | Call::RemovePeer { .. } => self.parts.consensus.lead(&call).await,
+            Call::Members => Ok(Reply::Members(self.log()?.members_told())),
+            Call::Submit { .. } | Call::ReadIndex | Call::RemovePeer { .. } => self.log()?.lead(&call).await,
             Call::Reserve => self.lead_or_pass_on(call).await,
             Call::Join { node_id, ref addresses } => {
                 if self.leads() {
-                    join_here(&self.parts.consensus, from, node_id, addresses.clone()).await.map(|()| Reply::Done)
+                    join_here(self.log()?, from, node_id, addresses.clone()).await.map(|()| Reply::Done)
                 } else {
                     self.pass_on_join(from, node_id, addresses.clone()).await
                 }
             }
             Call::JoinFor { peer, node_id, addresses } => {
-                join_here(&self.parts.consensus, peer, node_id, addresses).await.map(|()| Reply::Done)
+                join_here(self.log()?, peer, node_id, addresses).await.map(|()| Reply::Done)
             }
             Call::Removed { node_id } => {
-                self.parts.consensus.told_removed(from, node_id);
+                self.log()?.told_removed(from, node_id);
                 Ok(Reply::Done)
             }
             Call::Status { cid } => self.local_status(cid).await.map(|info| Reply::Status(Box::new(info))),
@@ -50,20 +54,33 @@ impl Cluster {
             Call::Recover { cid } => self.recover_here(cid).await.map(|info| Reply::Status(Box::new(info))),
             Call::RecoverPage { after, limit } => self.recover_page(after, limit).await.map(Reply::Page),
             Call::PutBlocks { blocks } => self.keep_blocks(blocks).await.map(|()| Reply::Done),
+            Call::CollectGarbage if from != self.peer && !self.parts.settings.collects_for_others => {
+                Err(WireError::new(ErrorClass::Invalid, "this peer collects garbage only when its own user asks"))
+            }
             Call::CollectGarbage => Ok(Reply::Garbage(self.collect_here().await)),
             Call::Node => Ok(Reply::Node(self.node_info().await)),
             Call::Meet { cluster } => {
-                let (cluster, welcome) = self.parts.meeting.answer(cluster.as_ref()).await;
+                let (cluster, welcome) = match &self.parts.standing {
+                    Standing::Member { meeting, .. } => meeting.answer(cluster.as_ref()).await,
+                    // It belongs to none that could be joined.
+                    Standing::Follower(_) => (None, false),
+                };
                 Ok(Reply::Cluster { cluster, welcome })
             }
-            Call::Outbox { after } => self.parts.consensus.outbox_page(after).await,
-            Call::Noted { index } => {
-                self.parts.consensus.noted(index).map(|manifest| Reply::Manifest { index, manifest })
-            }
+            Call::Outbox { after } => self.log()?.outbox_page(after).await,
+            Call::Noted { index } => self.log()?.noted(index).map(|manifest| Reply::Manifest { index, manifest }),
             // They are answered by the donor, before anything gets here.
             Call::Shards(_) | Call::Manifest { .. } => {
                 Err(WireError::new(ErrorClass::Unavailable, "this peer does not serve shards yet"))
             }
+        }
+    }
+
+    /// This peer's part in the ordering, if it has one.
+    fn log(&self) -> Result<&Arc<LogConsensus>, WireError> {
+        match &self.parts.standing {
+            Standing::Member { log, .. } => Ok(log),
+            Standing::Follower(_) => Err(read_only()),
         }
     }
 
@@ -81,7 +98,7 @@ impl Cluster {
     /// A peer that joins may ask any member; the leader decides.
     async fn lead_or_pass_on(&self, call: Call) -> Result<Reply, WireError> {
         if self.leads() {
-            self.parts.consensus.lead(&call).await
+            self.log()?.lead(&call).await
         } else {
             self.client.ask(self.leader()?, &call, super::service::PEER_TIMEOUT).await
         }

@@ -25,7 +25,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 pub use allocator::MetricAllocator;
-pub use service::{Cluster, ClusterParts, ClusterSettings};
+pub use service::{Cluster, ClusterParts, ClusterSettings, Standing};
 
 /// The text of every "no such pin"; clients compare it.
 pub const NOT_PINNED: &str = "pin is not part of the pinset";

@@ -8,9 +8,9 @@ use cluster_types::{
 };
 use futures::{StreamExt, stream};
 
-use super::service::{Cluster, PEER_TIMEOUT, from_consensus, from_state};
+use super::service::{Cluster, PEER_TIMEOUT, Standing, from_consensus, from_state};
 use super::{Reach, ServiceResult};
-use crate::consensus::{Consensus, Outcome, Request};
+use crate::consensus::{Outcome, Request};
 use crate::ports::Scan;
 use crate::rpc::{Call, NodeInfo, PeerClient, Reply};
 
@@ -40,7 +40,10 @@ impl Cluster {
             error: String::new(),
             ipfs,
             peername: self.parts.settings.peer_name.clone(),
-            catching_up: self.parts.consensus.catching_up(),
+            catching_up: match &self.parts.standing {
+                Standing::Member { log, .. } => log.catching_up(),
+                Standing::Follower(_) => None,
+            },
         }
     }
 

@@ -4,7 +4,7 @@ use cluster_types::{Cid, ErrorClass, Pin, PinOptions, WireError};
 
 use super::service::{Cluster, from_consensus};
 use super::{Committed, ServiceResult};
-use crate::consensus::{Consensus, Outcome, Receipt, Request};
+use crate::consensus::{Outcome, Receipt, Request};
 
 impl Cluster {
     pub(super) async fn pin_cid(&self, cid: Cid, mut options: PinOptions) -> ServiceResult<Committed<Pin>> {

@@ -1,5 +1,6 @@
 //! The facade: every question and wish of a user, answered with what the rooms below it know.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, Ser
 use crate::consensus::log::{Finding, LogConsensus};
 use crate::consensus::sequencer::Allocator;
 use crate::consensus::{Consensus, ConsensusError};
+use crate::follower::{READ_ONLY, Trust};
 use crate::monitor::Monitor;
 use crate::ports::{Clock, IpfsNode, Scan, StateError, StateStore, Transport};
 use crate::rpc::{Call, PeerClient, Reply};
@@ -39,6 +41,23 @@ pub struct ClusterSettings {
     pub peer_name: String,
     /// Copies of a pin whose options say 0.
     pub default_replication: ReplicationFactor,
+    /// Whether other peers may have garbage collected here.
+    pub collects_for_others: bool,
+}
+
+/// What a peer is to the ordering of writes.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// It takes part.
+    Member {
+        /// Its part in the ordering.
+        log: Arc<LogConsensus>,
+        /// What knows of other clusters.
+        meeting: Arc<Meeting>,
+    },
+    /// It reads what others decide, writes nothing, and speaks for itself only. What members may ask of each other, those
+    /// it trusts may ask of it.
+    Follower(Trust),
 }
 
 /// The rooms a cluster consists of.
@@ -46,9 +65,9 @@ pub struct ClusterParts {
     /// How to behave.
     pub settings: ClusterSettings,
     /// Agreement.
-    pub consensus: Arc<LogConsensus>,
-    /// What knows of other clusters.
-    pub meeting: Arc<Meeting>,
+    pub consensus: Arc<dyn Consensus>,
+    /// What this peer is to it.
+    pub standing: Standing,
     /// The pinset.
     pub state: Arc<dyn StateStore>,
     /// What makes the node hold what it should.
@@ -95,9 +114,28 @@ impl Cluster {
         Self { peer, client, parts: Arc::new(parts) }
     }
 
-    /// The members, sorted.
+    /// The members, sorted; for a follower, which is none, everyone who is heard.
     pub(super) fn members(&self) -> Vec<PeerId> {
-        self.parts.consensus.position().borrow().members.iter().map(|member| member.peer).collect()
+        if !self.follows() {
+            return self.parts.consensus.position().borrow().members.iter().map(|member| member.peer).collect();
+        }
+        let heard = self.parts.monitor.metrics(Metric::PING).into_iter().map(|metric| metric.peer);
+        heard.chain([self.peer]).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether this peer is a follower.
+    pub(super) fn follows(&self) -> bool {
+        matches!(self.parts.standing, Standing::Follower(_))
+    }
+
+    /// An error on a follower.
+    pub(super) fn writable(&self) -> ServiceResult<()> {
+        if self.follows() { Err(read_only()) } else { Ok(()) }
+    }
+
+    /// A follower speaks for itself only.
+    fn reach(&self, reach: Reach) -> Reach {
+        if self.follows() { Reach::Local } else { reach }
     }
 
     /// What a peer last said of itself.
@@ -112,10 +150,11 @@ impl Cluster {
 impl Cluster {
     /// While no quorum is there: in the shape of a metric that was not renewed, since clients know that one.
     fn quorum_alert(&self) -> Option<Alert> {
-        let silent = self.parts.consensus.without_quorum_for()?;
+        let Standing::Member { log, .. } = &self.parts.standing else { return None };
+        let silent = log.without_quorum_for()?;
         let now = self.parts.clock.now().unix_nanos();
         let since = now.saturating_sub(i64::try_from(silent.as_nanos()).unwrap_or(i64::MAX));
-        let waiting = self.parts.consensus.outbox_count().own;
+        let waiting = log.outbox_count().own;
         let metric = Metric {
             name: QUORUM.to_owned(),
             peer: self.peer,
@@ -154,6 +193,10 @@ pub(super) fn from_consensus(error: &ConsensusError) -> WireError {
     WireError::from_error(error.class(), error)
 }
 
+pub(super) fn read_only() -> WireError {
+    WireError::new(ErrorClass::Invalid, READ_ONLY)
+}
+
 pub(super) fn not_pinned() -> WireError {
     WireError::new(ErrorClass::NotFound, NOT_PINNED)
 }
@@ -169,6 +212,7 @@ impl ClusterService for Cluster {
     }
 
     async fn add_peer(&self, peer: PeerId) -> ServiceResult<Id> {
+        self.writable()?;
         let added = self.parts.consensus.add_peer(peer, Vec::new()).await;
         added.map_err(|error| from_consensus(&error))?;
         let Reply::Id(id) = self.client.ask(peer, &Call::Id, PEER_TIMEOUT).await? else {
@@ -178,23 +222,28 @@ impl ClusterService for Cluster {
     }
 
     async fn remove_peer(&self, peer: PeerId) -> ServiceResult<()> {
+        self.writable()?;
         self.vacate_and_remove(peer).await
     }
 
     async fn pin(&self, cid: Cid, options: PinOptions) -> ServiceResult<Committed<Pin>> {
+        self.writable()?;
         self.pin_cid(cid, options).await
     }
 
     async fn pin_path(&self, path: &str, options: PinOptions) -> ServiceResult<Committed<Pin>> {
+        self.writable()?;
         let cid = self.resolve(path).await?;
         self.pin_cid(cid, options).await
     }
 
     async fn unpin(&self, cid: Cid) -> ServiceResult<Committed<Pin>> {
+        self.writable()?;
         self.unpin_cid(cid).await
     }
 
     async fn unpin_path(&self, path: &str) -> ServiceResult<Committed<Pin>> {
+        self.writable()?;
         let cid = self.resolve(path).await?;
         self.unpin_cid(cid).await
     }
@@ -215,19 +264,19 @@ impl ClusterService for Cluster {
     }
 
     fn statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo> {
-        self.list_statuses(filter, reach)
+        self.list_statuses(filter, self.reach(reach))
     }
 
     async fn status(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo> {
-        self.status_of(cid, reach).await
+        self.status_of(cid, self.reach(reach)).await
     }
 
     fn recover_all(&self, reach: Reach) -> Listing<GlobalPinInfo> {
-        self.recover_everything(reach)
+        self.recover_everything(self.reach(reach))
     }
 
     async fn recover(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo> {
-        self.recover_one(cid, reach).await
+        self.recover_one(cid, self.reach(reach)).await
     }
 
     async fn add(
@@ -235,6 +284,7 @@ impl ClusterService for Cluster {
         params: AddParams,
         events: mpsc::Receiver<ServiceResult<AddEvent>>,
     ) -> ServiceResult<Listing<AddedOutput>> {
+        self.writable()?;
         self.add_content(params, events)
     }
 
@@ -248,7 +298,9 @@ impl ClusterService for Cluster {
 
     async fn alerts(&self) -> ServiceResult<Vec<Alert>> {
         let mut alerts: Vec<Alert> = self.quorum_alert().into_iter().collect();
-        alerts.extend(self.parts.consensus.findings().iter().map(digest_alert));
+        if let Standing::Member { log, .. } = &self.parts.standing {
+            alerts.extend(log.findings().iter().map(digest_alert));
+        }
         alerts.extend(self.parts.monitor.alerts());
         Ok(alerts)
     }
@@ -258,7 +310,7 @@ impl ClusterService for Cluster {
     }
 
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {
-        self.collect(reach).await
+        self.collect(self.reach(reach)).await
     }
 
     fn events(&self, before: Option<EventPlace>, limit: usize) -> Listing<Event> {
@@ -270,7 +322,11 @@ impl ClusterService for Cluster {
     }
 
     fn has_quorum(&self) -> bool {
-        self.parts.consensus.without_quorum_for().is_none()
+        match &self.parts.standing {
+            Standing::Member { log, .. } => log.without_quorum_for().is_none(),
+            // It has no part in one, and nobody waits for its word.
+            Standing::Follower(_) => true,
+        }
     }
 
     fn applied_index(&self) -> u64 {
@@ -278,7 +334,10 @@ impl ClusterService for Cluster {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.parts.consensus.trouble().map(|trouble| trouble.to_string())
+        match &self.parts.standing {
+            Standing::Member { log, .. } => log.trouble().map(|trouble| trouble.to_string()),
+            Standing::Follower(_) => None,
+        }
     }
 
     async fn read_barrier(&self) -> ServiceResult<()> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cluster_types::{Cid, ErrorClass, Pin, PinMode, PinType, Timestamp, WireError};
 
 use super::Outcome;
-use super::digest::shard_of;
+use super::digest::{shard_of, touched};
 use super::operation::{Entry, Merge, Operation, Proposed, decode_pin, encode_pin, normalised};
 use super::overlay::Settling;
 use crate::cluster::NOT_PINNED;
@@ -62,6 +62,8 @@ pub struct Applied {
     pub changes: Changes,
     /// The outcomes, entry by entry, operation by operation.
     pub answers: Vec<Vec<Outcome>>,
+    /// Digests of the shards each entry changed, as it left them; see [`touched`].
+    pub digests: Vec<[u8; 32]>,
     /// The log's clock after the last entry.
     pub clock: LogClock,
 }
@@ -85,7 +87,7 @@ pub fn apply<'a>(
         merging: Merging::default(),
         index: 0,
     };
-    let mut answers = Vec::new();
+    let (mut answers, mut digests) = (Vec::new(), Vec::new());
     for (index, entry) in entries {
         work.index = index;
         if !entry.operations.is_empty() {
@@ -93,11 +95,11 @@ pub fn apply<'a>(
         }
         let outcomes = entry.operations.iter().map(|proposed| work.once(proposed)).collect::<Result<_, _>>()?;
         answers.push(outcomes);
-        work.end_entry(index)?;
+        digests.push(work.end_entry(index)?);
     }
     let now = work.clock;
     let changes = work.into_changes(now.window != clock.window, effect)?;
-    Ok(Applied { changes, answers, clock: now })
+    Ok(Applied { changes, answers, digests, clock: now })
 }
 
 struct Work<'a> {
@@ -297,9 +299,10 @@ impl Work<'_> {
         Ok(touched)
     }
 
-    /// Keeps what it takes to undo the entry `index`, and moves the sums and epochs of its shards.
-    fn end_entry(&mut self, index: u64) -> Result<(), StateError> {
+    /// Keeps what it takes to undo the entry `index`, and moves the sums and epochs of its shards. Returns their digest.
+    fn end_entry(&mut self, index: u64) -> Result<[u8; 32], StateError> {
         let changed = self.changed_in_entry();
+        let mut sums = Vec::new();
         // They are in the order of the listing, so those of a shard are side by side.
         for rewritten in changed.chunk_by(|one, other| one.shard == other.shard) {
             let [Rewritten { shard, .. }, ..] = rewritten else { continue };
@@ -318,13 +321,14 @@ impl Work<'_> {
                 self.drop_tail.insert(*shard, state.meta.previous);
             }
             self.shards.insert(*shard, state);
+            sums.push((*shard, state.sum));
             self.tail.extend((0..).zip(rewritten).map(|(place, record)| TailRow {
                 shard: *shard,
                 place,
                 entry: TailEntry { index, cid: record.cid, before: record.before.clone() },
             }));
         }
-        Ok(())
+        Ok(touched(sums.iter().map(|(shard, sum)| (*shard, sum))))
     }
 
     /// The records that the present entry changed.

@@ -60,6 +60,18 @@ pub fn root<'a>(shards: impl IntoIterator<Item = &'a ShardSum>) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// A digest of the shards that an entry changed, as they stand after it, in order. Peers that apply the same entry on the
+/// same shards get the same; it costs what the entry changes and not what the pinset holds.
+pub fn touched<'a>(shards: impl IntoIterator<Item = (u16, &'a ShardSum)>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for (number, sum) in shards {
+        hasher.update(&number.to_be_bytes());
+        hasher.update(&sum.pins.to_be_bytes());
+        hasher.update(&sum.hash);
+    }
+    *hasher.finalize().as_bytes()
+}
+
 fn add(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     let mut sum = [0; 32];
     let mut carry = 0;

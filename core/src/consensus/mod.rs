@@ -11,6 +11,7 @@ pub mod log;
 mod merging;
 pub mod operation;
 pub mod overlay;
+pub(crate) mod report;
 pub mod sequencer;
 
 use std::time::Duration;
@@ -141,6 +142,9 @@ pub enum ConsensusError {
         /// What may be done.
         class: ErrorClass,
     },
+    /// This peer only follows.
+    #[error("{}", crate::follower::READ_ONLY)]
+    ReadOnly,
     /// This peer's ordering has stopped.
     #[error("consensus has stopped on this peer: {reason}")]
     Stopped {
@@ -156,6 +160,7 @@ impl ConsensusError {
             Self::NoQuorum { .. } | Self::Overloaded => ErrorClass::Unavailable,
             Self::OutcomeUnknown { .. } => ErrorClass::Unknown,
             Self::Membership { class, .. } => *class,
+            Self::ReadOnly => ErrorClass::Invalid,
             Self::Stopped { .. } => ErrorClass::Fatal,
         }
     }

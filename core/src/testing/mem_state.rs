@@ -740,23 +740,22 @@ mod tests {
         }
     }
 
-    async fn cut_power((state, kept): (Arc<MemState>, ())) -> (Arc<MemState>, ()) {
+    fn cut_power(state: Arc<MemState>, kept: ()) -> std::future::Ready<(Arc<MemState>, ())> {
         state.sync();
         state.power_cut(0);
-        (state, kept)
+        std::future::ready((state, kept))
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_way_leads_to_the_same_in_memory() {
         for seed in 0..2 {
-            suite::catchup::every_way_leads_to_the_same(seed, 5_000, make, |state, kept| cut_power((state, kept)))
-                .await;
+            suite::catchup::every_way_leads_to_the_same(seed, 5_000, make, cut_power).await;
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_receiver_in_memory_that_is_cut_off_goes_on() {
-        suite::catchup::a_receiver_that_is_cut_off_goes_on(make, |state, kept| cut_power((state, kept))).await;
+        suite::catchup::a_receiver_that_is_cut_off_goes_on(make, cut_power).await;
     }
 
     #[tokio::test(start_paused = true)]

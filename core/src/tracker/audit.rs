@@ -70,7 +70,7 @@ async fn page(tracker: &Tracker, config: &AuditConfig, cursor: Option<Cid>) -> R
 async fn check(tracker: &Tracker, task: TrackedTask) -> Result<bool, StateError> {
     let TrackedTask { cid, record } = task;
     let Some(pin) = tracker.state.pin(cid).await? else { return Ok(true) };
-    if !pin.is_allocated_to(&tracker.self_peer) {
+    if !tracker.hold.holds(&pin) {
         return Ok(true);
     }
     match tracker.node.pinned(cid).await {

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use cluster_types::{PeerId, Pin, Timestamp, TrackerStatus};
+use cluster_types::{Pin, Timestamp, TrackerStatus};
 
+use super::HoldRule;
 use super::plan::{JobKind, kind_of};
 use crate::ports::TrackerRecord;
 
@@ -35,7 +36,7 @@ impl PriorityRule {
 /// What a change of a pin does to this peer's record of it: the record to write (`Some(None)` removes), or `None` for
 /// nothing. `generation` is the log index of the change and `now` this peer's own time, for `due` is judged by it.
 pub fn local_effect(
-    self_peer: &PeerId,
+    hold: &HoldRule,
     before: Option<&Pin>,
     after: Option<&Pin>,
     tracked: Option<&TrackerRecord>,
@@ -56,7 +57,7 @@ pub fn local_effect(
             priority,
         }))
     };
-    let Some(wanted) = after.filter(|pin| pin.is_allocated_to(self_peer)) else {
+    let Some(wanted) = after.filter(|pin| hold.holds(pin)) else {
         if matches!(tracked?.status, S::UnpinQueued | S::Unpinning) {
             return None;
         }
@@ -77,7 +78,7 @@ pub fn local_effect(
 
 #[cfg(test)]
 mod tests {
-    use cluster_types::PinDepth;
+    use cluster_types::{PeerId, PinDepth};
 
     use super::*;
     use crate::tracker::fakes::{cid, pin_on, record};
@@ -91,7 +92,8 @@ mod tests {
         tracked: Option<TrackerStatus>,
     ) -> Option<Option<TrackerStatus>> {
         let tracked = tracked.map(|status| record(1, status, None));
-        let effect = local_effect(me, before, after, tracked.as_ref(), 2, NOW, PriorityRule::default());
+        let hold = HoldRule::allocated_to(*me);
+        let effect = local_effect(&hold, before, after, tracked.as_ref(), 2, NOW, PriorityRule::default());
         effect.map(|record| {
             record.map(|record| {
                 assert_eq!((record.generation, record.due), (2, Some(NOW)));

@@ -16,6 +16,7 @@
 mod audit;
 mod breaker;
 mod effect;
+mod hold;
 mod plan;
 mod retry;
 mod run;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::watch;
-use cluster_types::{BoxError, Cid, PeerId, Pin, PinInfoShort, StatusFilter, Timestamp, TrackerStatus};
+use cluster_types::{BoxError, Cid, Pin, PinInfoShort, StatusFilter, Timestamp, TrackerStatus};
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -42,6 +43,7 @@ use crate::task::{OnExit, TaskGroup};
 
 pub use audit::AuditConfig;
 pub use effect::{PriorityRule, local_effect};
+pub use hold::{HoldFilter, HoldRule, Share, ShareError};
 pub use plan::JobKind;
 pub use status::{UnderWay, pin_info};
 
@@ -95,7 +97,7 @@ pub struct Recovered {
 /// The tracker's handle.
 pub struct Tracker {
     config: TrackerConfig,
-    self_peer: PeerId,
+    hold: HoldRule,
     state: Arc<dyn StateStore>,
     store: Arc<dyn TrackerStore>,
     node: Arc<dyn IpfsNode>,
@@ -129,7 +131,7 @@ impl Tracker {
     #[expect(clippy::too_many_arguments, reason = "the ports come one by one from the composition root")]
     pub fn start(
         config: TrackerConfig,
-        self_peer: PeerId,
+        hold: HoldRule,
         state: Arc<dyn StateStore>,
         store: Arc<dyn TrackerStore>,
         node: Arc<dyn IpfsNode>,
@@ -140,7 +142,7 @@ impl Tracker {
     ) -> Arc<Self> {
         let tracker = Arc::new(Self {
             config,
-            self_peer,
+            hold,
             state,
             store,
             node,
@@ -172,7 +174,7 @@ impl Tracker {
     pub fn describe(&self, cid: Cid, pin: Option<&Pin>, tracked: Option<&TrackerRecord>) -> PinInfoShort {
         let job = self.running.lock().get(&cid).map(|job| job.under_way);
         let waiting_for = self.waiting_for.lock().clone();
-        pin_info(&self.self_peer, pin, tracked, job, waiting_for.as_deref())
+        pin_info(&self.hold, pin, tracked, job, waiting_for.as_deref())
     }
 
     /// Tries a pin again at once if it failed; tells how it is doing then.

@@ -1,7 +1,8 @@
 //! What to do about one record. Pure.
 
-use cluster_types::{Cid, PeerId, Pin, TrackerStatus};
+use cluster_types::{Cid, Pin, TrackerStatus};
 
+use super::HoldRule;
 use crate::ports::{PinRequest, TrackerRecord};
 
 /// The queue a record stands in.
@@ -31,8 +32,8 @@ pub(super) fn kind_of(record: &TrackerRecord) -> JobKind {
 }
 
 /// What a due record asks for, given the pin as it stands now.
-pub(super) fn action(self_peer: &PeerId, cid: Cid, pin: Option<&Pin>, record: &TrackerRecord) -> Action {
-    match pin.filter(|pin| pin.is_allocated_to(self_peer)) {
+pub(super) fn action(hold: &HoldRule, cid: Cid, pin: Option<&Pin>, record: &TrackerRecord) -> Action {
+    match pin.filter(|pin| hold.holds(pin)) {
         Some(_) if record.status == TrackerStatus::Pinned => Action::Nothing,
         Some(pin) => Action::Pin(Box::new(PinRequest {
             cid,
@@ -46,18 +47,21 @@ pub(super) fn action(self_peer: &PeerId, cid: Cid, pin: Option<&Pin>, record: &T
 
 #[cfg(test)]
 mod tests {
+    use cluster_types::PeerId;
+
     use super::*;
     use crate::tracker::fakes::{cid, pin_on, record};
 
     #[test]
     fn the_pin_decides_and_not_the_record() {
         let (me, other) = (PeerId::random(), PeerId::random());
+        let hold = HoldRule::allocated_to(me);
         let queued = record(1, TrackerStatus::PinQueued, None);
         let here = pin_on(cid(1), &[me]);
-        assert!(matches!(action(&me, cid(1), Some(&here), &queued), Action::Pin(request) if request.cid == cid(1)));
-        assert_eq!(action(&me, cid(1), Some(&pin_on(cid(1), &[other])), &queued), Action::Unpin);
-        assert_eq!(action(&me, cid(1), None, &queued), Action::Unpin);
+        assert!(matches!(action(&hold, cid(1), Some(&here), &queued), Action::Pin(request) if request.cid == cid(1)));
+        assert_eq!(action(&hold, cid(1), Some(&pin_on(cid(1), &[other])), &queued), Action::Unpin);
+        assert_eq!(action(&hold, cid(1), None, &queued), Action::Unpin);
         let pinned = record(1, TrackerStatus::Pinned, None);
-        assert_eq!(action(&me, cid(1), Some(&here), &pinned), Action::Nothing);
+        assert_eq!(action(&hold, cid(1), Some(&here), &pinned), Action::Nothing);
     }
 }

@@ -239,7 +239,7 @@ impl Runner {
 
     fn start(&mut self, task: TrackedTask, pin: Option<Pin>, now: Timestamp) {
         let TrackedTask { cid, record } = task;
-        let request = match action(&self.tracker.self_peer, cid, pin.as_ref(), &record) {
+        let request = match action(&self.tracker.hold, cid, pin.as_ref(), &record) {
             Action::Pin(request) => Some(*request),
             Action::Unpin => None,
             Action::Nothing => {

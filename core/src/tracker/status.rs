@@ -1,7 +1,8 @@
 //! How one pin is doing on this peer, from what is known of it. Pure.
 
-use cluster_types::{PeerId, Pin, PinInfoShort, PinType, Timestamp, TrackerStatus};
+use cluster_types::{Pin, PinInfoShort, PinType, Timestamp, TrackerStatus};
 
+use super::HoldRule;
 use super::plan::{JobKind, kind_of};
 use crate::ports::TrackerRecord;
 
@@ -17,14 +18,14 @@ pub struct UnderWay {
 /// How a pin is doing. `waiting_for` says why nothing is started at present. The peer's name and its IPFS node are left
 /// empty; the caller knows them.
 pub fn pin_info(
-    self_peer: &PeerId,
+    hold: &HoldRule,
     pin: Option<&Pin>,
     tracked: Option<&TrackerRecord>,
     under_way: Option<UnderWay>,
     waiting_for: Option<&str>,
 ) -> PinInfoShort {
     let own_time = pin.map_or(Timestamp::ZERO, |pin| pin.timestamp);
-    let remote = pin.is_some_and(|pin| pin.kind != PinType::Meta && !pin.is_allocated_to(self_peer));
+    let remote = pin.is_some_and(|pin| pin.kind != PinType::Meta && !hold.holds(pin));
     let plain = |status| PinInfoShort { status, timestamp: own_time, ..PinInfoShort::default() };
     let Some(record) = tracked else {
         return plain(match pin {
@@ -65,6 +66,8 @@ pub fn pin_info(
 
 #[cfg(test)]
 mod tests {
+    use cluster_types::PeerId;
+
     use super::*;
     use crate::tracker::fakes::{cid, pin_on, record};
 
@@ -72,7 +75,7 @@ mod tests {
     fn without_a_record_the_pin_tells_the_status() {
         use TrackerStatus as S;
         let (me, other) = (PeerId::random(), PeerId::random());
-        let status = |pin: Option<&Pin>| pin_info(&me, pin, None, None, None).status;
+        let status = |pin: Option<&Pin>| pin_info(&HoldRule::allocated_to(me), pin, None, None, None).status;
         assert_eq!(status(None), S::Unpinned);
         assert_eq!(status(Some(&pin_on(cid(1), &[other]))), S::Remote);
         assert_eq!(status(Some(&pin_on(cid(1), &[me]))), S::UnexpectedlyUnpinned);
@@ -85,10 +88,10 @@ mod tests {
         let me = PeerId::random();
         let pin = pin_on(cid(1), &[me]);
         let failed = TrackerRecord { attempts: 2, error: "no".to_owned(), ..record(1, TrackerStatus::PinError, None) };
-        let idle = pin_info(&me, Some(&pin), Some(&failed), None, Some("paused"));
+        let idle = pin_info(&HoldRule::allocated_to(me), Some(&pin), Some(&failed), None, Some("paused"));
         assert_eq!((idle.status, idle.attempt_count, idle.error.as_str()), (TrackerStatus::PinError, 2, "no"));
         let job = UnderWay { kind: JobKind::Pin, since: Timestamp::from_unix_seconds(9) };
-        let busy = pin_info(&me, Some(&pin), Some(&failed), Some(job), None);
+        let busy = pin_info(&HoldRule::allocated_to(me), Some(&pin), Some(&failed), Some(job), None);
         assert_eq!((busy.status, busy.attempt_count, busy.error.as_str()), (TrackerStatus::Pinning, 3, ""));
         assert_eq!(busy.timestamp, job.since);
     }
@@ -97,7 +100,8 @@ mod tests {
     fn a_waiting_pin_says_what_it_waits_for() {
         let me = PeerId::random();
         let queued = record(1, TrackerStatus::PinQueued, None);
-        let info = pin_info(&me, Some(&pin_on(cid(1), &[me])), Some(&queued), None, Some("no node"));
+        let info =
+            pin_info(&HoldRule::allocated_to(me), Some(&pin_on(cid(1), &[me])), Some(&queued), None, Some("no node"));
         assert_eq!((info.status, info.error.as_str()), (TrackerStatus::PinQueued, "no node"));
     }
 
@@ -105,9 +109,9 @@ mod tests {
     fn what_others_hold_is_remote_while_it_is_dropped_here() {
         let (me, other) = (PeerId::random(), PeerId::random());
         let failed = TrackerRecord { error: "no".to_owned(), ..record(1, TrackerStatus::UnpinError, None) };
-        let info = pin_info(&me, Some(&pin_on(cid(1), &[other])), Some(&failed), None, None);
+        let info = pin_info(&HoldRule::allocated_to(me), Some(&pin_on(cid(1), &[other])), Some(&failed), None, None);
         assert_eq!((info.status, info.error.as_str()), (TrackerStatus::Remote, "no"));
-        let gone = pin_info(&me, None, Some(&failed), None, None);
+        let gone = pin_info(&HoldRule::allocated_to(me), None, Some(&failed), None, None);
         assert_eq!(gone.status, TrackerStatus::UnpinError);
     }
 }

@@ -8,6 +8,7 @@ use super::fakes::{FakeNode, STALL_TIME, Script, TestClock, cid, pin_on, until};
 use super::*;
 use crate::ports::TrackerRecord;
 use crate::testing::MemState;
+use cluster_types::PeerId;
 
 struct Scene {
     me: PeerId,
@@ -33,7 +34,17 @@ fn scene_on(store: Arc<MemState>, me: PeerId, audit: Option<AuditConfig>) -> Sce
     let config = TrackerConfig { concurrent_pins, audit, ..TrackerConfig::default() };
     let (state, tracked) = (store.clone(), store.clone());
     let woken = wake.subscribe();
-    let tracker = Tracker::start(config, me, state, tracked, node.clone(), clock.clone(), woken, SEED, &tasks);
+    let tracker = Tracker::start(
+        config,
+        HoldRule::allocated_to(me),
+        state,
+        tracked,
+        node.clone(),
+        clock.clone(),
+        woken,
+        SEED,
+        &tasks,
+    );
     Scene { me, store, node, clock, wake, tracker, tasks }
 }
 
@@ -48,7 +59,8 @@ impl Scene {
         let (before, tracked) = (self.store.pin_now(&cid), self.store.tracked_now(&cid));
         let now = self.clock.now();
         let rule = PriorityRule::default();
-        let effect = local_effect(&self.me, before.as_ref(), after.as_ref(), tracked.as_ref(), generation, now, rule);
+        let hold = HoldRule::allocated_to(self.me);
+        let effect = local_effect(&hold, before.as_ref(), after.as_ref(), tracked.as_ref(), generation, now, rule);
         match after {
             Some(pin) => self.store.put(pin),
             None => drop(self.store.remove(&cid)),

@@ -17,7 +17,7 @@ use cluster_core::testing::mem_ipfs::MemIpfs;
 use cluster_core::testing::mem_log::{LogEvent, LogObserver, MemLog};
 use cluster_core::testing::mem_state::{StateEvent, StateObserver};
 use cluster_core::testing::{Crash, MemNet, MemRecord, MemState};
-use cluster_core::tracker::{AuditConfig, PriorityRule, Tracker, TrackerConfig, local_effect};
+use cluster_core::tracker::{AuditConfig, HoldRule, PriorityRule, Tracker, TrackerConfig, local_effect};
 use cluster_types::{BoxError, ErrorClass, PeerId, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -198,14 +198,14 @@ impl Host {
             network.remember(*peer, vec![self.net.address_of(*peer)]);
         }
         let tasks = TaskGroup::new();
-        let (peer, clock) = (self.peer, Arc::clone(&self.clock));
+        let (hold, clock) = (HoldRule::allocated_to(self.peer), Arc::clone(&self.clock));
         let parts = LogParts {
             log: disks.log.clone(),
             state: Arc::new(disks.state.clone()),
             effect_at: Arc::new(move |generation| {
-                let clock = Arc::clone(&clock);
+                let (hold, clock) = (hold.clone(), Arc::clone(&clock));
                 Arc::new(move |before, after, tracked| {
-                    local_effect(&peer, before, after, tracked, generation, clock.now(), PriorityRule::default())
+                    local_effect(&hold, before, after, tracked, generation, clock.now(), PriorityRule::default())
                 })
             }),
             record: Arc::clone(&disks.record) as _,
@@ -231,7 +231,7 @@ impl Host {
         let state = Arc::new(disks.state.clone());
         drop(Tracker::start(
             config,
-            self.peer,
+            HoldRule::allocated_to(self.peer),
             Arc::clone(&state) as _,
             state,
             Arc::clone(&self.ipfs) as _,

@@ -2,16 +2,10 @@
 
 use anyhow::{Context, bail};
 use cluster_peer::config::{Config, ConsensusMode, ExecutionLock, ProcessEnvironment, TrustedPeers, load};
-use cluster_peer::{Peer, PeerEnd, logging};
+use cluster_peer::logging;
 use cluster_types::{Multiaddr, PeerId, Protocol, VERSION};
-use sd_notify::NotifyState;
-use tokio_util::sync::CancellationToken;
 
 use crate::args::{Arguments, DaemonArguments};
-use crate::signals::Signals;
-
-/// The line that says that a peer serves.
-const READY: &str = "** IPFS Cluster is READY **";
 
 /// Runs the command.
 pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Result<()> {
@@ -35,75 +29,9 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
         }
     }
     tracing::info!(version = VERSION, folder = %folder.path().display(), "starting");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let outcome = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let signals = Signals::listen().context("listening for signals")?;
-        let peer = run_peer(loaded.config, daemon.bootstrap.clone(), stop.clone());
-        tokio::select! {
-            outcome = peer => outcome,
-            never = signals.watch(stop) => match never {},
-        }
-    });
-    drop(runtime);
+    let outcome = cluster_peer::run(loaded.config, daemon.bootstrap.clone());
     drop(lock);
     outcome.context("running the peer")
-}
-
-/// Runs the peer, in one cluster after the other when it joins a larger one; returns when it has stopped: after `stop` is
-/// cancelled and everything is in order, or with the error that ended it.
-async fn run_peer(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut end = run_once(config.clone(), bootstrap, stop.clone()).await?;
-    while let PeerEnd::Joins(addresses) = end {
-        end = match run_once(config.clone(), addresses, stop.clone()).await {
-            Ok(end) => end,
-            Err(error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "joining the other cluster failed; this peer goes on by itself"
-                );
-                run_once(config.clone(), Vec::new(), stop.clone()).await?
-            }
-        };
-    }
-    Ok(())
-}
-
-/// Builds and starts the peer; returns when it has stopped.
-async fn run_once(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationToken) -> anyhow::Result<PeerEnd> {
-    let peer = tokio::select! {
-        started = Peer::start(config, &bootstrap) => started?,
-        // As if it had been killed: what was begun (joining, too) goes on at the next start.
-        () = stop.cancelled() => return Ok(PeerEnd::Removed),
-    };
-    let outcome = tokio::select! {
-        outcome = async {
-            peer.ready().await;
-            announce_ready(&peer);
-            std::future::pending().await
-        } => outcome,
-        outcome = peer.ended() => outcome,
-        () = stop.cancelled() => Ok(PeerEnd::Removed),
-    };
-    notify(&[NotifyState::Stopping]);
-    peer.stop().await;
-    Ok(outcome?)
-}
-
-/// Tells whoever waits for it that the peer serves: people, scripts, systemd.
-#[expect(clippy::print_stdout, reason = "scripts wait for this line")]
-fn announce_ready(peer: &Peer) {
-    for address in peer.api_addresses() {
-        tracing::info!(%address, "the REST API is served");
-    }
-    println!("{READY}");
-    notify(&[NotifyState::Ready]);
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
-    }
 }
 
 /// Starts logging as the global flags ask.

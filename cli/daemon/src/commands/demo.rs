@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::args::DemoArguments;
-use crate::signals::Signals;
+use cluster_peer::Signals;
 use peers::Cluster;
 use report::Report;
 

@@ -3,9 +3,13 @@
 //! Answers go to the standard error, as scripts around the original expect. An existing identity is never touched.
 
 use std::io;
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use cluster_peer::config::{ConfigFolder, ExecutionLock, Loaded, NewConfig, ProcessEnvironment, ensure_identity};
+use cluster_peer::config::{
+    ConfigFolder, ExecutionLock, IdentitySource, NewConfig, PEERSTORE, ProcessEnvironment, ensure_identity,
+    write_source,
+};
 use cluster_types::{Multiaddr, PeerId, Protocol};
 
 use crate::args::{Arguments, InitArguments};
@@ -16,11 +20,6 @@ const ASK_SECRET: &str = "Enter cluster secret (32-byte hex string): ";
 
 /// Runs the command.
 pub(crate) fn run(init: &InitArguments, arguments: &Arguments) -> anyhow::Result<()> {
-    if let Some(url) = &init.source {
-        bail!(
-            "taking the configuration from {url}: this version cannot do that yet; fetch it and save it as service.json"
-        );
-    }
     let folder = arguments.folder()?;
     let peers = known_peers(&init.peers)?;
     folder.create().context("creating the folder")?;
@@ -30,6 +29,13 @@ pub(crate) fn run(init: &InitArguments, arguments: &Arguments) -> anyhow::Result
         if !answer.context("reading the answer")? {
             bail!("initializing: the configuration was left as it is");
         }
+    }
+    if let Some(url) = &init.source {
+        write_source(&folder, url).context("writing the configuration")?;
+        eprintln!("configuration written to {}.", folder.config_file().display());
+        let identity = IdentitySource::of_environment(&ProcessEnvironment).context("reading the identity")?;
+        write_identity(&folder, &identity)?;
+        return write_peerstore(&folder, &folder.file(PEERSTORE), &addresses(peers));
     }
     let mut new = NewConfig {
         consensus: init.consensus.into(),
@@ -45,20 +51,22 @@ pub(crate) fn run(init: &InitArguments, arguments: &Arguments) -> anyhow::Result
     }
     let loaded = new.write(&folder, &ProcessEnvironment).context("writing the configuration")?;
     eprintln!("configuration written to {}.", folder.config_file().display());
-    write_identity(&folder, &loaded)?;
-    let addresses: Vec<Multiaddr> = peers.into_iter().map(|(_, address)| address).collect();
-    write_peerstore(&folder, &loaded, &addresses)
+    write_identity(&folder, &loaded.config.cluster.identity)?;
+    write_peerstore(&folder, &loaded.config.cluster.peerstore_file, &addresses(peers))
 }
 
-fn write_identity(folder: &ConfigFolder, loaded: &Loaded) -> anyhow::Result<()> {
-    if ensure_identity(folder, &loaded.config.cluster.identity).context("writing the identity")? {
+fn addresses(peers: Vec<(PeerId, Multiaddr)>) -> Vec<Multiaddr> {
+    peers.into_iter().map(|(_, address)| address).collect()
+}
+
+fn write_identity(folder: &ConfigFolder, source: &IdentitySource) -> anyhow::Result<()> {
+    if ensure_identity(folder, source).context("writing the identity")? {
         eprintln!("new identity written to {}", folder.identity_file().display());
     }
     Ok(())
 }
 
-fn write_peerstore(folder: &ConfigFolder, loaded: &Loaded, addresses: &[Multiaddr]) -> anyhow::Result<()> {
-    let path = &loaded.config.cluster.peerstore_file;
+fn write_peerstore(folder: &ConfigFolder, path: &Path, addresses: &[Multiaddr]) -> anyhow::Result<()> {
     let count = folder.write_peerstore(path, addresses).context("writing the peerstore")?;
     if count == 0 {
         eprintln!("new empty peerstore written to {}.", path.display());

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::environment::{Environment, NotText, not_text, parse_variable, variable_name};
 use super::error::ConfigError;
-use super::table::{Absence, COMPONENTS, Component, DATASTORES, Field, Kind, OPAQUE_SECTIONS, UNSERVED};
+use super::table::{Absence, CLUSTER, COMPONENTS, Component, DATASTORES, Field, Kind, OPAQUE_SECTIONS, UNSERVED};
 use super::value::{ByteSize, HIDDEN, Secret};
 
 /// A configuration before its values are checked.
@@ -58,6 +58,21 @@ impl Document {
             }
         }
         Ok(())
+    }
+
+    /// Makes it the configuration of a peer that only follows: no API but the REST API, on a unix socket unless the
+    /// environment says otherwise, and nothing is told to telemetry.
+    pub(super) fn follow(&mut self, socket: &Path) {
+        let cluster = self.file.entry("cluster").or_insert_with(|| Value::Object(Map::new()));
+        if let Some(cluster) = cluster.as_object_mut() {
+            cluster.insert("follower_mode".to_owned(), Value::Bool(true));
+        }
+        self.overrides.remove(&CLUSTER.full_key("follower_mode"));
+        let address = format!("/unix/{}", socket.display().to_string().trim_start_matches('/'));
+        let rest = serde_json::json!({ "restapi": { "http_listen_multiaddress": address } });
+        self.file.insert("api".to_owned(), rest);
+        self.file.remove("observations");
+        self.overrides.retain(|key, _| !key.starts_with("observations."));
     }
 
     /// Where the file is.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use cluster_types::ErrorClass;
+use cluster_types::{BoxError, ErrorClass};
 
 /// A configuration cannot be read, used or written.
 #[derive(Debug, thiserror::Error)]
@@ -60,16 +60,19 @@ pub enum ConfigError {
         /// Which file.
         path: PathBuf,
     },
-    /// The file points to a configuration elsewhere.
-    #[error(
-        "{path} takes its configuration from {url}, which this version cannot do yet: \
-         fetch it yourself and save it as {path}",
-        path = path.display()
-    )]
-    Sourced {
-        /// Which file.
-        path: PathBuf,
+    /// The file points to a configuration elsewhere, and that cannot be had.
+    #[error("cannot fetch the configuration from {url:?}")]
+    SourceUnreachable {
         /// Where it points.
+        url: String,
+        /// Why nothing came.
+        #[source]
+        cause: BoxError,
+    },
+    /// The configuration elsewhere points elsewhere.
+    #[error("a sourced configuration cannot point to another source ({url})")]
+    SourceOfSource {
+        /// Where it was fetched.
         url: String,
     },
     /// A value cannot be used.
@@ -117,11 +120,14 @@ impl ConfigError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Missing { .. } => ErrorClass::NotFound,
-            Self::Unreadable { .. } | Self::Unwritable { .. } | Self::Locked { .. } => ErrorClass::Unavailable,
+            Self::Unreadable { .. }
+            | Self::Unwritable { .. }
+            | Self::Locked { .. }
+            | Self::SourceUnreachable { .. } => ErrorClass::Unavailable,
             Self::TooLarge { .. }
             | Self::NotJson { .. }
             | Self::NotAnObject { .. }
-            | Self::Sourced { .. }
+            | Self::SourceOfSource { .. }
             | Self::BadValue { .. }
             | Self::Undefined { .. }
             | Self::Contradiction { .. } => ErrorClass::Invalid,

@@ -12,6 +12,13 @@ use cluster_types::Multiaddr;
 
 use super::error::ConfigError;
 
+/// The unix socket on which a follower's REST API is served.
+const API_SOCKET: &str = "api-socket";
+/// The name of the peerstore when the configuration gives none.
+pub const PEERSTORE: &str = "peerstore";
+/// Where state is kept, whichever engine the `datastore` section names.
+const STATE_FOLDER: &str = "state";
+
 /// A peer's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFolder(PathBuf);
@@ -35,6 +42,16 @@ impl ConfigFolder {
     /// `service.json`.
     pub fn config_file(&self) -> PathBuf {
         self.file("service.json")
+    }
+
+    /// `api-socket`: where a follower serves its REST API.
+    pub fn api_socket(&self) -> PathBuf {
+        self.file(API_SOCKET)
+    }
+
+    /// Where the state is.
+    pub fn state_folder(&self) -> PathBuf {
+        self.file(STATE_FOLDER)
     }
 
     /// `identity.json`.

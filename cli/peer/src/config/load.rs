@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use cluster_types::{Multiaddr, Protocol};
 use serde_json::{Map, Value};
@@ -10,11 +11,13 @@ use super::document::Document;
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::folder::ConfigFolder;
-use super::sections::Config;
-use super::validate::{refuse_unprotected, validate};
+use super::sections::{Config, IdentitySource, IpfsConfig};
+use super::source::fetch_source;
+use super::table::{CLUSTER, IPFSHTTP, RESTAPI};
+use super::validate::{identity, kubo, refuse_unprotected, validate};
 
 /// More than any configuration has; what is larger is another file.
-const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+pub(super) const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A configuration, and what its reader should be told about it.
 #[derive(Clone, Debug)]
@@ -33,17 +36,62 @@ pub fn load(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Load
     Ok(loaded)
 }
 
+/// Loads the configuration of a folder for a peer that only follows, whatever else it asks for: the REST API is served on
+/// the unix socket of the folder unless the environment names another address, and nothing else is.
+pub fn load_follower(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
+    let mut document = document(folder, environment)?;
+    document.follow(&api_socket(folder));
+    let mut loaded = checked(&document, folder)?;
+    // What a member asks for must not throw away what the owner of this machine keeps.
+    loaded.config.cluster.collects_for_others = false;
+    refuse_unprotected(&document)?;
+    Ok(loaded)
+}
+
+/// Where the REST API of a folder's follower is, as [`load_follower`] has it served. Reads nothing but the environment.
+pub fn follower_api(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Vec<Multiaddr>, ConfigError> {
+    let mut document = Document::new(&folder.config_file(), Map::new());
+    document.apply(environment)?;
+    document.follow(&api_socket(folder));
+    document.reader(&RESTAPI).addresses("http_listen_multiaddress")
+}
+
+/// The Kubo of a peer whose configuration cannot be had: the usual one, or that of the environment.
+pub fn kubo_of_environment(environment: &dyn Environment) -> Result<IpfsConfig, ConfigError> {
+    let mut document = Document::new(Path::new(""), Map::new());
+    document.apply(environment)?;
+    kubo(&document.reader(&IPFSHTTP)).map(IpfsConfig::Kubo)
+}
+
+impl IdentitySource {
+    /// The identity that the environment brings, if it does.
+    pub fn of_environment(environment: &dyn Environment) -> Result<Self, ConfigError> {
+        let mut document = Document::new(Path::new(""), Map::new());
+        document.apply(environment)?;
+        identity(&document, &document.reader(&CLUSTER))
+    }
+}
+
+fn api_socket(folder: &ConfigFolder) -> PathBuf {
+    std::path::absolute(folder.api_socket()).unwrap_or_else(|_| folder.api_socket())
+}
+
+/// Where the configuration of a folder is fetched from, if it does not stand there itself.
+pub fn source_of(folder: &ConfigFolder) -> Result<Option<String>, ConfigError> {
+    Ok(read(folder)?.get("source").map(|url| url.as_str().unwrap_or_default().to_owned()))
+}
+
 /// Loads a configuration that was just written.
 pub(super) fn read_back(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
     checked(&document(folder, environment)?, folder)
 }
 
 fn document(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Document, ConfigError> {
-    let path = folder.config_file();
-    let file = read(folder)?;
-    if let Some(url) = file.get("source") {
-        let url = url.as_str().unwrap_or_default().to_owned();
-        return Err(ConfigError::Sourced { path, url });
+    let mut path = folder.config_file();
+    let mut file = read(folder)?;
+    if let Some(url) = file.get("source").map(|url| url.as_str().unwrap_or_default().to_owned()) {
+        file = fetch_source(&url)?;
+        path = url.into();
     }
     let mut document = Document::new(&path, file);
     document.apply(environment)?;

@@ -12,9 +12,12 @@ mod document;
 mod environment;
 mod error;
 mod folder;
+#[cfg(test)]
+mod follower_tests;
 mod identity;
 mod load;
 mod sections;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,14 +27,15 @@ mod write;
 
 pub use environment::{Environment, NotText, ProcessEnvironment};
 pub use error::ConfigError;
-pub use folder::{ConfigFolder, ExecutionLock, random_free_port};
+pub use folder::{ConfigFolder, ExecutionLock, PEERSTORE, random_free_port};
 pub use identity::{ensure_identity, load_identity};
-pub use load::{Loaded, load};
+pub use load::{Loaded, follower_api, kubo_of_environment, load, load_follower, source_of};
 pub use sections::{
     AllocatorConfig, BasicAuth, ClusterConfig, Config, ConnectionLimits, ConsensusConfig, ConsensusMode,
     ConsensusTimings, CorsConfig, DiskInformerConfig, DiskMetric, EmbeddedNodeConfig, HttpApiConfig, HttpTimeouts,
     IdentitySource, InformersConfig, IpfsConfig, KuboConfig, MonitorConfig, ProxyConfig, PubsubConfig,
     QueueInformerConfig, ResourceLimits, TagsInformerConfig, TelemetryConfig, TrackerConfig, TrustedPeers, hostname,
 };
+pub use source::fetch_source;
 pub use value::{ByteSize, ByteSizeError, ClusterSecret, Secret, SecretError};
-pub use write::{ConsensusName, DatastoreName, NewConfig, NodeKind};
+pub use write::{ConsensusName, DatastoreName, NewConfig, NodeKind, write_source};

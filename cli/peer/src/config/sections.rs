@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster_core::tracker::HoldFilter;
 use cluster_types::{Multiaddr, PeerId, ReplicationFactor};
 
 use super::folder::ConfigFolder;
@@ -94,6 +95,10 @@ pub struct ClusterConfig {
     pub repinning_grace_period: Duration,
     /// Read only.
     pub follower_mode: bool,
+    /// What a follower holds, if not what is everywhere or names it.
+    pub follower_filter: HoldFilter,
+    /// Whether other peers may have garbage collected here.
+    pub collects_for_others: bool,
     /// Where known addresses are kept.
     pub peerstore_file: PathBuf,
     /// Peers that are always connected to.

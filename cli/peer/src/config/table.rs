@@ -174,6 +174,10 @@ pub(super) static CLUSTER: Component = Component {
         // Ours: how long a silent peer keeps its share before others take it over.
         field("repinning_grace_period", Duration, "\"1m0s\""),
         field("follower_mode", Bool, "false").omitted(),
+        // Ours: what a follower holds; without any, what is everywhere or names it.
+        field("follower_filter.names", Texts, "[]").omitted(),
+        field("follower_filter.metadata", TextMap, "{}").omitted(),
+        field("follower_filter.share", Text, "\"\"").omitted(),
         field("peerstore_file", Text, "\"\"").omitted(),
         field("peer_addresses", Addresses, "[]"),
     ],

@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cluster_core::tracker::{HoldFilter, ShareError};
 use cluster_types::{Multiaddr, PeerId, Protocol, ReplicationFactor, parse_peer_id};
 
 use super::document::{Document, Reader};
 use super::error::ConfigError;
-use super::folder::ConfigFolder;
+use super::folder::{ConfigFolder, PEERSTORE};
 use super::sections::{
     AllocatorConfig, ClusterConfig, Config, ConnectionLimits, ConsensusConfig, ConsensusMode, ConsensusTimings,
     CorsConfig, DiskInformerConfig, DiskMetric, EmbeddedNodeConfig, HttpApiConfig, HttpTimeouts, IdentitySource,
@@ -24,10 +25,6 @@ use super::value::Secret;
 
 /// The least that `max_header_bytes` may be.
 const MIN_HEADER_BYTES: usize = 4096;
-/// The name of the peerstore when the file gives none.
-const PEERSTORE: &str = "peerstore";
-/// Where state is kept, whichever engine the `datastore` section names.
-const STATE_FOLDER: &str = "state";
 
 /// Checks everything.
 pub(super) fn validate(document: &Document, folder: &ConfigFolder) -> Result<Config, ConfigError> {
@@ -55,7 +52,6 @@ pub(super) fn validate(document: &Document, folder: &ConfigFolder) -> Result<Con
 pub(super) fn refuse_unprotected(document: &Document) -> Result<(), ConfigError> {
     let cluster = document.reader(&CLUSTER);
     for (key, effect) in [
-        ("follower_mode", "this peer would write all the same"),
         ("pin_only_on_trusted_peers", "pins would be given to every peer"),
         ("pin_only_on_untrusted_peers", "pins would be given to every peer"),
     ] {
@@ -63,13 +59,21 @@ pub(super) fn refuse_unprotected(document: &Document) -> Result<(), ConfigError>
             return Err(cluster.refuse(key, format!("this version cannot do that yet, and {effect}: write false")));
         }
     }
-    let crdt = document.reader(&CRDT);
-    if document.has(&CRDT) && matches!(crdt_mode(&crdt)?, ConsensusMode::Crdt { trusted: TrustedPeers::Only(_), .. }) {
-        let reason = "this version cannot tell trusted peers from others yet, and every peer that knows the secret may \
-                      write: if that is meant, write [\"*\"]";
-        return Err(crdt.refuse("trusted_peers", reason));
-    }
-    Ok(())
+    if document.has(&CRDT) { check_trust(&document.reader(&CRDT), cluster.flag("follower_mode")?) } else { Ok(()) }
+}
+
+/// A follower trusts somebody; for members, trust is not told apart yet.
+fn check_trust(crdt: &Reader<'_>, follows: bool) -> Result<(), ConfigError> {
+    let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted), .. } = crdt_mode(crdt)? else { return Ok(()) };
+    let reason = match (follows, trusted.is_empty()) {
+        (true, false) => return Ok(()),
+        (true, true) => "a follower follows those it trusts: name at least one, or write [\"*\"]",
+        (false, _) => {
+            "this version cannot tell trusted peers from others yet, and every peer that knows the secret may write: if \
+             that is meant, write [\"*\"]"
+        }
+    };
+    Err(crdt.refuse("trusted_peers", reason))
 }
 
 /// A component that is used only when the file has it.
@@ -125,9 +129,23 @@ fn cluster(document: &Document, folder: &ConfigFolder) -> Result<ClusterConfig, 
         repinning: !reader.flag("disable_repinning")?,
         repinning_grace_period: reader.duration("repinning_grace_period")?,
         follower_mode: reader.flag("follower_mode")?,
+        follower_filter: follower_filter(reader)?,
+        collects_for_others: true,
         peerstore_file: folder.file(if peerstore.is_empty() { PEERSTORE } else { &peerstore }),
         peer_addresses: reader.addresses("peer_addresses")?,
     })
+}
+
+fn follower_filter(reader: &Reader<'_>) -> Result<HoldFilter, ConfigError> {
+    const SHARE: &str = "follower_filter.share";
+    let share = reader.text(SHARE)?;
+    let share = if share.is_empty() {
+        None
+    } else {
+        Some(share.parse().map_err(|error: ShareError| reader.refuse(SHARE, error.to_string()))?)
+    };
+    let metadata = reader.text_map("follower_filter.metadata")?;
+    Ok(HoldFilter { names: reader.texts("follower_filter.names")?, metadata, share })
 }
 
 fn cluster_secret(reader: &Reader<'_>) -> Result<Option<super::ClusterSecret>, ConfigError> {
@@ -138,7 +156,7 @@ fn cluster_secret(reader: &Reader<'_>) -> Result<Option<super::ClusterSecret>, C
     text.reveal().parse().map(Some).map_err(|error: super::SecretError| reader.refuse("secret", error.to_string()))
 }
 
-fn identity(document: &Document, reader: &Reader<'_>) -> Result<IdentitySource, ConfigError> {
+pub(super) fn identity(document: &Document, reader: &Reader<'_>) -> Result<IdentitySource, ConfigError> {
     let (id, key) = (reader.text("id")?, reader.secret("private_key")?);
     let pair = match (id.is_empty(), key.reveal().is_empty()) {
         (true, true) => return Ok(IdentitySource::default()),
@@ -234,7 +252,7 @@ fn state_folder(document: &Document, folder: &ConfigFolder, mode: &ConsensusMode
     if matches!(mode, ConsensusMode::Crdt { .. }) && document.datastores().len() > 1 {
         return Err(contradiction(document, "unknown datastore: have exactly one section in datastore"));
     }
-    Ok(folder.file(STATE_FOLDER))
+    Ok(folder.state_folder())
 }
 
 fn contradiction(document: &Document, message: &str) -> ConfigError {
@@ -325,7 +343,7 @@ fn ipfs(document: &Document) -> Result<IpfsConfig, ConfigError> {
     }))
 }
 
-fn kubo(reader: &Reader<'_>) -> Result<KuboConfig, ConfigError> {
+pub(super) fn kubo(reader: &Reader<'_>) -> Result<KuboConfig, ConfigError> {
     Ok(KuboConfig {
         node_address: reader.address("node_multiaddress")?,
         connect_swarms_delay: unless_zero(reader.duration("connect_swarms_delay")?),

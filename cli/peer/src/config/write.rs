@@ -70,6 +70,17 @@ pub struct NewConfig {
     pub random_ports: bool,
 }
 
+/// Writes a configuration that is fetched from `url` at every start.
+pub fn write_source(folder: &ConfigFolder, url: &str) -> Result<(), ConfigError> {
+    folder.create()?;
+    let mut root = Node::default();
+    *root.entry("source") = Node::Leaf(Value::from(url));
+    let mut text = String::new();
+    root.print(0, &mut text);
+    text.push('\n');
+    folder.write_file(&folder.config_file(), text.as_bytes())
+}
+
 impl NewConfig {
     /// The defaults, with a new secret.
     pub fn with_new_secret() -> Self {

@@ -34,11 +34,11 @@ use super::receiver::{self, Raft, RaftReceiver};
 use super::roster::{MembersTold, Trouble};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
+use crate::broadcast;
 use crate::catchup::{Donor, Progress};
-use crate::consensus::digest;
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
-use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request};
+use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, report};
 use crate::ports::{Clock, Gossip, NodeIdRecord, OutboxCount, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
@@ -118,7 +118,7 @@ pub struct LogParts<LS> {
     pub record: Arc<dyn NodeIdRecord>,
     /// How other peers are reached.
     pub transport: Arc<dyn Transport>,
-    /// How all peers are told of something.
+    /// How all peers are told of something, and followers what was committed.
     pub gossip: Arc<dyn Gossip>,
     /// What answers other peers.
     pub server: Arc<CallServer>,
@@ -221,9 +221,10 @@ impl LogConsensus {
             applied: applied_sender.clone(),
         }));
         bring_along::finish(&parts.state).await.map_err(|error| fail(error.into()))?;
+        let (feed, queue) = broadcast::feed();
         let machine =
             StateMachine::open(Arc::clone(&parts.state), Arc::clone(&parts.effect_at), applied_sender.clone()).await;
-        let machine = machine.map_err(|error| fail(error.into()))?.beneath(Arc::clone(&outbox)).await;
+        let machine = machine.map_err(|error| fail(error.into()))?.with_feed(feed).beneath(Arc::clone(&outbox)).await;
         let ledger = Ledger::new();
         let machine = machine.map_err(|error| fail(error.into()))?.noted_in(Arc::clone(&ledger));
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
@@ -259,6 +260,7 @@ impl LogConsensus {
             transport: Arc::clone(&parts.transport),
         };
         let position = position::follow(sources, node_id, peer, tasks);
+        broadcast::publish(queue, Arc::clone(&parts.gossip), position.clone(), tasks);
         let lease = parts.settings.election.1;
         let entries = RaftEntries { lease, raft: raft.clone(), applied: applied.clone(), position: position.clone() };
         let entries = Arc::new(entries);
@@ -558,9 +560,10 @@ impl LogConsensus {
         let uncertain = match &error {
             ConsensusError::NoQuorum { .. } => false,
             ConsensusError::OutcomeUnknown { .. } => true,
-            ConsensusError::Overloaded | ConsensusError::Membership { .. } | ConsensusError::Stopped { .. } => {
-                return Err(error);
-            }
+            ConsensusError::Overloaded
+            | ConsensusError::Membership { .. }
+            | ConsensusError::ReadOnly
+            | ConsensusError::Stopped { .. } => return Err(error),
         };
         self.nobody_answers();
         self.accept(request, uncertain).await
@@ -621,20 +624,9 @@ impl Consensus for LogConsensus {
     }
 
     async fn report(&self) -> Result<StateReport, ConsensusError> {
-        let stopped = |reason: String| ConsensusError::Stopped { reason };
-        let (shards, applied) = self.state.shards().await.map_err(|error| stopped(error.to_string()))?;
-        let applied = AppliedPosition::decode(applied.as_ref()).map_err(|error| stopped(error.to_string()))?;
         let position = self.position.borrow().clone();
-        Ok(StateReport {
-            applied_index: applied.index(),
-            committed_index: position.committed.max(applied.index()),
-            term: position.term,
-            role: position.role,
-            leader: position.leader,
-            digest: hex(&digest::root(shards.iter().map(|shard| &shard.sum))),
-            pins: shards.iter().map(|shard| shard.sum.pins).sum(),
-            eventual: self.outbox_count().own,
-        })
+        let report = report::of(self.state.as_ref(), position).await?;
+        Ok(StateReport { eventual: self.outbox_count().own, ..report })
     }
 
     async fn add_peer(&self, peer: PeerId, _addresses: Vec<Multiaddr>) -> Result<(), ConsensusError> {
@@ -799,8 +791,4 @@ fn raft_config(settings: &LogSettings) -> Result<openraft::Config, openraft::Con
         ..openraft::Config::default()
     }
     .validate()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

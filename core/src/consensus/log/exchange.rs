@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::engine::LogConsensus;
 use super::outbox;
-use crate::broadcast::Broadcast;
+use crate::broadcast::OutboxNote;
 use crate::consensus::{Consensus, ConsensusError, Request};
 use crate::crdt::merge::Eventual;
 use crate::ports::{Gossip, Topic, Waiting};
@@ -63,8 +63,8 @@ async fn tell_others(node: &LogConsensus, gossip: &dyn Gossip) {
     let mut came_in = node.outbox.came_in.subscribe();
     loop {
         if node.outbox_count().own > 0 {
-            let note = Broadcast::Outbox { last: node.outbox.last_own() };
-            if let Err(error) = gossip.publish(Topic::Log, note.encode()).await {
+            let note = OutboxNote { last: node.outbox.last_own() };
+            if let Err(error) = gossip.publish(Topic::Log, note.seal()).await {
                 tracing::debug!(%error, "eventual writes could not be announced");
             }
         }
@@ -84,7 +84,7 @@ async fn listen_to_others(node: &Arc<LogConsensus>, gossip: &dyn Gossip, tasks: 
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return std::future::pending().await,
         };
-        let Ok(Broadcast::Outbox { last }) = Broadcast::decode(&message.data) else { continue };
+        let Some(OutboxNote { last }) = OutboxNote::open(&message.data) else { continue };
         let from = message.from;
         if !node.is_member(&from) {
             continue;

@@ -20,6 +20,7 @@ use super::digests::{Ledger, NOTE_EVERY};
 use super::engine::FOUNDER;
 use super::outbox::Outbox;
 use super::types::{Answers, LogId, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::broadcast::Feed;
 use crate::catchup::{decode_manifest, stage};
 use crate::consensus::apply::{Applied, LogClock, apply};
 use crate::consensus::operation::Entry;
@@ -61,7 +62,7 @@ impl AppliedPosition {
         rmp_serde::from_slice(bytes).map_err(|error| StateError::Damaged { what: format!("applied position: {error}") })
     }
 
-    pub(super) fn encode(&self) -> Result<Bytes, io::Error> {
+    pub(crate) fn encode(&self) -> Result<Bytes, io::Error> {
         rmp_serde::to_vec_named(self).map(Bytes::from).map_err(io::Error::other)
     }
 
@@ -78,10 +79,24 @@ impl AppliedPosition {
         self.last.as_ref().map_or(0, |id| id.index())
     }
 
+    /// The log's clock at this place.
+    pub(crate) fn log_clock(&self) -> LogClock {
+        let time = Timestamp::from_unix_nanos(i128::from(self.clock));
+        LogClock { time, window: self.window, merges_since: self.merges_since }
+    }
+
+    /// Moves the log's clock.
+    pub(crate) fn advance(&mut self, clock: LogClock) {
+        (self.clock, self.window, self.merges_since) = (clock.time.unix_nanos(), clock.window, clock.merges_since);
+    }
+
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
     }
 }
+
+/// The position after a group of entries, their outcomes, and the digests of what each changed.
+type Written = (AppliedPosition, Vec<Vec<crate::consensus::Outcome>>, Vec<[u8; 32]>);
 
 /// The state machine of openraft, over any [`StateStore`].
 #[derive(Clone)]
@@ -94,6 +109,8 @@ pub struct StateMachine {
     outbox: Option<Arc<Outbox>>,
     /// Where digests are noted, and whose gate keeps the state still.
     ledger: Option<Arc<Ledger>>,
+    /// Where followers get the entries from.
+    feed: Option<Feed>,
 }
 
 impl fmt::Debug for StateMachine {
@@ -111,7 +128,13 @@ impl StateMachine {
     ) -> Result<Self, StateError> {
         let position = AppliedPosition::decode(state.applied().await?.as_ref())?;
         applied.send_replace(position.index());
-        Ok(Self { state, effect_at, position, applied, outbox: None, ledger: None })
+        Ok(Self { state, effect_at, position, applied, outbox: None, ledger: None, feed: None })
+    }
+
+    /// From now on, entries that were applied are offered to `feed`.
+    #[must_use]
+    pub fn with_feed(self, feed: Feed) -> Self {
+        Self { feed: Some(feed), ..self }
     }
 
     /// The same, with what waits in `outbox` shown on top.
@@ -167,7 +190,7 @@ impl StateMachine {
                 }
                 EntryPayload::Blank => Entry::default(),
             };
-            payloads.push((entry.log_id.index(), payload));
+            payloads.push((entry.log_id, payload));
             responders.push(responder);
         }
         let index = next.index();
@@ -175,7 +198,11 @@ impl StateMachine {
             Some(outbox) => Some(outbox.close().await),
             None => None,
         };
-        let (next, answers) = self.write(next, payloads).await?;
+        let payloads = Arc::new(payloads);
+        let (next, answers, digests) = self.write(next, Arc::clone(&payloads)).await?;
+        if let Some(feed) = &self.feed {
+            feed.offer(self.position.last, payloads, digests);
+        }
         self.applied.send_replace(index);
         drop(closed);
         self.position = next;
@@ -200,23 +227,17 @@ impl StateMachine {
         AppliedPosition::decode(Some(manifest.applied()))
     }
 
-    /// Applies payloads, each with its log index, and moves the position to `next`, in one batch.
-    async fn write(
-        &self,
-        mut next: AppliedPosition,
-        payloads: Vec<(u64, Entry)>,
-    ) -> Result<(AppliedPosition, Vec<Vec<crate::consensus::Outcome>>), io::Error> {
+    /// Applies payloads, each with its place, and moves the position to `next`, in one batch.
+    async fn write(&self, mut next: AppliedPosition, payloads: Arc<Vec<(LogId, Entry)>>) -> Result<Written, io::Error> {
         let effect = (self.effect_at)(next.index());
         let done = Arc::new(Mutex::new(None));
         let result = Arc::clone(&done);
         let update = move |view: &dyn crate::ports::StateView| -> Result<Changes, StateError> {
-            let time = Timestamp::from_unix_nanos(i128::from(next.clock));
-            let clock = LogClock { time, window: next.window, merges_since: next.merges_since };
-            let Applied { mut changes, answers, clock } =
-                apply(view, clock, payloads.iter().map(|(index, entry)| (*index, entry)), &effect)?;
-            (next.clock, next.window, next.merges_since) = (clock.time.unix_nanos(), clock.window, clock.merges_since);
+            let entries = payloads.iter().map(|(id, entry)| (id.index(), entry));
+            let Applied { mut changes, answers, digests, clock } = apply(view, next.log_clock(), entries, &effect)?;
+            next.advance(clock);
             changes.applied = Some(next.encode().map_err(|error| StateError::Damaged { what: error.to_string() })?);
-            *result.lock() = Some((next, answers));
+            *result.lock() = Some((next, answers, digests));
             Ok(changes)
         };
         self.state.update(Box::new(update)).await.map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use super::Parts;
 use super::examine::examine;
 use super::findings::{Cause, Finding, Outcome};
 use super::ledger::Note;
-use crate::broadcast::Broadcast;
+use crate::broadcast::DigestNote;
 use crate::catchup::decode_manifest;
 use crate::crdt::manifest::Manifest;
 use crate::ports::Topic;
@@ -46,8 +46,8 @@ pub(super) async fn tell_others(parts: &Parts) {
             && (note.index != told || quiet >= REPEAT_EVERY)
         {
             (told, quiet) = (note.index, Duration::ZERO);
-            let message = Broadcast::Digest { index: note.index, root: note.manifest.root() };
-            if let Err(error) = parts.gossip.publish(Topic::Log, message.encode()).await {
+            let message = DigestNote { index: note.index, root: note.manifest.root() };
+            if let Err(error) = parts.gossip.publish(Topic::Log, message.seal()).await {
                 tracing::debug!(%error, "the digest could not be told");
             }
         }
@@ -73,7 +73,7 @@ pub(super) async fn listen(parts: &Parts) {
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return std::future::pending().await,
         };
-        if let Ok(Broadcast::Digest { index, root }) = Broadcast::decode(&message.data)
+        if let Some(DigestNote { index, root }) = DigestNote::open(&message.data)
             && parts.node.is_member(&message.from)
         {
             parts.node.ledger.hear(message.from, (index, root));

@@ -10,7 +10,7 @@ const EXIT_AT_ONCE: i32 = 1;
 
 /// SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
@@ -18,7 +18,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Takes the signals over from the system's defaults.
-    pub(crate) fn listen() -> io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -27,7 +27,7 @@ impl Signals {
     }
 
     /// The next signal.
-    pub(crate) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -36,7 +36,7 @@ impl Signals {
     }
 
     /// Cancels `stop` at the first signal, warns at the second, ends the process at the third. Never returns.
-    pub(crate) async fn watch(mut self, stop: CancellationToken) -> std::convert::Infallible {
+    pub async fn watch(mut self, stop: CancellationToken) -> std::convert::Infallible {
         self.next().await;
         tracing::info!("shutting down");
         stop.cancel();

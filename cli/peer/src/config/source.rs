@@ -1,0 +1,123 @@
+//! Configurations that stand elsewhere: `{"source": "<url>"}`, fetched at every start.
+//!
+//! **Invariant:** what comes is bounded in size and time, and cannot point to another source.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cluster_types::BoxError;
+use serde_json::{Map, Value};
+
+use super::error::ConfigError;
+use super::load::MAX_FILE_BYTES;
+
+/// How long connecting, and fetching in all, may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Fetches the configuration at `url`. Waits for it; may be called inside and outside of a runtime.
+pub fn fetch_source(url: &str) -> Result<Map<String, Value>, ConfigError> {
+    let unreachable = |cause: BoxError| ConfigError::SourceUnreachable { url: url.to_owned(), cause };
+    let fetched = std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(fetch(url))
+        });
+        fetching.join().unwrap_or_else(|_panic| Err("the fetch ended in a panic".into()))
+    });
+    let text = fetched.map_err(unreachable)?;
+    let file: Map<String, Value> =
+        serde_json::from_slice(&text).map_err(|cause| ConfigError::NotJson { path: url.into(), cause })?;
+    if file.contains_key("source") {
+        return Err(ConfigError::SourceOfSource { url: url.to_owned() });
+    }
+    Ok(file)
+}
+
+async fn fetch(url: &str) -> Result<Vec<u8>, BoxError> {
+    // Another part of the program may have chosen already; any choice will do.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let url = reqwest::Url::parse(url)?;
+    let mut client = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
+    if is_here(&url) {
+        // A proxy would look on another machine.
+        client = client.no_proxy();
+    }
+    let mut answer = client.build()?.get(url).send().await?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(format!("the answer is {status}").into());
+    }
+    let limit = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
+    let mut text = Vec::new();
+    while let Some(piece) = answer.chunk().await? {
+        if text.len() + piece.len() > limit {
+            return Err(format!("it has more than the {limit} bytes that a configuration may have").into());
+        }
+        text.extend_from_slice(&piece);
+    }
+    Ok(text)
+}
+
+fn is_here(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use cluster_types::ErrorChain;
+
+    use super::*;
+
+    /// Answers one request with `answer`; the address it does so at.
+    fn serve(answer: Vec<u8>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut head = [0; 1024];
+            drop(socket.read(&mut head));
+            // The client may hang up before it has everything.
+            drop(socket.write_all(&answer));
+        });
+        format!("http://{address}/service.json")
+    }
+
+    fn answer(status: &str, body: &str) -> Vec<u8> {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).into_bytes()
+    }
+
+    fn failure(answer: Vec<u8>) -> String {
+        ErrorChain(&fetch_source(&serve(answer)).unwrap_err()).to_string()
+    }
+
+    #[test]
+    fn a_configuration_comes_as_it_is() {
+        let found = fetch_source(&serve(answer("200 OK", r#"{"cluster": {"peername": "x"}}"#))).unwrap();
+        assert_eq!(found["cluster"]["peername"], "x");
+    }
+
+    #[tokio::test]
+    async fn it_may_be_fetched_inside_a_runtime() {
+        assert!(fetch_source(&serve(answer("200 OK", "{}"))).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused_with_its_place() {
+        let nested = failure(answer("200 OK", r#"{"source": "http://example.org"}"#));
+        assert!(nested.contains("a sourced configuration cannot point to another source"), "{nested}");
+        assert!(failure(answer("404 Not Found", "{}")).contains("404"));
+        assert!(failure(answer("200 OK", "[]")).contains("http://127.0.0.1"));
+        assert!(failure(answer("200 OK", "<html>")).contains("not valid JSON"));
+        let endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
+        let endless = [endless, vec![b' '; 5 * 1024 * 1024]].concat();
+        assert!(failure(endless).contains("more than the"));
+        for bad in ["", "service.json", "ftp://127.0.0.1/x", "http://127.0.0.1:1/x"] {
+            assert!(fetch_source(bad).unwrap_err().to_string().contains("cannot fetch"), "{bad}");
+        }
+    }
+}
