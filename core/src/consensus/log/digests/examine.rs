@@ -146,11 +146,14 @@ async fn ask(parts: &Parts, peer: PeerId, index: u64, shard: u16) -> Option<(Sha
     Some((sum, Arc::new(records)))
 }
 
+/// How many voters hold the same, and the records if somebody told them.
+type Held = (usize, Option<Arc<Records>>);
+
 /// What voters hold of a shard.
 pub(super) struct Votes {
     needed: usize,
     cast: usize,
-    by_sum: BTreeMap<(u64, [u8; 32]), (usize, Option<Arc<Records>>)>,
+    by_sum: BTreeMap<(u64, [u8; 32]), Held>,
 }
 
 impl Votes {
