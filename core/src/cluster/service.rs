@@ -171,7 +171,7 @@ impl Cluster {
 
 /// A finding, in the shape of a metric too.
 fn digest_alert(finding: &Finding) -> Alert {
-    let since = i64::try_from(finding.found_at.unix_nanos()).unwrap_or(i64::MAX);
+    let since = finding.found_at.unix_nanos();
     let metric = Metric {
         name: DIGEST.to_owned(),
         peer: finding.peer,

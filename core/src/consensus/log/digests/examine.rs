@@ -146,11 +146,14 @@ async fn ask(parts: &Parts, peer: PeerId, index: u64, shard: u16) -> Option<(Sha
     Some((sum, Arc::new(records)))
 }
 
+/// How many voters hold the same, and the records if somebody told them.
+type Held = (usize, Option<Arc<Records>>);
+
 /// What voters hold of a shard.
 pub(super) struct Votes {
     needed: usize,
     cast: usize,
-    by_sum: BTreeMap<(u64, [u8; 32]), (usize, Option<Arc<Records>>)>,
+    by_sum: BTreeMap<(u64, [u8; 32]), Held>,
 }
 
 impl Votes {
@@ -228,7 +231,16 @@ fn repair(
 
 #[cfg(test)]
 mod tests {
+    use cluster_types::Timestamp;
+
     use super::*;
+    use crate::consensus::digest::shard_of;
+    use crate::consensus::operation::encode_pin;
+    use crate::consensus::overlay;
+    use crate::crdt::merge::{Eventual, Sight, Write};
+    use crate::ports::{OutboxChange, OutboxStore, StateStore};
+    use crate::testing::MemState;
+    use crate::testing::suite::pinset::{cid, peer, pin_on, put};
 
     fn sum(pins: u64) -> ShardSum {
         ShardSum { pins, hash: [0; 32] }
@@ -252,5 +264,36 @@ mod tests {
         let mut votes = Votes::new(1);
         votes.cast(sum(1), None);
         assert!(matches!(votes.decided(), Some((_, None))), "alone it knows, and has nobody to take it from");
+    }
+
+    #[tokio::test]
+    async fn a_repair_goes_beneath_writes_that_wait() {
+        let state = MemState::new();
+        let effect: LocalEffect = Arc::new(|_, _, _| None);
+        put(&state, vec![pin_on(1, &[1])], "log").await;
+        let time = Timestamp::from_unix_seconds(1_900_000_000);
+        let write = Write::by(peer(2), time, cid(1), None, Sight::of_state(5, None)).pin(pin_on(1, &[2]));
+        let put = OutboxChange::Put { write: Box::new(Eventual::new(write).unwrap()), own: true };
+        let comes = Changes { outbox: vec![put], ..Changes::default() };
+        state.update(Box::new(move |_view| Ok(comes))).await.unwrap();
+        let raised = Arc::clone(&effect);
+        state.update(Box::new(move |view| overlay::raise(view, [cid(1)], 5, &raised))).await.unwrap();
+        let shown = state.pin(cid(1)).await.unwrap().unwrap();
+        assert_eq!(shown.allocations, [peer(2)]);
+
+        let right = pin_on(1, &[3]);
+        let records = Records::from([(cid(1), encode_pin(&right).into())]);
+        let mut sum = ShardSum::default();
+        sum.add(&right);
+        let update = move |view: &dyn StateView| {
+            let (number, changes) = repair(view, shard_of(&cid(1)), 5, sum, &records, &effect)?;
+            assert_eq!(number, 1);
+            Ok(changes)
+        };
+        state.update(Box::new(update)).await.unwrap();
+        assert_eq!(state.pin(cid(1)).await.unwrap(), Some(shown), "it is shown as before");
+        let beneath = |view: &dyn StateView| Ok((view.pin(&cid(1))?, view.shard(shard_of(&cid(1)))?.sum));
+        assert_eq!(read(|look| state.read(look), beneath).await.unwrap(), (Some(right), sum));
+        assert_eq!(state.waiting_count().own, 1);
     }
 }

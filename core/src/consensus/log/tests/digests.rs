@@ -159,23 +159,20 @@ async fn while_writes_come_in_damage_is_repaired_at_one_index() {
         nodes[0].pin(number).await.unwrap();
     }
     assert_equal(&nodes.iter().collect::<Vec<_>>()).await;
-    nodes[2].disks.state.tamper(&pin(1).cid, None);
-    apply_otherwise(&nodes[1].disks.state, 2).await;
-    // Some of these touch what is damaged.
-    for number in 0..6_000 {
-        let node = &nodes[usize::try_from(number).unwrap() % 3];
-        if number % 50 == 30 {
-            drop(node.consensus.submit(Request::Unpin { cid: pin(1).cid }).await);
-        } else {
-            let pin = named(if number % 10 == 0 { 1 } else { number % 50 + 100 }, &format!("at {number}"));
-            node.consensus.submit(Request::Pin(Box::new(pin))).await.unwrap();
-        }
-        let found = repaired(&nodes[1], Cause::Differs);
-        if found > 0 && number % 50 > 40 {
-            break;
-        }
+    for number in [1, 2, 3] {
+        nodes[2].disks.state.tamper(&pin(number).cid, None);
     }
-    assert!(repaired(&nodes[1], Cause::Differs) > 0, "{:?}", nodes[1].consensus.findings());
+    // Some of these touch what is damaged. They come so fast that no index is one where the nodes rest.
+    let mut number = 0;
+    while repaired(&nodes[2], Cause::DoesNotAddUp) < 3 {
+        number += 1;
+        assert!(number < 1_000, "{:?}", nodes[2].consensus.findings());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let node = &nodes[usize::try_from(number).unwrap() % 3];
+        let name = format!("at {number}");
+        let pin = named(if number % 10 == 0 { 1 } else { number % 50 + 100 }, &name);
+        node.consensus.submit(Request::Pin(Box::new(pin))).await.unwrap();
+    }
     let at_rest =
         || nodes.iter().all(|node| node.disks.state.contents(false).pins == nodes[0].disks.state.contents(false).pins);
     until("all hold the same", at_rest).await;
