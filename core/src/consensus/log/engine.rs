@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::admission::{self, Admission};
+use super::attempts::Attempts;
 use super::balance::{self, RegionSource};
 use super::bring_along;
 use super::catch_up::CatchingUp;
@@ -32,6 +33,7 @@ use super::position;
 use super::quorum::{Heard, Unanswered, acknowledged_ago};
 use super::receiver::{self, Raft, RaftReceiver};
 use super::roster::{MembersTold, Trouble};
+use super::settings::{LogSettings, WithoutQuorum, raft_config};
 use super::state_machine::{AppliedPosition, EffectAt, StateMachine};
 use super::types::{Node, NodeId, TypeConfig};
 use crate::broadcast;
@@ -44,67 +46,12 @@ use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
 
 /// How long a single attempt to have a write ordered may take.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before asking again when no leader was known; doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(20);
-const MAX_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Set in the raft id of a peer that founds a cluster: the rest is random, so that a founder that lost its disk never
 /// comes back under the old id. Others get theirs from the log, whose indexes never reach this bit.
 pub(super) const FOUNDER: NodeId = 1 << 63;
 /// The longest a write may be repeated: well inside the time its outcome is remembered.
 const MAX_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How a raft node behaves.
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// Name for logs.
-    pub cluster_name: String,
-    /// Most peers that vote.
-    pub max_voters: usize,
-    /// How long a voter may be absent before another member gets its seat.
-    pub voter_grace: Duration,
-    /// How often a leader shows that it is there.
-    pub heartbeat: Duration,
-    /// How long a follower waits for that, at least and at most, before it calls an election.
-    pub election: (Duration, Duration),
-    /// How long a write without a quorum is kept trying.
-    pub write_timeout: Duration,
-    /// How long joining is kept trying.
-    pub join_timeout: Duration,
-    /// Entries between two snapshots.
-    pub snapshot_every: u64,
-    /// What becomes of a write without a quorum.
-    pub without_quorum: WithoutQuorum,
-}
-
-/// What becomes of a write when no quorum answers: the difference between the modes `raft` and `crdt`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WithoutQuorum {
-    /// It is refused.
-    Refuse,
-    /// It is accepted here, to be merged later.
-    Accept {
-        /// How long a quorum has to answer.
-        after: Duration,
-    },
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            cluster_name: "ipfs-cluster".to_owned(),
-            max_voters: 5,
-            voter_grace: Duration::from_secs(600),
-            // Four times the delay a busy two-core machine was seen to add; see the operations guide.
-            heartbeat: Duration::from_millis(250),
-            election: (Duration::from_millis(1_000), Duration::from_millis(2_000)),
-            write_timeout: Duration::from_secs(15),
-            join_timeout: Duration::from_secs(60),
-            snapshot_every: 20_000,
-            without_quorum: WithoutQuorum::Refuse,
-        }
-    }
-}
 
 /// What a raft node is built from.
 pub struct LogParts<LS> {
@@ -194,6 +141,7 @@ pub enum StartError {
 
 impl LogConsensus {
     /// Starts the node: goes on with what is on disk, founds a cluster, or joins one.
+    #[expect(clippy::too_many_lines, reason = "the parts of a node, one after the other")]
     pub async fn start<LS>(parts: LogParts<LS>, tasks: &TaskGroup) -> Result<Arc<Self>, StartError>
     where
         LS: RaftLogStorage<TypeConfig>,
@@ -716,79 +664,4 @@ fn to_wire(error: &ProposeError) -> WireError {
         ProposeError::Stopped(_) => ErrorClass::Unknown,
     };
     WireError::from_error(class, error)
-}
-
-/// The attempts of one call to the leader: what went wrong so far, and when to give up.
-struct Attempts {
-    started: Instant,
-    timeout: Duration,
-    pause: Duration,
-    uncertain: bool,
-}
-
-impl Attempts {
-    fn new(timeout: Duration) -> Self {
-        Self { started: Instant::now(), timeout, pause: MIN_PAUSE, uncertain: false }
-    }
-
-    fn next_timeout(&self) -> Duration {
-        self.timeout.saturating_sub(self.started.elapsed()).min(ATTEMPT_TIMEOUT).max(MIN_PAUSE)
-    }
-
-    /// Notes a failure; an error when it is time to give up or the answer was final.
-    fn failed(&mut self, error: &WireError) -> Result<(), ConsensusError> {
-        match error.class {
-            ErrorClass::Unavailable => {}
-            ErrorClass::Unknown => self.uncertain = true,
-            ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal if self.uncertain => {
-                return Err(ConsensusError::OutcomeUnknown { after: self.timeout });
-            }
-            class @ (ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal) => {
-                return Err(ConsensusError::Membership { reason: error.message.clone(), class });
-            }
-        }
-        if self.started.elapsed() < self.timeout {
-            return Ok(());
-        }
-        if self.uncertain {
-            Err(ConsensusError::OutcomeUnknown { after: self.timeout })
-        } else if error.message == ProposeError::Overloaded.to_string() {
-            Err(ConsensusError::Overloaded)
-        } else {
-            Err(ConsensusError::NoQuorum { reason: error.message.clone() })
-        }
-    }
-
-    /// Waits a moment, or until there is another leader.
-    async fn pause(&mut self, mut position: watch::Receiver<Position>) {
-        let before = position.borrow().leader;
-        let changed = position.wait_for(|now| now.leader.is_some() && now.leader != before);
-        drop(tokio::time::timeout(self.pause, changed).await);
-        self.pause = (self.pause * 2).min(MAX_PAUSE);
-    }
-}
-
-fn raft_config(settings: &LogSettings) -> Result<openraft::Config, openraft::ConfigError> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    openraft::Config {
-        cluster_name: settings.cluster_name.clone(),
-        heartbeat_interval: millis(settings.heartbeat),
-        election_timeout_min: millis(settings.election.0),
-        election_timeout_max: millis(settings.election.1),
-        // Sixteen entries of at most 320 KiB stay below the largest message.
-        max_payload_entries: 16,
-        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(settings.snapshot_every),
-        replication_lag_threshold: settings.snapshot_every * 2,
-        max_in_snapshot_log_to_keep: settings.snapshot_every,
-        install_snapshot_timeout: 3_600_000,
-        enable_pre_vote: Some(true),
-        // A leader that restarts must be elected again. It may have sent entries that it had not flushed itself; going
-        // on in its old term it would fill their places with other entries.
-        enable_leader_restore: Some(false),
-        // A follower whose folder was restored from a backup has less than it had: it gets the rest again. Without
-        // this its leader would fail.
-        allow_log_reversion: Some(true),
-        ..openraft::Config::default()
-    }
-    .validate()
 }

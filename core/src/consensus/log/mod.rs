@@ -1,6 +1,7 @@
 //! Builds openraft over any log store and any transport, and answers for [`Consensus`](super::Consensus).
 
 mod admission;
+mod attempts;
 mod balance;
 pub mod bring_along;
 mod catch_up;
@@ -19,13 +20,14 @@ mod receiver;
 mod refound;
 mod roster;
 mod runtime;
+mod settings;
 mod state_machine;
 mod types;
 mod voters;
 
 pub use balance::RegionSource;
 pub use digests::{Cause, Finding, Outcome as FindingOutcome};
-pub use engine::{LogConsensus, LogParts, LogSettings, StartError, WithoutQuorum};
+pub use engine::{LogConsensus, LogParts, StartError};
 pub use import::{FoundError, Founding, IMPORT_INDEX, found, import_changes};
 pub use membership::join_here;
 pub use message::{RaftCall, RaftMessage, RaftReply};
@@ -35,6 +37,7 @@ pub use roster::{MembersTold, Trouble};
 #[cfg(any(test, feature = "testing"))]
 pub use runtime::seed_this_thread;
 pub use runtime::{Runtime, Watch};
+pub use settings::{LogSettings, WithoutQuorum};
 pub use state_machine::{AppliedPosition, EffectAt, StateMachine};
 pub use types::{
     Answers, LogEntry, LogId, Node, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig, Vote,

@@ -10,8 +10,9 @@ use openraft::raft::AppendEntriesResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::engine::{LogConsensus, WithoutQuorum};
+use super::engine::LogConsensus;
 use super::receiver::Raft;
+use super::settings::WithoutQuorum;
 use super::types::TypeConfig;
 use crate::consensus::Position;
 
