@@ -36,7 +36,8 @@ pub struct MemState {
 
 #[derive(Debug, Default)]
 struct Inner {
-    written: State,
+    /// Shared with who reads it, so that a look costs no copy.
+    written: Arc<State>,
     durable: State,
     /// What was written since, oldest first.
     unsynced: VecDeque<Changes>,
@@ -84,7 +85,7 @@ impl MemState {
         for changes in unsynced.drain(..) {
             durable.write(&changes);
         }
-        *written = durable.clone();
+        *written = Arc::new(durable.clone());
         inner.staging = inner.durable_staging.clone();
     }
 }
@@ -95,7 +96,9 @@ impl MemState {
         let inner = self.inner.lock();
         let (written, unsynced, staging) = match crash {
             Crash::Killed => (inner.written.clone(), inner.unsynced.clone(), inner.staging.clone()),
-            Crash::PowerCut => (inner.durable.clone(), VecDeque::new(), inner.durable_staging.clone()),
+            Crash::PowerCut => {
+                (Arc::new(inner.durable.clone()), VecDeque::new(), inner.durable_staging.clone())
+            }
         };
         let inner = Inner {
             written,
@@ -111,7 +114,7 @@ impl MemState {
     /// All there is at one instant, for checks: `durable` says whether only what would survive a power cut.
     pub fn contents(&self, durable: bool) -> Contents {
         let inner = self.inner.lock();
-        let state = if durable { &inner.durable } else { &inner.written };
+        let state: &State = if durable { &inner.durable } else { &inner.written };
         Contents {
             pins: state.pins.values().cloned().collect(),
             tracked: state.tracker.values().cloned().collect(),
@@ -136,7 +139,7 @@ pub struct Contents {
 
 impl Inner {
     fn write(&mut self, changes: Changes) {
-        self.written.write(&changes);
+        Arc::make_mut(&mut self.written).write(&changes);
         self.unsynced.push_back(changes);
     }
 }
@@ -267,7 +270,7 @@ impl StateView for State {
 impl StateStore for MemState {
     async fn update(&self, update: UpdateFn) -> Result<(), StateError> {
         let mut inner = self.inner.lock();
-        let changes = update(&inner.written)?;
+        let changes = update(inner.written.as_ref())?;
         for change in &changes.pins {
             assert_eq!(inner.written.pin(&change.cid)?, change.before, "an update must name what it replaces");
         }
@@ -276,8 +279,8 @@ impl StateStore for MemState {
     }
 
     async fn read(&self, read: ReadFn) -> Result<(), StateError> {
-        let frozen = self.inner.lock().written.clone();
-        read(&frozen)
+        let frozen = Arc::clone(&self.inner.lock().written);
+        read(frozen.as_ref())
     }
 
     async fn applied(&self) -> Result<Option<Bytes>, StateError> {
@@ -306,7 +309,7 @@ impl StateStore for MemState {
 
     async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {
         let mut inner = self.inner.lock();
-        let frozen = Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..inner.written.clone() } });
+        let frozen = Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..inner.written.as_ref().clone() } });
         inner.frozen = Some(Arc::clone(&frozen));
         Ok(frozen)
     }
@@ -323,7 +326,7 @@ impl StateStore for MemState {
         inner.frozen = Some(Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..state.clone() } }));
         inner.unsynced.clear();
         inner.durable = state.clone();
-        inner.written = state;
+        inner.written = Arc::new(state);
         Ok(())
     }
 }
@@ -471,8 +474,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_way_leads_to_the_same_in_memory() {
         for seed in 0..2 {
-            suite::catchup::every_way_leads_to_the_same(seed, 5_000, make, cut_power)
-                .await;
+            suite::catchup::every_way_leads_to_the_same(seed, 5_000, make, cut_power).await;
         }
     }
 
