@@ -96,9 +96,7 @@ impl MemState {
         let inner = self.inner.lock();
         let (written, unsynced, staging) = match crash {
             Crash::Killed => (inner.written.clone(), inner.unsynced.clone(), inner.staging.clone()),
-            Crash::PowerCut => {
-                (Arc::new(inner.durable.clone()), VecDeque::new(), inner.durable_staging.clone())
-            }
+            Crash::PowerCut => (Arc::new(inner.durable.clone()), VecDeque::new(), inner.durable_staging.clone()),
         };
         let inner = Inner {
             written,
@@ -309,7 +307,8 @@ impl StateStore for MemState {
 
     async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {
         let mut inner = self.inner.lock();
-        let frozen = Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..inner.written.as_ref().clone() } });
+        let frozen =
+            Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..inner.written.as_ref().clone() } });
         inner.frozen = Some(Arc::clone(&frozen));
         Ok(frozen)
     }
