@@ -5,6 +5,8 @@ use futures::poll;
 use super::super::wire::Wanted;
 use super::*;
 use crate::consensus::digest::shard_of;
+use crate::consensus::operation::encode_pin;
+use crate::crdt::packed::unpack;
 use crate::ports::{Changes, ShardState};
 use crate::testing::MemState;
 use crate::testing::suite::pinset::{cid, peer, pin, pin_on};
@@ -51,6 +53,12 @@ async fn a_donor_says_what_it_cannot_tell() {
     assert_eq!(donor.answer(peer(9), whole(4, 1)).await.unwrap(), Told::Behind);
     assert_eq!(kinds(&donor.answer(peer(9), since(1, 3)).await.unwrap()), [(PartKind::Complete, 1)]);
     assert_eq!(kinds(&donor.answer(peer(9), since(2, 2)).await.unwrap()), [(PartKind::Complete, 0)]);
+    // As it was then, not as it is.
+    for (asked, then) in [(since(1, 2), 2), (whole(2, 1), 2), (since(0, 1), 1), (whole(3, 1), 3)] {
+        let Told::Shards { packed, .. } = donor.answer(peer(9), asked).await.unwrap() else { panic!("it can tell") };
+        let expected = encode_pin(&pin_on(1, &[then]));
+        assert_eq!(unpack(&packed, 1).unwrap(), [(cid(1), Some(expected.into()))]);
+    }
     cut_tail(&state).await;
     assert_eq!(kinds(&donor.answer(peer(9), since(1, 3)).await.unwrap()), [(PartKind::BaseGone, 0)]);
     assert_eq!(kinds(&donor.answer(peer(9), since(1, 2)).await.unwrap()), [(PartKind::IndexGone, 0)]);

@@ -21,9 +21,10 @@ use crate::catchup::stage::manifest_of;
 use crate::catchup::{Donor, Gather, Gathered, Pull, PullError, Stage, decode_manifest, encode_manifest};
 use crate::consensus::digest::SHARDS;
 use crate::consensus::log::{AppliedPosition, EffectAt, LogId, SnapshotContent, SnapshotMeta, StateMachine};
-use crate::consensus::operation::{Entry, Operation, Proposed};
+use crate::consensus::operation::{Entry, Operation, Proposed, encode_pin};
+use crate::crdt::packed::{Change, pack};
 use crate::crdt::{Document, Records, shard};
-use crate::ports::{Changes, PinChange, StateError, StateStore, StateView, Transport};
+use crate::ports::{Changes, PinChange, Scan, StateError, StateStore, StateView, Transport};
 use crate::rpc::{CallServer, PeerClient};
 use crate::testing::{MemNet, MemPeer};
 use crate::watch;
@@ -124,6 +125,13 @@ impl<S: StateStore, G> Peer<S, G> {
         bytes
     }
 
+    /// All records.
+    async fn records(&self) -> Vec<Change> {
+        let pins = self.state.scan(Scan::All { after: None });
+        let pins = pins.try_filter_map(|row| std::future::ready(Ok(row.pin)));
+        pins.map_ok(|pin| (pin.cid, Some(encode_pin(&pin).into()))).try_collect().await.expect("readable")
+    }
+
     /// The canonical document of a shard.
     async fn document(&self, at: u16) -> Vec<u8> {
         let found = Arc::new(Mutex::new(Records::new()));
@@ -166,6 +174,15 @@ impl<S: StateStore> Gather for Hooked<'_, S> {
         (self.before)()?;
         self.stage.keep(shard, what).await
     }
+}
+
+/// How much more came than the records take in one piece; printed.
+#[expect(clippy::print_stdout, reason = "the figure is worth knowing")]
+fn ratio(what: &str, bytes: u64, records: &[Change]) -> f64 {
+    let least = pack(records).len();
+    let ratio = bytes as f64 / least as f64;
+    println!("{what}: {bytes} bytes came for {} records, which take {least} in one piece: {ratio:.2}", records.len());
+    ratio
 }
 
 /// A log that puts `pins` pins and goes on changing some of them.
@@ -218,12 +235,18 @@ where
     by_log.apply(&log, end).await;
     second.apply(&log, end + 4).await;
 
+    let all = by_log.records().await;
     let mut fresh = Peer::open(&net, peer(3), make().await).await;
     let whole = fresh.catch_up(&mut by_log, &[peer(1), peer(2)]).await;
+    assert!(ratio("fresh", whole, &all) < 1.5);
     let mut behind = Peer::open(&net, peer(4), make().await).await;
     behind.apply(&log, end - 12).await;
+    let before: BTreeMap<_, _> = behind.records().await.into_iter().collect();
+    let differs = |(cid, record): &&Change| before.get(cid) != Some(record);
+    let differing: Vec<Change> = all.iter().filter(differs).cloned().collect();
     let some = behind.catch_up(&mut by_log, &[peer(1), peer(2)]).await;
     assert!(some < whole / 3, "what differs is less than all: {some} of {whole} bytes");
+    assert!(ratio("behind", some, &differing) < 3.0);
     // The fresh one has no past: it cannot tell what changed, only what differs.
     let mut compared = Peer::open(&net, peer(5), make().await).await;
     compared.apply(&log, end - 12).await;
