@@ -68,7 +68,6 @@ async fn wrong_flags_and_variables(cluster: &ProcessCluster) {
         ("CLUSTER_REPLICATIONFACTORMIN", "abc", "write a whole number"),
         ("CLUSTER_REPLICATIONFACTORMIN", "5", "replication_factor_min"),
         ("CLUSTER_FOLLOWERMODE", "perhaps", "write true or false"),
-        ("CLUSTER_FOLLOWERMODE", "true", "this version cannot do that yet"),
         ("CLUSTER_DIALPEERTIMEOUT", "soon", "a duration"),
         ("CLUSTER_LISTENMULTIADDRESS", "127.0.0.1:9096", "multiaddress"),
         ("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "junk", "multiaddress"),
@@ -79,6 +78,8 @@ async fn wrong_flags_and_variables(cluster: &ProcessCluster) {
     for (name, value, text) in variables {
         refused(cluster, name, &[], &[(name, value)], &["loading the configuration", name, text]).await;
     }
+    let words = ["is that of a member", "cluster.follower_mode", "move the other away"];
+    refused(cluster, "a member's state", &[], &[("CLUSTER_FOLLOWERMODE", "true")], &words).await;
 }
 
 async fn taken_ports(cluster: &ProcessCluster) {
