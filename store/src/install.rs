@@ -154,18 +154,17 @@ fn replace_annex(database: &Database, groups: u32) -> Result<Merges, StateError>
         let rows = rows.ok_or_else(|| codec::damaged("staged annex", "a group is gone"))?;
         for row in codec::decode_annex(&rows)? {
             let family = family_of(&row).map_err(own_damage)?;
-            match family {
-                Family::Outcomes => engine.put(&mut batch, family, &row.key, codec::encode_opaque(&row.value)),
-                _ => engine.put(&mut batch, family, &row.key, &row.value),
+            if family == Family::Outcomes {
+                engine.put(&mut batch, family, &row.key, codec::encode_opaque(&row.value));
+                continue;
             }
-            match family {
-                Family::History => merges.histories += 1,
-                Family::Merged => {
-                    merges.merged += 1;
-                    let index = codec::decode_merged_at(&row.value)?.index.to_be_bytes();
-                    engine.put(&mut batch, Family::MergedByIndex, [&index[..], &row.key].concat(), []);
-                }
-                _ => {}
+            engine.put(&mut batch, family, &row.key, &row.value);
+            if family == Family::History {
+                merges.histories += 1;
+            } else {
+                merges.merged += 1;
+                let index = codec::decode_merged_at(&row.value)?.index.to_be_bytes();
+                engine.put(&mut batch, Family::MergedByIndex, [&index[..], &row.key].concat(), []);
             }
         }
         engine.write(std::mem::take(&mut batch))?;

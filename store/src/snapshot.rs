@@ -264,10 +264,8 @@ fn stream_annex(engine: &Engine, outlet: &mut Outlet<Vec<AnnexRow>>) -> Result<(
     for (kind, family) in ANNEX {
         let mut rows = moment.rows(*family, &[], None);
         while let Some((key, value)) = rows.next()? {
-            let value = match family {
-                Family::Outcomes => codec::decode_opaque("outcome", &value)?,
-                _ => value.into(),
-            };
+            let opaque = *family == Family::Outcomes;
+            let value = if opaque { codec::decode_opaque("outcome", &value)? } else { value.into() };
             bytes += key.len() + value.len();
             group.push(AnnexRow { kind: *kind, key: key.into(), value });
             if bytes >= GROUP {
@@ -284,10 +282,12 @@ pub(crate) fn family_of(row: &AnnexRow) -> Result<Family, StateError> {
     let invalid = |what: String| StateError::InvalidSnapshot { what };
     let known = ANNEX.iter().find(|(kind, _)| *kind == row.kind).map(|(_, family)| *family);
     let family = known.ok_or_else(|| invalid(format!("its annex holds rows of the unknown kind {}", row.kind)))?;
-    let sound = match family {
-        Family::Outcomes => keys::read_outcome(&row.key).map(drop),
-        Family::History => sound_history(row),
-        _ => sound_merged(row),
+    let sound = if family == Family::Outcomes {
+        keys::read_outcome(&row.key).map(drop)
+    } else if family == Family::History {
+        sound_history(row)
+    } else {
+        sound_merged(row)
     };
     sound.map_err(|error| invalid(error.to_string()))?;
     Ok(family)

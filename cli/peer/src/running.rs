@@ -68,7 +68,7 @@ async fn run_peer(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationT
 /// Builds and starts the peer; returns when it has stopped.
 async fn run_once(config: Config, bootstrap: Vec<Multiaddr>, stop: CancellationToken) -> Result<PeerEnd, PeerError> {
     let peer = tokio::select! {
-        started = Peer::start(config, &bootstrap) => started?,
+        started = Box::pin(Peer::start(config, &bootstrap)) => started?,
         // As if it had been killed: what was begun (joining, too) goes on at the next start.
         () = stop.cancelled() => return Ok(PeerEnd::Removed),
     };
