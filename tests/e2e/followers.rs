@@ -1,7 +1,7 @@
 //! Three members and five followers: pins reach the followers, those that were away catch up, writes are refused, and
 //! whoever merely knows the secret cannot make a follower believe anything.
 //!
-//! `FOLLOW_OPERATIONS` sets how much is written while followers are away.
+//! `CLUSTER_FOLLOW_OPERATIONS` sets how much is written while followers are away.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 64;
 
 /// How many operations are written while followers are away.
 fn operations() -> u64 {
-    std::env::var("FOLLOW_OPERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
+    std::env::var("CLUSTER_FOLLOW_OPERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
 }
 
 async fn both() -> (ProcessCluster, Followers) {
