@@ -11,7 +11,9 @@ use cluster_core::consensus::Consensus;
 use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
 use cluster_core::consensus::sequencer::Allocator;
 use cluster_core::monitor::Monitor;
-use cluster_core::ports::{Clock, Gossip, IpfsNode, NodeIdRecord, StateStore, SystemClock, TrackerStore, Transport};
+use cluster_core::ports::{
+    Clock, Gossip, IpfsNode, NodeIdRecord, OutboxStore, StateStore, SystemClock, TrackerStore, Transport,
+};
 use cluster_core::rpc::CallServer;
 use cluster_core::task::TaskGroup;
 use cluster_core::tracker::{HoldRule, Tracker, local_effect};
@@ -78,6 +80,17 @@ pub enum PeerError {
         /// Who shall run on it.
         wanted: &'static str,
     },
+    /// It was removed, and something waits here that no other peer may have.
+    #[error(
+        "this peer was removed from its cluster while {writes} writes that it had accepted without a quorum waited here: \
+         they are in its state and nowhere else, perhaps. Save what it shows with `ipfs-cluster-service state export`, \
+         move its state folder away, start it with --bootstrap <swarm address of a member>, and pin again what is \
+         missing"
+    )]
+    RemovedWithWrites {
+        /// How many.
+        writes: u64,
+    },
     /// A part ended that the peer cannot live without.
     #[error("{part} has ended; the log says why")]
     Ended {
@@ -121,10 +134,23 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
-    /// Starts a peer: store, swarm, node, monitor, consensus, tracker, services, APIs.
+    /// Starts a peer: store, swarm, node, monitor, consensus, tracker, services, APIs. Of one that cannot be started
+    /// nothing is left behind, so that it may be started in another way.
     pub async fn start(config: Config, bootstrap: &[Multiaddr]) -> Result<Self, PeerError> {
         raise_file_limit();
-        let [services, ordering, node, swarm] = std::array::from_fn(|_| TaskGroup::new());
+        let groups: [TaskGroup; 4] = std::array::from_fn(|_| TaskGroup::new());
+        let started = Self::start_in(groups.clone(), config, bootstrap).await;
+        if started.is_err() {
+            let late = futures::future::join_all(groups.iter().map(|group| group.shut_down(GRACE / 4))).await.concat();
+            if !late.is_empty() {
+                tracing::warn!(?late, "these did not stop in time");
+            }
+        }
+        started
+    }
+
+    async fn start_in(groups: [TaskGroup; 4], config: Config, bootstrap: &[Multiaddr]) -> Result<Self, PeerError> {
+        let [services, ordering, node, swarm] = groups;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         state::settle(&config.state_folder).map_err(start("the store"))?;
         let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
@@ -199,7 +225,8 @@ impl Peer {
             removed = position.wait_for(|position| position.removed) => {
                 if removed.is_ok() {
                     tracing::warn!("this peer was removed from the cluster and stops");
-                    return Ok(PeerEnd::Removed);
+                    let writes = OutboxStore::waiting_count(self.store.state().as_ref()).own;
+                    return if writes > 0 { Err(PeerError::RemovedWithWrites { writes }) } else { Ok(PeerEnd::Removed) };
                 }
             }
             addresses = self.ordering_of.to_join() => return Ok(PeerEnd::Joins(addresses)),

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use super::operation::{Entry, Operation, Proposed, encode_pin};
 use super::{Outcome, Request, merging};
 use crate::cluster::NOT_PINNED;
+use crate::crdt::merge::Eventual;
 use crate::ports::{Clock, StateError, StateStore, StateView};
 use crate::task::{OnExit, TaskGroup};
 
@@ -34,6 +35,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 const MAX_OPERATIONS: usize = 1024;
 /// Most bytes of pins in one entry; one pin more may go over it.
 const MAX_ENTRY_BYTES: usize = 256 * 1024;
+/// Bytes of a peer id in an entry, about.
+const PEER_BYTES: usize = 42;
 /// The largest pin accepted, in encoded bytes: names and metadata are for people, not for content.
 pub const MAX_PIN_BYTES: usize = 64 * 1024;
 /// How many seconds the clock of a peer that was asked for a pin may be off.
@@ -151,6 +154,14 @@ impl Sequencer {
 
     /// Has a request decided, ordered and applied. A repetition carries the same `id`.
     pub async fn propose(&self, id: [u8; 16], request: Request) -> Result<Placed, ProposeError> {
+        if let Request::Merge(writes) = &request
+            && merge_bytes(writes) > MAX_ENTRY_BYTES
+        {
+            // One entry that is too large for a message would keep back everything behind it.
+            let refusal = format!("a merge may have {MAX_ENTRY_BYTES} bytes of writes");
+            let outcome = Outcome::Refused(WireError::new(ErrorClass::Invalid, refusal));
+            return Ok(Placed { term: 0, index: 0, outcome });
+        }
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Ticket { id, request, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
@@ -335,7 +346,10 @@ impl Filling {
             Err(refusal) => return self.decided.at_once.0.push((ticket.answer, Outcome::Refused(refusal))),
         };
         let bytes = match &operation {
-            Operation::Merge(merge) => merge.writes.iter().map(|write| write.encode().len()).sum(),
+            Operation::Merge(merge) => {
+                let holders: usize = merge.holders.iter().map(|(_cid, holders)| holders.len()).sum();
+                merge_bytes(&merge.writes) + holders * PEER_BYTES
+            }
             Operation::Put(pin) | Operation::Reallocate { pin, .. } => {
                 in_flight.insert(pin.cid, (self.batch, Some(pin.as_ref().clone())));
                 encode_pin(pin).len()
@@ -358,6 +372,10 @@ impl Filling {
             filled.bytes += bytes;
         }
     }
+}
+
+fn merge_bytes(writes: &[Eventual]) -> usize {
+    writes.iter().map(|write| write.encode().len()).sum()
 }
 
 /// What is to be done about a wish.

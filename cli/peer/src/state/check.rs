@@ -7,10 +7,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cluster_core::consensus::digest::shard_of;
-use cluster_core::ports::{Row, Scan, ShardSum, StateError, StateStore};
+use cluster_core::crdt::shard::sum;
+use cluster_core::ports::{StateError, StateStore, StateView};
 use cluster_store::Store;
-use futures::TryStreamExt;
 
 use super::place::database;
 
@@ -37,11 +36,14 @@ pub enum CheckError {
     /// The records of a shard do not add up to its digest.
     #[error(
         "the records of shard {shard} do not add up to its digest: move the folders `state` and `snapshots` away and \
-         start with --bootstrap, so that this peer gets the pinset from the others"
+         start with --bootstrap, so that this peer gets the pinset from the others. {waiting} writes that were accepted \
+         without a quorum wait in it: if there are any, save them first with `state export`, and pin them again later"
     )]
     Wrong {
         /// The shard.
         shard: u16,
+        /// Writes that are lost with the folder.
+        waiting: u64,
     },
 }
 
@@ -79,25 +81,23 @@ pub(crate) async fn check_if_dirty(folder: &Path, state: &dyn StateStore) -> Res
     mark_dirty(folder, false)
 }
 
-/// Whether the records of every shard add up to its digest. Nobody writes to the state.
+/// Whether the records of every shard, as the log has them, add up to its digest. Nobody writes to the state.
 async fn check(state: &dyn StateStore) -> Result<(), CheckError> {
     let (shards, _applied) = state.shards().await.map_err(CheckError::Unreadable)?;
-    let mut found = vec![ShardSum::default(); shards.len()];
-    let mut rows = state.scan(Scan::All { after: None });
-    while let Some(Row { cid, pin, .. }) = rows.try_next().await.map_err(CheckError::Unreadable)? {
-        if let Some(pin) = pin {
-            found[usize::from(shard_of(&cid))].add(&pin);
+    for (shard, kept) in (0..).zip(shards) {
+        let (found, answer) = std::sync::mpsc::sync_channel(1);
+        let add_up = move |view: &dyn StateView| found.send(sum(view, shard)?).map_err(|_gone| StateError::Closed);
+        state.read(Box::new(add_up)).await.map_err(CheckError::Unreadable)?;
+        if answer.try_recv() != Ok(kept.sum) {
+            return Err(CheckError::Wrong { shard, waiting: state.waiting_count().all });
         }
     }
-    let mut shards = (0..).zip(shards.iter().zip(&found));
-    match shards.find(|(_, (kept, found))| kept.sum != **found) {
-        Some((shard, _)) => Err(CheckError::Wrong { shard }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use cluster_core::consensus::digest::shard_of;
     use cluster_core::ports::{Changes, PinChange, ShardState};
     use cluster_store::StoreOptions;
     use cluster_types::{Cid, Pin, PinOptions};
@@ -127,12 +127,20 @@ mod tests {
         check_if_dirty(folder, &*state).await.unwrap();
         assert!(!is_dirty(folder));
 
+        // What waits is shown, and in no sum.
+        let other: Cid = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn".parse().unwrap();
+        let pins = vec![PinChange { cid: other, before: None, after: Some(Pin::new(other, PinOptions::default())) }];
+        let changes = Changes { pins, committed: vec![(other, Some(None))], ..Changes::default() };
+        state.update(Box::new(move |_view| Ok(changes))).await.unwrap();
+        mark_dirty(folder, true).unwrap();
+        check_if_dirty(folder, &*state).await.unwrap();
+
         let changes = with(vec![(shard, ShardState::default())], Vec::new());
         state.update(Box::new(move |_view| Ok(changes))).await.unwrap();
         check_if_dirty(folder, &*state).await.unwrap();
         mark_dirty(folder, true).unwrap();
         let wrong = check_if_dirty(folder, &*state).await;
-        assert!(matches!(wrong, Err(CheckError::Wrong { shard: found }) if found == shard), "{wrong:?}");
+        assert!(matches!(wrong, Err(CheckError::Wrong { shard: found, .. }) if found == shard), "{wrong:?}");
         assert!(is_dirty(folder));
         store.close().await.unwrap();
     }

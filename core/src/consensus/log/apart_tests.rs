@@ -4,7 +4,7 @@ use cluster_types::Cid;
 
 use super::*;
 use crate::crdt::merge::Rule;
-use crate::ports::OutboxStore;
+use crate::ports::{Changes, OutboxStore, PinChange};
 
 const AFTER: Duration = Duration::from_secs(2);
 const ACCEPT: WithoutQuorum = WithoutQuorum::Accept { after: AFTER };
@@ -278,4 +278,25 @@ async fn who_left_and_found_nobody_founds_a_cluster_with_its_pins() {
     let again = start_in(&net, peer, disks, &[], ACCEPT).await.unwrap();
     assert_whole(&[&again]).await;
     assert_eq!(again.digest().await.1, before, "the same pins");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_moves_twice_brings_what_is_shown_and_not_what_it_brought_before() {
+    let net = MemNet::new(19);
+    let node = start_in(&net, PeerId::random(), fresh_disks(), &[], ACCEPT).await.unwrap();
+    node.pin(1).await.unwrap();
+    node.pin(2).await.unwrap();
+    let (peer, disks) = leave(node).await;
+    let state: Arc<dyn StateStore> = Arc::clone(&disks.state) as _;
+    bring_along::finish(&state).await.unwrap();
+    // It has not come anywhere yet, and one of its pins is unpinned meanwhile: it is shown no more.
+    let gone = disks.state.pin(cid(1)).await.unwrap();
+    let unpin = Changes { pins: vec![PinChange { cid: cid(1), before: gone, after: None }], ..Changes::default() };
+    state.update(Box::new(move |_view| Ok(unpin))).await.unwrap();
+    bring_along::pack(&state).await.unwrap();
+    disks.state.forget_cluster(bring_along::leaving().unwrap());
+    let disks = Disks { log: MemLog::new(), state: disks.state, record: Arc::new(MemRecord::default()) };
+    let again = start_in(&net, peer, disks, &[], ACCEPT).await.unwrap();
+    assert_whole(&[&again]).await;
+    assert!(shown(&again, 1).await.is_none() && shown(&again, 2).await.is_some());
 }

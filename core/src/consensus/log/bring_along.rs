@@ -2,8 +2,9 @@
 //!
 //! Three steps, each of which may be cut off and begun again: every pin that is shown becomes a write in the outbox;
 //! everything that belongs to the old cluster is dropped in one batch, by the store ([`leaving`] is the position it
-//! writes); the pins are noted as not in the log any more ([`finish`]). From then on the peer is like one whose writes
-//! wait for a quorum: it shows and keeps what it has, and the writes are merged once it is a member of some cluster.
+//! writes); what else waits is dropped, since it speaks of the old cluster's log and what it came to is shown, and the
+//! pins are noted as not in the log any more ([`finish`]). From then on the peer is like one whose writes wait for a
+//! quorum: it shows and keeps what it has, and the writes are merged once it is a member of some cluster.
 //!
 //! **Invariant:** a pin is in the old cluster's state or in the outbox, at every moment.
 
@@ -17,7 +18,7 @@ use futures::TryStreamExt;
 use super::state_machine::AppliedPosition;
 use super::types::NodeId;
 use crate::crdt::merge::{Eventual, Wish, Write};
-use crate::ports::{Changes, OutboxChange, Row, Scan, StateError, StateStore, StateView};
+use crate::ports::{Changes, OutboxChange, Row, Scan, StateError, StateStore, StateView, Waiting};
 
 /// Pins that are written in one batch.
 const BATCH: usize = 512;
@@ -48,7 +49,6 @@ pub async fn pack(state: &Arc<dyn StateStore>) -> Result<u64, StateError> {
         })
     })
     .await?;
-    drop_what_waited(state).await?;
     state.flush().await?;
     Ok(packed)
 }
@@ -66,17 +66,24 @@ fn pack_one(view: &dyn StateView, author: PeerId, cid: Cid, changes: &mut Change
     Ok(())
 }
 
-/// What waited for the old cluster's quorum goes: what it came to is shown, and that is packed by now.
+/// What waited for the old cluster's quorum goes, and what was brought along earlier and is not shown any more: what
+/// all that came to is shown, and packed.
 async fn drop_what_waited(state: &Arc<dyn StateStore>) -> Result<(), StateError> {
     let mut after = 0;
     loop {
         let page = state.outbox(after, BATCH).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = last.number;
-        let old = page.into_iter().filter(|waiting| waiting.write.wish != Wish::Join);
-        let outbox: Vec<OutboxChange> =
-            old.map(|waiting| OutboxChange::Remove { cid: waiting.write.cid, id: waiting.write.id() }).collect();
-        state.update(Box::new(move |_view| Ok(Changes { outbox, ..Changes::default() }))).await?;
+        let drop = move |view: &dyn StateView| {
+            let mut outbox = Vec::new();
+            for Waiting { write, .. } in page {
+                if write.wish != Wish::Join || view.shown(&write.cid)? != write.result {
+                    outbox.push(OutboxChange::Remove { cid: write.cid, id: write.id() });
+                }
+            }
+            Ok(Changes { outbox, ..Changes::default() })
+        };
+        state.update(Box::new(drop)).await?;
     }
 }
 
@@ -91,6 +98,7 @@ pub(super) async fn finish(state: &Arc<dyn StateStore>) -> Result<(), StateError
     if !AppliedPosition::decode(state.applied().await?.as_ref())?.leaving {
         return Ok(());
     }
+    drop_what_waited(state).await?;
     let mut noted = 0;
     each_batch(state, |cids| {
         noted += cids.len() as u64;

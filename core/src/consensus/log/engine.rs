@@ -41,6 +41,7 @@ use crate::catchup::{Donor, Progress};
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, report};
+use crate::crdt::merge::Eventual;
 use crate::ports::{Clock, Gossip, NodeIdRecord, OutboxCount, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
@@ -246,8 +247,14 @@ impl LogConsensus {
             applied: applied_sender,
         };
         digests::start(watched, tasks);
-        node.enter(&parts.bootstrap).await?;
-        Ok(node)
+        match node.enter(&parts.bootstrap).await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                // Else it would go on as a node that nobody let in, on a state that somebody may want to open again.
+                node.stop().await;
+                Err(error)
+            }
+        }
     }
 
     /// Becomes a member, if this node is not one yet.
@@ -485,11 +492,18 @@ impl LogConsensus {
         Ok(Receipt { commit: Commit::Log { term, index }, outcome })
     }
 
-    /// Has writes that were accepted without a quorum merged, and returns the index once that is applied here.
-    pub(super) async fn merge(&self, request: Request, timeout: Duration) -> Result<u64, ConsensusError> {
-        match self.order(request, timeout).await?.commit {
-            Commit::Log { index, .. } => Ok(index),
-            Commit::Eventual => Err(ConsensusError::OutcomeUnknown { after: timeout }),
+    /// Has writes that were accepted without a quorum merged, and returns the index once that is applied here; or says
+    /// why the leader refused them.
+    pub(super) async fn merge(
+        &self,
+        writes: Vec<Eventual>,
+        timeout: Duration,
+    ) -> Result<Result<u64, WireError>, ConsensusError> {
+        let receipt = self.order(Request::Merge(writes), timeout).await?;
+        match (receipt.commit, receipt.outcome) {
+            (_, Outcome::Refused(refusal)) => Ok(Err(refusal)),
+            (Commit::Log { index, .. }, _) => Ok(Ok(index)),
+            (Commit::Eventual, _) => Err(ConsensusError::OutcomeUnknown { after: timeout }),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::engine::LogConsensus;
 use super::outbox;
 use crate::broadcast::OutboxNote;
-use crate::consensus::{Consensus, ConsensusError, Request};
+use crate::consensus::{Consensus, ConsensusError};
 use crate::crdt::merge::Eventual;
 use crate::ports::{Gossip, Topic, Waiting};
 use crate::rpc::{Call, PeerClient, Reply};
@@ -26,7 +26,7 @@ const REPEAT_EVERY: Duration = Duration::from_secs(3);
 const NOTE_PAUSE: Duration = Duration::from_millis(50);
 /// How long a member may take to send some writes.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most bytes of writes in one merge: with what else is in its entry it stays below the largest message sixteen times.
+/// Most bytes of writes in one merge; the sequencer refuses twice as many.
 const MAX_MERGE_BYTES: usize = 128 * 1024;
 /// How long a merge may take before it is tried again.
 const MERGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -206,12 +206,36 @@ async fn deliver_once(node: &LogConsensus, of_others: bool) -> Result<bool, Cons
         let Some(last) = page.last() else { return Ok(brought) };
         after = last.number;
         for writes in batches(page.into_iter().filter(|waiting| of_others || waiting.own)) {
-            let number = writes.len();
-            let index = node.merge(Request::Merge(writes), MERGE_TIMEOUT).await?;
-            tracing::info!(writes = number, index, "writes that were accepted without a quorum are merged");
-            brought = true;
+            brought |= bring(writes, |writes| node.merge(writes, MERGE_TIMEOUT)).await?;
         }
     }
+}
+
+/// Has writes merged. What the leader refuses is tried in halves, so that one bad write keeps back no other; it stays
+/// where it is and is tried again later. Says whether anything was merged.
+async fn bring<M>(writes: Vec<Eventual>, merge: impl Fn(Vec<Eventual>) -> M) -> Result<bool, ConsensusError>
+where
+    M: Future<Output = Result<Result<u64, WireError>, ConsensusError>>,
+{
+    let (mut rest, mut brought) = (vec![writes], false);
+    while let Some(mut writes) = rest.pop() {
+        let number = writes.len();
+        match merge(writes.clone()).await? {
+            Ok(index) => {
+                tracing::info!(writes = number, index, "writes that were accepted without a quorum are merged");
+                brought = true;
+            }
+            Err(refusal) if number <= 1 => {
+                let cid = writes.first().map(|write| write.cid);
+                tracing::error!(?cid, %refusal, "the leader cannot merge a write; it is tried again");
+            }
+            Err(_) => {
+                rest.push(writes.split_off(number / 2));
+                rest.push(writes);
+            }
+        }
+    }
+    Ok(brought)
 }
 
 /// Cuts writes into merges.
@@ -240,5 +264,38 @@ pub(super) fn refused(error: &crate::ports::StateError) -> ConsensusError {
         | ErrorClass::Conflict
         | ErrorClass::Unavailable
         | ErrorClass::Unknown => ConsensusError::NoQuorum { reason: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_types::{Pin, PinOptions, Timestamp};
+
+    use super::*;
+    use crate::crdt::merge::Write;
+    use crate::tracker::fakes::cid;
+
+    #[tokio::test]
+    async fn a_write_that_cannot_be_merged_keeps_back_no_other() {
+        let write = |number: u32| {
+            let options =
+                PinOptions { replication_factor_min: -1, replication_factor_max: -1, ..PinOptions::default() };
+            let pin = Pin::new(cid(number), options);
+            Eventual::new(Write::join(PeerId::random(), Timestamp::from_unix_seconds(1), pin)).unwrap()
+        };
+        let writes: Vec<Eventual> = (0..9).map(write).collect();
+        let bad = writes[3].cid;
+        let merged = parking_lot::Mutex::new(Vec::new());
+        let merge = async |writes: Vec<Eventual>| {
+            if writes.iter().any(|write| write.cid == bad) {
+                return Ok(Err(WireError::new(ErrorClass::Fatal, "damaged")));
+            }
+            merged.lock().extend(writes.into_iter().map(|write| write.cid));
+            Ok(Ok(1))
+        };
+        assert!(bring(writes.clone(), merge).await.unwrap());
+        let wanted: Vec<_> = writes.iter().map(|write| write.cid).filter(|cid| *cid != bad).collect();
+        assert_eq!(*merged.lock(), wanted);
+        assert!(!bring(vec![writes[3].clone()], merge).await.unwrap(), "nothing to be in a hurry for");
     }
 }

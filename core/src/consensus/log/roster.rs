@@ -213,7 +213,8 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `/health` shows it to everybody, so it names nobody; the log does.
-        const ANEW: &str = "move its state folder away and start it with --bootstrap <swarm address of a member>";
+        const ANEW: &str = "save what it shows with `state export` if writes wait in it, move its state folder away and \
+                            start it with --bootstrap <swarm address of a member>";
         match self {
             Self::Stranded { known, .. } => write!(
                 f,

@@ -290,6 +290,11 @@ fn nonsense_is_refused() {
     knowing.seen.index = 7;
     let mut huge = pin("x", 5);
     huge.options.metadata.insert("k".to_owned(), "v".repeat(MAX_WRITE_BYTES));
+    let mut imported = base.clone();
+    (imported.options.replication_factor_min, imported.options.replication_factor_max) = (0, 0);
+    for open in [Write::join(peer(2), at(5), imported.clone()), on(2, 5, Some(&imported)).unpin()] {
+        assert!(Eventual::new(open).is_ok(), "an imported pin may leave its factors open");
+    }
     let bad = [
         on(2, 5, Some(&base)).pin(other_cid),
         on(2, 5, Some(&base)).pin(no_factor),

@@ -132,3 +132,17 @@ async fn calls_of_who_is_no_member_change_nothing_and_newcomers_are_bounded() {
     }
     assert!((1..100).contains(&taken), "{taken} log entries of a stranger");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_merge_that_no_message_could_carry_on_is_refused() {
+    let net = MemNet::new(41);
+    let nodes = several(&net, 1, settings()).await;
+    nodes[0].pin(1).await.unwrap();
+    let mut pin = pin(2);
+    pin.options.metadata.insert("k".to_owned(), "v".repeat(60_000));
+    let write = crate::crdt::merge::Write::join(PeerId::random(), pin.timestamp, pin);
+    let writes = vec![crate::crdt::merge::Eventual::new(write).unwrap(); 5];
+    let placed = nodes[0].consensus.propose_here([1; 16], Request::Merge(writes)).await.unwrap();
+    assert!(matches!(placed.outcome, Outcome::Refused(ref why) if why.class == ErrorClass::Invalid), "{placed:?}");
+    assert!(nodes[0].pin(3).await.is_ok(), "the log goes on");
+}
