@@ -15,10 +15,10 @@ use cluster_types::{Cid, ErrorClass, Pin, PinMode, PinType, Timestamp, WireError
 use super::Outcome;
 use super::digest::{shard_of, touched};
 use super::operation::{Entry, Merge, Operation, Proposed, decode_pin, encode_pin, normalised};
-use super::overlay::Settling;
+use super::overlay::{Settling, record_along};
 use crate::cluster::NOT_PINNED;
 use crate::crdt::TailEntry;
-use crate::crdt::merge::{Conflict, History, MergeState, MergedCid, Place, VersionId, merge_all};
+use crate::crdt::merge::{Conflict, History, MergeState, MergedCid, Place, RequestId, VersionId, merge_all};
 use crate::ports::{
     Changes, ConflictEvent, LocalEffect, MergedAt, OutboxChange, PinChange, RequestKey, ShardState, StateError,
     StateView, TailRow, TrackerRecord,
@@ -85,6 +85,7 @@ pub fn apply<'a>(
         drop_tail: BTreeMap::new(),
         outcomes: HashMap::new(),
         merging: Merging::default(),
+        shown: BTreeMap::new(),
         index: 0,
     };
     let (mut answers, mut digests) = (Vec::new(), Vec::new());
@@ -116,6 +117,8 @@ struct Work<'a> {
     drop_tail: BTreeMap<u16, u64>,
     outcomes: HashMap<[u8; 16], (u64, Bytes)>,
     merging: Merging,
+    /// What is shown after each entry of the pins that it touched and on which something waits.
+    shown: BTreeMap<Vec<u8>, Vec<Option<Pin>>>,
     /// Index of the present entry.
     index: u64,
 }
@@ -150,19 +153,8 @@ impl Touched {
 
     /// What its changes, one after the other, make of this peer's record: how entries are grouped must not matter. A
     /// pin that was gone in between may have been dropped by the node before a power cut took the record of it.
-    fn record(&self, mut tracked: Option<TrackerRecord>, effect: &LocalEffect) -> Option<Option<TrackerRecord>> {
-        let mut written = None;
-        let mut last = self.before.as_ref();
-        for next in self.passed.iter().chain([&self.now]).map(Option::as_ref) {
-            if last != next
-                && let Some(record) = effect(last, next, tracked.as_ref())
-            {
-                tracked.clone_from(&record);
-                written = Some(record);
-            }
-            last = next;
-        }
-        written
+    fn record(&self, tracked: Option<TrackerRecord>, effect: &LocalEffect) -> Option<Option<TrackerRecord>> {
+        record_along([&self.before].into_iter().chain(&self.passed).chain([&self.now]), tracked, effect)
     }
 }
 
@@ -251,6 +243,12 @@ impl Work<'_> {
         self.merging.remember(set.remember.iter().copied(), at);
         self.merging.delivered.extend(merge.writes.iter().map(|write| write.cid));
         self.merging.report(at, set.conflicts);
+        // The attempts that went before them may still be on their way to a leader.
+        for attempt in merge.writes.iter().filter_map(|write| write.attempt) {
+            if self.remembered(&attempt)?.is_none() {
+                self.outcomes.insert(attempt, (self.clock.window, pack(&Outcome::Unchanged)));
+            }
+        }
         self.forget_merges(set.remember.len())?;
         Ok(Outcome::Unchanged)
     }
@@ -301,6 +299,7 @@ impl Work<'_> {
 
     /// Keeps what it takes to undo the entry `index`, and moves the sums and epochs of its shards. Returns their digest.
     fn end_entry(&mut self, index: u64) -> Result<[u8; 32], StateError> {
+        self.note_shown()?;
         let changed = self.changed_in_entry();
         let mut sums = Vec::new();
         // They are in the order of the listing, so those of a shard are side by side.
@@ -329,6 +328,21 @@ impl Work<'_> {
             }));
         }
         Ok(touched(sums.iter().map(|(shard, sum)| (*shard, sum))))
+    }
+
+    /// Notes what the present entry makes of the pins on which something waits: how entries are grouped must not matter
+    /// to this peer's records.
+    fn note_shown(&mut self) -> Result<(), StateError> {
+        if self.view.outbox_count().all == 0 {
+            return Ok(());
+        }
+        for order in self.in_entry.keys() {
+            let Some(touched) = self.pins.get(order) else { continue };
+            if let Some((settling, _)) = self.merging.settling(self.view, &touched.cid, Some(touched))? {
+                self.shown.entry(order.clone()).or_default().push(settling.shown(self.index));
+            }
+        }
+        Ok(())
     }
 
     /// The records that the present entry changed.
@@ -402,10 +416,13 @@ impl Work<'_> {
                 .collect();
             cids.extend(self.merging.delivered.iter().map(|cid| (super::digest::order_key(cid), *cid)));
             for (order, cid) in cids {
-                let touched = touched_now.get(&order);
-                if self.merging.settle(self.view, &cid, touched, self.index, effect, &mut changes)? {
-                    touched_now.remove(&order);
-                }
+                let Some((settling, merged)) = self.merging.settling(self.view, &cid, touched_now.get(&order))? else {
+                    continue;
+                };
+                changes.outbox.extend(merged.into_iter().map(|id| OutboxChange::Remove { cid, id }));
+                let passed = self.shown.get(&order).map(Vec::as_slice).unwrap_or_default();
+                settling.settle_after(self.view, passed, self.index, effect, &mut changes)?;
+                touched_now.remove(&order);
             }
         }
         for touched in touched_now.into_values() {
@@ -457,6 +474,11 @@ impl MergeState for Work<'_> {
         }
         Ok(self.merging.merged.contains_key(id) || self.view.is_merged(id)?)
     }
+
+    fn is_carried_out(&self, request: &RequestId) -> Result<bool, StateError> {
+        let known = self.remembered(request)?;
+        Ok(known.is_some_and(|packed| matches!(packed.first(), Some(&(PINNED | UNPINNED)))))
+    }
 }
 
 /// What merges add to the changes of a group of entries.
@@ -489,26 +511,23 @@ impl Merging {
         }));
     }
 
-    /// Takes what was merged out of the outbox, and shows the rest over what the log has now. Says whether anything
-    /// waits, or waited, on the pin.
-    fn settle(
+    /// A pin as it is now, with what still waits over what the log has, and which writes wait no more; `None`: nothing
+    /// waits, or waited, on it.
+    fn settling(
         &self,
         view: &dyn StateView,
         cid: &Cid,
         touched: Option<&Touched>,
-        applied: u64,
-        effect: &LocalEffect,
-        changes: &mut Changes,
-    ) -> Result<bool, StateError> {
-        let mut settling = Settling::of(view, cid)?;
-        if settling.waiting.is_empty() {
-            return Ok(false);
+    ) -> Result<Option<(Settling, Vec<VersionId>)>, StateError> {
+        if view.waiting(cid)?.is_empty() {
+            return Ok(None);
         }
-        let mut waiting = Vec::with_capacity(settling.waiting.len());
+        let mut settling = Settling::of(view, cid)?;
+        let (mut waiting, mut merged) = (Vec::with_capacity(settling.waiting.len()), Vec::new());
         for write in mem::take(&mut settling.waiting) {
             let id = write.id();
             if self.merged.contains_key(&id) || view.is_merged(&id)? {
-                changes.outbox.push(OutboxChange::Remove { cid: *cid, id });
+                merged.push(id);
             } else {
                 waiting.push(write);
             }
@@ -520,8 +539,7 @@ impl Merging {
         if let Some((_cid, history)) = self.histories.get(&super::digest::order_key(cid)) {
             settling.history.clone_from(history);
         }
-        settling.settle(view, applied, effect, changes)?;
-        Ok(true)
+        Ok(Some((settling, merged)))
     }
 
     fn into_changes(self, changes: &mut Changes) {

@@ -344,3 +344,51 @@ fn this_peers_record_follows_every_change_however_entries_are_grouped() {
     assert!(applied.changes.pins.is_empty());
     assert_eq!(applied.changes.tracker, [(cid(1), None)]);
 }
+
+/// A write without a quorum by somebody who saw `base`, after a leader was asked in vain as request `attempt`.
+fn tried(attempt: u8, index: u64, base: Option<&Pin>, wanted: Option<&Pin>) -> Operation {
+    use crate::crdt::merge::{Eventual, Sight, Write};
+    let (author, time) = (PeerId::random(), Timestamp::from_unix_seconds(1_100));
+    let write = Write::by(author, time, cid(1), base.cloned(), Sight::of_state(index, base));
+    let write = write.tried_as(Some([attempt; 16]));
+    let write = match wanted {
+        Some(pin) => write.pin(pin.clone()),
+        None => write.unpin(),
+    };
+    Operation::Merge(Box::new(Merge { writes: vec![Eventual::new(write).unwrap()], holders: Vec::new() }))
+}
+
+fn everywhere(name: &str) -> Pin {
+    let mut pin = pin(1, name);
+    (pin.options.replication_factor_min, pin.options.replication_factor_max) = (-1, -1);
+    normalised(pin)
+}
+
+/// The name that stands after operations, one an entry.
+fn stands_after(operations: Vec<(u8, Operation)>) -> Option<String> {
+    let mut state = State::default();
+    for (at, operation) in (2_000..).zip(operations) {
+        state.apply(&[entry(at, vec![operation])]);
+    }
+    state.pins.get(&cid(1)).map(|pin| pin.options.name.clone())
+}
+
+#[test]
+fn a_request_that_a_leader_and_a_merge_carry_out_takes_effect_once() {
+    let (a, b) = (everywhere("a"), everywhere("b"));
+    let put = |pin: &Pin| Operation::Put(Box::new(pin.clone()));
+    let remove = || Operation::Remove { cid: cid(1) };
+    let pin_merged = || (50, tried(7, 0, None, Some(&a)));
+    assert_eq!(stands_after(vec![pin_merged()]).as_deref(), Some("a"));
+    assert_eq!(stands_after(vec![(7, put(&a)), pin_merged()]).as_deref(), Some("a"));
+    assert_eq!(stands_after(vec![(7, put(&a)), (8, remove()), pin_merged()]), None, "it was removed since");
+    assert_eq!(stands_after(vec![pin_merged(), (8, remove()), (7, put(&a))]), None, "the first attempt comes late");
+    let unpin_merged = || (51, tried(9, 1, Some(&a), None));
+    assert_eq!(stands_after(vec![(1, put(&a)), unpin_merged()]), None);
+    let late = vec![(1, put(&a)), unpin_merged(), (2, put(&b)), (9, remove())];
+    assert_eq!(stands_after(late).as_deref(), Some("b"), "the first attempt comes late, and b is not what it saw");
+    let early = vec![(1, put(&a)), (9, remove()), (2, put(&a)), unpin_merged()];
+    assert_eq!(stands_after(early).as_deref(), Some("a"), "it was pinned again since");
+    // What had no effect in the log has it by the merge.
+    assert_eq!(stands_after(vec![(9, remove()), (1, put(&a)), (51, tried(9, 2, Some(&a), None))]), None);
+}

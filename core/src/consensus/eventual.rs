@@ -10,7 +10,7 @@ use super::operation::{Operation, normalised};
 use super::overlay::Settling;
 use super::sequencer::{AllocationSnapshot, Context, Decision};
 use super::{Outcome, Request};
-use crate::crdt::merge::{Eventual, Sight, Write};
+use crate::crdt::merge::{Eventual, RequestId, Sight, Write};
 use crate::ports::{Changes, LocalEffect, OutboxChange, StateError, StateView};
 
 /// Who accepts a write, and what is known at that moment.
@@ -51,9 +51,14 @@ impl Accepted {
 }
 
 impl Author<'_> {
-    /// Accepts `request`. `uncertain` says that it was sent to a leader which did not answer: what that leader may have
-    /// made of it counts as seen.
-    pub fn accept(&self, view: &dyn StateView, request: &Request, uncertain: bool) -> Result<Accepted, StateError> {
+    /// Accepts `request`. `attempt` is the id under which it was sent to a leader that did not answer: what that leader
+    /// may have made of it counts as seen, and both together take effect once.
+    pub fn accept(
+        &self,
+        view: &dyn StateView,
+        request: &Request,
+        attempt: Option<RequestId>,
+    ) -> Result<Accepted, StateError> {
         let shown = |cid: &Cid| view.shown(cid);
         let context = Context { pin: &shown, allocation: self.allocation, members: self.members, now: self.now };
         let operation = match context.decide(request) {
@@ -70,7 +75,7 @@ impl Author<'_> {
         if let Some(outcome) = self.needless(&operation, base.as_ref()) {
             return Ok(Accepted::without_effect(outcome));
         }
-        let write = self.write(view, cid, base.clone(), &operation, uncertain)?;
+        let write = self.write(view, cid, base.clone(), &operation, attempt)?;
         let write = match Eventual::new(write) {
             Ok(write) => write,
             Err(invalid) => {
@@ -127,16 +132,16 @@ impl Author<'_> {
         cid: Cid,
         base: Option<Pin>,
         operation: &Operation,
-        uncertain: bool,
+        attempt: Option<RequestId>,
     ) -> Result<Write, StateError> {
         let mut sight = Sight::of_state(self.applied, view.pin(&cid)?.as_ref());
         for waiting in view.waiting(&cid)? {
             sight.add(&waiting.write);
         }
-        if let (true, Operation::Put(pin)) = (uncertain, operation) {
+        if let (Some(_), Operation::Put(pin)) = (attempt, operation) {
             sight.suspect(&normalised(pin.as_ref().clone()));
         }
-        let write = Write::by(self.peer, self.now, cid, base, sight);
+        let write = Write::by(self.peer, self.now, cid, base, sight).tried_as(attempt);
         Ok(match operation {
             Operation::Put(pin) => write.pin(pin.as_ref().clone()),
             Operation::Reallocate { pin, .. } => write.reallocate(pin.allocations.clone()),

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use cluster_types::{Cid, Pin, Timestamp};
 
 use crate::crdt::merge::{Eventual, History, MergeState, Place, VersionId, merge_all};
-use crate::ports::{Changes, LocalEffect, OutboxChange, PinChange, StateError, StateView};
+use crate::ports::{Changes, LocalEffect, OutboxChange, PinChange, StateError, StateView, TrackerRecord};
 
 /// A pin whose committed record or waiting writes change.
 #[derive(Debug)]
@@ -33,6 +33,11 @@ impl Settling {
         })
     }
 
+    /// What is shown of it, `applied` being the index of the log that the committed record belongs to.
+    pub(super) fn shown(&self, applied: u64) -> Option<Pin> {
+        shown(self.committed.as_ref(), self.history.clone(), &self.waiting, applied)
+    }
+
     /// Adds what is to be written to `changes`: the shown record with what it means here, and the committed one.
     /// `applied` is the index of the log that the committed record belongs to.
     pub(super) fn settle(
@@ -42,18 +47,52 @@ impl Settling {
         effect: &LocalEffect,
         changes: &mut Changes,
     ) -> Result<Option<Pin>, StateError> {
+        self.settle_after(view, &[], applied, effect, changes)
+    }
+
+    /// The same, when it was shown as `passed` in between, oldest first: a pin that was gone for a moment may be gone
+    /// from the node.
+    pub(super) fn settle_after(
+        self,
+        view: &dyn StateView,
+        passed: &[Option<Pin>],
+        applied: u64,
+        effect: &LocalEffect,
+        changes: &mut Changes,
+    ) -> Result<Option<Pin>, StateError> {
         let before = view.shown(&self.cid)?;
-        let Self { cid, committed, history, waiting } = self;
-        let after = shown(committed.as_ref(), history, &waiting, applied);
+        let after = self.shown(applied);
+        let Self { cid, committed, waiting, .. } = self;
         changes.committed.push((cid, (!waiting.is_empty()).then_some(committed)));
+        let path = [&before].into_iter().chain(passed).chain([&after]);
+        if let Some(record) = record_along(path, view.tracked(&cid)?, effect) {
+            changes.tracker.push((cid, record));
+        }
         if before != after {
-            if let Some(record) = effect(before.as_ref(), after.as_ref(), view.tracked(&cid)?.as_ref()) {
-                changes.tracker.push((cid, record));
-            }
             changes.pins.push(PinChange { cid, before, after: after.clone() });
         }
         Ok(after)
     }
+}
+
+/// What the changes along `path`, one after the other, make of this peer's record of a pin; `None`: nothing.
+pub(super) fn record_along<'a>(
+    path: impl IntoIterator<Item = &'a Option<Pin>>,
+    mut tracked: Option<TrackerRecord>,
+    effect: &LocalEffect,
+) -> Option<Option<TrackerRecord>> {
+    let mut path = path.into_iter().map(Option::as_ref);
+    let (mut last, mut written) = (path.next()?, None);
+    for next in path {
+        if last != next
+            && let Some(record) = effect(last, next, tracked.as_ref())
+        {
+            tracked.clone_from(&record);
+            written = Some(record);
+        }
+        last = next;
+    }
+    written
 }
 
 /// The record that `waiting` makes of the committed one.
@@ -107,6 +146,9 @@ pub fn lower(view: &dyn StateView, cids: impl IntoIterator<Item = Cid>) -> Resul
 }
 
 /// Shows what waits on some pins, whatever was shown before; what the log merged meanwhile waits no more.
+///
+/// What the tracker knows was left as it was since [`lower`], though the state changed beneath: where it does not go
+/// with what is shown from now on, it is put right.
 pub fn raise(
     view: &dyn StateView,
     cids: impl IntoIterator<Item = Cid>,
@@ -125,7 +167,17 @@ pub fn raise(
             }
         }
         settling.waiting = waiting;
-        settling.settle(view, applied, effect, &mut changes)?;
+        let tracked = changes.tracker.len();
+        let shown = settling.settle(view, applied, effect, &mut changes)?;
+        if changes.tracker.len() == tracked
+            && let Some(record) = effect(shown.as_ref(), shown.as_ref(), view.tracked(&cid)?.as_ref())
+        {
+            changes.tracker.push((cid, record));
+        }
     }
     Ok(changes)
 }
+
+#[cfg(test)]
+#[path = "overlay_tests.rs"]
+mod tests;

@@ -43,6 +43,8 @@ pub(crate) struct Judge {
     written: BTreeMap<VersionId, Written>,
     open: BTreeMap<Cid, Vec<Item>>,
     requests: BTreeSet<[u8; 16]>,
+    /// Those that changed something.
+    effective: BTreeSet<[u8; 16]>,
     /// Which writes are merged, and where.
     merged: BTreeMap<VersionId, u64>,
 }
@@ -121,6 +123,7 @@ impl Judge {
             Wish::Pin | Wish::Reallocate | Wish::Join => true,
         };
         if takes_effect {
+            self.effective.insert(proposed.id);
             let time = pin.as_ref().map_or(time, |pin| pin.timestamp);
             let item = Item { index, author: None, id: None, wish, time, pin };
             self.open.insert(cid, vec![item]);
@@ -138,6 +141,9 @@ impl Judge {
     }
 
     fn merge(&mut self, index: u64, now: Timestamp, write: &Eventual) -> Result<(), String> {
+        // The same request through the log, before or after: one of them counts.
+        let in_log = write.attempt.is_some_and(|attempt| self.effective.contains(&attempt));
+        self.requests.extend(write.attempt);
         if self.merged.contains_key(&write.id()) {
             return Ok(());
         }
@@ -153,20 +159,34 @@ impl Judge {
             self.merged.entry(*id).or_insert(index);
         }
         let open = self.open.entry(write.cid).or_default();
+        if in_log {
+            open.retain(|item| item.author.is_none() || !has_seen(&written, item));
+            return Ok(());
+        }
         open.retain(|item| !has_seen(&written, item));
         let pin = write.result.clone();
         open.push(Item { index, author: Some(write.author), id: Some(write.id()), wish: write.wish, time, pin });
         Ok(())
     }
 
-    /// What was acknowledged is in the log, in the right order.
-    pub(crate) fn check_acknowledged(&self, chain: &[(u64, Entry)], committed: &[Committed]) -> Result<(), String> {
+    /// What was acknowledged without a quorum is merged.
+    pub(crate) fn check_merged(&self) -> Result<(), String> {
         let lost = |written: &&Written| written.acknowledged && !self.merged.contains_key(&written.write.id());
-        if let Some(lost) = self.written.values().find(lost) {
-            return Err(format!("{} was acknowledged, and is lost", describe(&lost.write)));
+        match self.written.values().find(lost) {
+            Some(lost) => Err(format!("{} was acknowledged, and is lost", describe(&lost.write))),
+            None => Ok(()),
         }
+    }
+
+    /// What was acknowledged with an index up to `last` is in the log, in the right order.
+    pub(crate) fn check_committed(
+        &self,
+        last: u64,
+        chain: &[(u64, Entry)],
+        committed: &[Committed],
+    ) -> Result<(), String> {
         let entries: BTreeMap<u64, &Entry> = chain.iter().map(|(index, entry)| (*index, entry)).collect();
-        for told in committed.iter().filter(|told| told.index > 0) {
+        for told in committed.iter().filter(|told| told.index > 0 && told.index <= last) {
             let operations = entries.get(&told.index).map(|entry| entry.operations.as_slice()).unwrap_or_default();
             if !operations.iter().any(|proposed| is_of(&proposed.operation, told)) {
                 return Err(format!("{told:?} was acknowledged, and is not in its entry"));

@@ -17,7 +17,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
+use cluster_core::crdt::merge::Wish;
+
 use crate::host::{Host, Running};
+use crate::ledger::Committed;
 use crate::world::World;
 
 /// Clients at a time.
@@ -140,11 +143,15 @@ impl Call<'_> {
     async fn write(&self, action: Action, request: Request) {
         let called = self.history.tick();
         self.world.trace.note("write", &self.numbers(), format!("{action:?}"), &[]);
+        if let Action::Pin(serial) = action {
+            self.world.ledger.attempt(cid(self.key), &serial.to_string());
+        }
         let answer = until_death(self.running, self.running.consensus.submit(request)).await;
         let told = match answer {
             Some(Ok(receipt)) => {
                 if let Commit::Log { index, .. } = receipt.commit {
                     self.check_applied(index);
+                    self.note_committed(index, action, &receipt.outcome);
                 }
                 match receipt.outcome {
                     Outcome::Pinned(_) => Told::Pinned,
@@ -156,7 +163,21 @@ impl Call<'_> {
             Some(Err(error)) => without_receipt(&error),
             None => Told::Unknown,
         };
+        if let (Action::Pin(serial), Told::Refused) = (action, told) {
+            self.world.ledger.refuse(cid(self.key), &serial.to_string());
+        }
         self.returned(called, action, told);
+    }
+
+    /// What was acknowledged must stay in the log (INV1).
+    fn note_committed(&self, index: u64, action: Action, outcome: &Outcome) {
+        let (wish, name) = match (action, outcome) {
+            (Action::Pin(serial), Outcome::Pinned(_)) => (Wish::Pin, Some(serial.to_string())),
+            (Action::Unpin, Outcome::Unpinned(_)) => (Wish::Unpin, None),
+            (Action::Pin(_) | Action::Unpin | Action::Read, _) => return,
+        };
+        let behind = std::collections::BTreeSet::new();
+        self.world.ledger.commit(Committed { cid: cid(self.key), index, wish, name, behind });
     }
 
     /// A read that must see everything acknowledged before.

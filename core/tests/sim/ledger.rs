@@ -55,6 +55,8 @@ struct Inner {
     open: BTreeSet<(usize, VersionId)>,
     /// Where snapshots took a peer over entries, with the events of these: from behind, up to.
     gaps: BTreeMap<usize, Vec<(u64, u64)>>,
+    /// The pins that clients asked for, by CID and name, and whether they were told that it had no effect.
+    attempts: BTreeMap<(Cid, String), bool>,
     applied: BTreeMap<usize, u64>,
 }
 
@@ -205,6 +207,29 @@ impl Ledger {
             Some((_, id)) => Err(format!("{} is acknowledged, and not on the disk", describe(&written[id].write))),
             None => Ok(()),
         }
+    }
+
+    /// A client asks for a pin.
+    pub(crate) fn attempt(&self, cid: Cid, name: &str) {
+        self.inner.lock().attempts.insert((cid, name.to_owned()), false);
+    }
+
+    /// A client was told that its wish for a pin has no effect, and never will.
+    pub(crate) fn refuse(&self, cid: Cid, name: &str) {
+        self.inner.lock().attempts.insert((cid, name.to_owned()), true);
+    }
+
+    /// Each pin was asked for once (INV2), and nobody was told that it would not be (INV4).
+    pub(crate) fn check_asked<'a>(&self, pins: impl IntoIterator<Item = &'a Pin>) -> Result<(), String> {
+        let inner = self.inner.lock();
+        for pin in pins {
+            match inner.attempts.get(&(pin.cid, name(pin))) {
+                Some(false) => {}
+                Some(true) => return Err(format!("pin {} of {} was refused, and is there", name(pin), pin.cid)),
+                None => return Err(format!("nobody asked for the pin {} of {}", name(pin), pin.cid)),
+            }
+        }
+        Ok(())
     }
 
     /// A client was told that its wish is in the log.

@@ -1,15 +1,31 @@
 //! What must be true of all hosts after every step.
+//!
+//! The invariants of the contract and where each is judged; "step" is after every step, "write" with every write to a
+//! disk, "answer" when a client is answered, "end" after the healing, for what only a whole history can tell.
+//!
+//! | | Invariant | Judged by |
+//! |---|---|---|
+//! | INV1 | what was acknowledged is not lost | `check_commitment`, `check_kept` (step, on what a power cut would leave); `Judge::check_committed` (step: it is in its entry); `Judge::check_merged`, `Judge::check_events` (end) |
+//! | INV2 | every record was asked for, once | `Ledger::check_asked` (step); `Judge::check_once` (step) |
+//! | INV3 | linearizable by CID; without a quorum: by causes | `Judge::replay` over the log (step); `linear::check` over what clients were told (end) |
+//! | INV4 | what failed never appears, unknown outcomes may | `Ledger::check_asked` (step); `linear::check` (end) |
+//! | INV5 | reads go forward, own writes are seen | `check_progress` (step); `check_applied` and `returned` (answer); `Ledger::put` (write) |
+//! | INV6 | what is listed is the state at its index | `check_log`: the log replayed up to every index that a host was seen at; `WaitingRules`: what is shown over it (both step) |
+//! | INV7 | same index, same state: records, merge histories, remembered merges and outcomes | `check_digest` (step) |
+//! | INV8 | a state out of shards is that of the log | `check_digest` (step: also of hosts that caught up by shards, against those that applied the log; sums against records) |
+//! | INV9 | merges in any order and grouping, repeated | `merged_apart` (step, on what waits); `crdt::merge::model` (10,000 histories); `Judge::compare` (step) |
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_core::consensus::Consensus;
+use cluster_core::consensus::apply::REMEMBERED_WINDOWS;
 use cluster_core::consensus::digest::shard_of;
 use cluster_core::consensus::log::{AppliedPosition, LogId};
 use cluster_core::ports::ShardSum;
 use cluster_core::testing::mem_state::Contents;
 use cluster_types::{PeerId, Pin, ReplicationFactor, Role, TrackerStatus};
 
-use crate::causal::Names;
+use crate::causal::{Judge, Names};
 use crate::host::{Disks, Host};
 use crate::ledger::name;
 use crate::waiting_rules::WaitingRules;
@@ -27,6 +43,8 @@ pub(crate) struct Rules {
     /// The term each disk has promised.
     terms: BTreeMap<usize, u64>,
     waiting: WaitingRules,
+    /// Index and term of the last entry that any host was seen to have applied.
+    last: (u64, u64),
     /// The names of the pins that were seen in the log at an index.
     pub(crate) names: BTreeMap<u64, Names>,
 }
@@ -51,8 +69,20 @@ impl Rules {
                 check_tracker(&host.peer, &contents).map_err(in_host)?;
             }
             contents.pins.iter().try_for_each(check_allocations).map_err(in_host)?;
+            world.ledger.check_asked(contents.pins.iter().chain(&contents.log_pins())).map_err(in_host)?;
+            let last = position.last.map_or((0, 0), |id| (id.index(), **id.committed_leader_id()));
+            self.last = self.last.max(last);
         }
-        Ok(())
+        self.check_log(world)
+    }
+
+    /// The log that was applied, carried out naively, comes to what the hosts showed, and what was acknowledged is in it.
+    fn check_log(&self, world: &World) -> Result<(), String> {
+        let chain = world.log.chain(self.last)?;
+        let (written, committed) = world.ledger.all();
+        let mut judge = Judge::new(written);
+        judge.replay(&chain, &self.names)?;
+        judge.check_committed(self.last.0, &chain, &committed)
     }
 
     /// No task that a peer cannot live without has ended, and there is one leader a term (INV10, INV24).
@@ -122,6 +152,11 @@ impl Rules {
         }
         for (id, at) in &contents.merged {
             hasher.update(id.as_bytes()).update(&at.index.to_be_bytes());
+        }
+        // Older ones may be there still: they count for nothing.
+        let oldest = position.window.saturating_sub(REMEMBERED_WINDOWS);
+        for (key, outcome) in contents.outcomes.iter().filter(|(key, _)| key.window >= oldest) {
+            hasher.update(&key.window.to_be_bytes()).update(&key.id).update(outcome);
         }
         self.names.entry(position.index()).or_insert_with(|| pins.iter().map(|pin| (pin.cid, name(pin))).collect());
         let seen = (**last.committed_leader_id(), *hasher.finalize().as_bytes());

@@ -56,9 +56,8 @@ pub(crate) async fn settle(world: &World, history: &History, rules: &mut Rules) 
     }
     timeout(CONVERGENCE_LIMIT, converged(world)).await.map_err(|_| "the peers do not converge".to_owned())?;
     rules.check(world)?;
-    if world.mode.is_crdt() {
-        judge(world, rules)?;
-    } else {
+    judge(world, rules)?;
+    if !world.mode.is_crdt() {
         read_all(world, history).await;
     }
     if let Some(what) = world.trace.failure() {
@@ -122,7 +121,8 @@ fn judge(world: &World, rules: &Rules) -> Result<(), String> {
     let (written, committed) = world.ledger.all();
     let mut judge = causal::Judge::new(written);
     judge.replay(&chain, &rules.names)?;
-    judge.check_acknowledged(&chain, &committed)?;
+    judge.check_committed(last.index(), &chain, &committed)?;
+    judge.check_merged()?;
     let names = contents[0].log_pins().iter().map(|pin| (pin.cid, ledger::name(pin))).collect();
     let events: Vec<ConflictEvent> = events.into_values().collect();
     judge.check_events(&names, &events)

@@ -48,7 +48,11 @@ impl WaitingRules {
             if let Some(merged) = waiting.iter().find(|write| contents.merged.contains_key(&write.id())) {
                 return Err(format!("{} waits, and is merged", crate::ledger::describe(merged)));
             }
+            let apart = merged_apart(committed.clone(), history.clone(), &waiting, index);
             let wanted = merged(committed.clone(), history, waiting, index);
+            if apart != wanted {
+                return Err(format!("{cid}: what waits comes to {wanted:?} at once, and to {apart:?} one by one"));
+            }
             if wanted.as_ref() != shown.get(&cid).copied() {
                 let shown = shown.get(&cid);
                 return Err(format!("{cid}: shown is {shown:?}, but {committed:?} and what waits come to {wanted:?}"));
@@ -69,12 +73,30 @@ fn by_cid(contents: &Contents) -> BTreeMap<Cid, Vec<Eventual>> {
 /// What writes make of a committed record.
 fn merged(committed: Option<Pin>, history: Option<History>, waiting: Vec<Eventual>, index: u64) -> Option<Pin> {
     let time = waiting.iter().map(|write| write.time).max().unwrap_or(Timestamp::ZERO);
-    let state = One(committed.clone(), history);
+    let state = One(committed.clone(), history, BTreeSet::new());
     let set = merge_all(&state, waiting, Place::overlay(index, time)).unwrap_or_else(|never| match never {});
     set.cids.into_iter().next().map_or(committed, |merged| merged.record)
 }
 
-struct One(Option<Pin>, Option<History>);
+/// The same, one write after the other, the newest first, and each of them twice (INV9).
+fn merged_apart(committed: Option<Pin>, history: Option<History>, waiting: &[Eventual], index: u64) -> Option<Pin> {
+    let time = waiting.iter().map(|write| write.time).max().unwrap_or(Timestamp::ZERO);
+    let mut newest_first: Vec<&Eventual> = waiting.iter().collect();
+    newest_first.sort_by_key(|write| std::cmp::Reverse((write.time, write.id())));
+    let mut state = One(committed, history, BTreeSet::new());
+    for write in newest_first.into_iter().flat_map(|write| [write, write]) {
+        let set =
+            merge_all(&state, [write.clone()], Place::overlay(index, time)).unwrap_or_else(|never| match never {});
+        state.2.extend(set.remember);
+        if let Some(merged) = set.cids.into_iter().next() {
+            (state.0, state.1) = (merged.record, Some(merged.history));
+        }
+    }
+    state.0
+}
+
+/// Record, history, and which writes are known.
+struct One(Option<Pin>, Option<History>, BTreeSet<VersionId>);
 
 impl MergeState for One {
     type Error = Infallible;
@@ -87,7 +109,7 @@ impl MergeState for One {
         Ok(self.1.clone())
     }
 
-    fn is_known(&self, _id: &VersionId) -> Result<bool, Infallible> {
-        Ok(false)
+    fn is_known(&self, id: &VersionId) -> Result<bool, Infallible> {
+        Ok(self.2.contains(id))
     }
 }

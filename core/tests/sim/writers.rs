@@ -1,7 +1,8 @@
 //! Clients of a cluster in `crdt` mode: they pin, pin with other options, update, unpin, expire and move, on CIDs that all
 //! work on and on CIDs of their own, on whichever side of a cut they are.
 //!
-//! **Rule:** a member that runs answers every write, in a bounded time, and nobody is told "no quorum".
+//! **Rule:** a member that runs answers every write, in a bounded time, and nobody is told "no quorum". "Unknown" is an
+//! answer only where a leader may have carried out what would have no effect on the peer that was asked.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -118,6 +119,9 @@ async fn write(world: &World, host: &Host, running: &Running, request: Request) 
     let Some(asked) = Asked::of(host, &request) else { return false };
     let what = format!("{} {} {}", asked.wish, asked.cid, asked.name.as_deref().unwrap_or_default());
     world.trace.note("write", &[host.number as u64], what.clone(), &[]);
+    if let Some(name) = &asked.name {
+        world.ledger.attempt(asked.cid, name);
+    }
     let began = Instant::now();
     let Some(answer) = until_death(running, running.consensus.submit(request)).await else { return false };
     let told = match &answer {
@@ -130,9 +134,18 @@ async fn write(world: &World, host: &Host, running: &Running, request: Request) 
     {
         world.trace.fail(format!("host {}: {what} was answered after {:?} only", host.number, began.elapsed()));
     }
+    let refused = match &answer {
+        Ok(receipt) => matches!(receipt.outcome, Outcome::Refused(_)),
+        Err(error) => matches!(error, ConsensusError::Overloaded),
+    };
+    if let Some(name) = asked.name.as_ref().filter(|_| refused) {
+        world.ledger.refuse(asked.cid, name);
+    }
     match answer {
         Ok(receipt) => returned(world, host, running, asked, &receipt),
-        Err(ConsensusError::Overloaded | ConsensusError::Stopped { .. }) => false,
+        Err(ConsensusError::Overloaded | ConsensusError::Stopped { .. } | ConsensusError::OutcomeUnknown { .. }) => {
+            false
+        }
         Err(error) => {
             world.trace.fail(format!("host {} does not accept {what}: {error}", host.number));
             false

@@ -41,7 +41,7 @@ use crate::catchup::{Donor, Progress};
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, report};
-use crate::crdt::merge::Eventual;
+use crate::crdt::merge::{Eventual, RequestId};
 use crate::ports::{Clock, Gossip, NodeIdRecord, OutboxCount, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
@@ -479,7 +479,11 @@ impl LogConsensus {
 
     /// Has a request ordered.
     async fn order(&self, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
-        let call = Call::Submit { id: self.chance.draw(), request };
+        self.order_as(self.chance.draw(), request, timeout).await
+    }
+
+    async fn order_as(&self, id: RequestId, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
+        let call = Call::Submit { id, request };
         let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
         let Reply::Receipt { term, index, outcome } = reply else {
             return Err(ConsensusError::OutcomeUnknown { after: timeout });
@@ -510,9 +514,10 @@ impl LogConsensus {
     /// Has a request ordered, or accepts it here when no quorum answers within `after`.
     async fn order_or_accept(&self, request: Request, after: Duration) -> Result<Receipt, ConsensusError> {
         if self.waits_behind_others(&request, after).await? || self.is_unanswered(after) {
-            return self.accept(request, false).await;
+            return self.accept(request, None).await;
         }
-        let error = match self.order(request.clone(), after).await {
+        let id = self.chance.draw();
+        let error = match self.order_as(id, request.clone(), after).await {
             Ok(receipt) => {
                 *self.unanswered.lock() = None;
                 return Ok(receipt);
@@ -528,11 +533,16 @@ impl LogConsensus {
             | ConsensusError::Stopped { .. } => return Err(error),
         };
         self.nobody_answers();
-        self.accept(request, uncertain).await
+        let receipt = self.accept(request, uncertain.then_some(id)).await?;
+        match receipt.outcome {
+            // Here it has no effect; what it has where the leader is, nobody can say.
+            Outcome::Refused(_) if uncertain => Err(error),
+            Outcome::Refused(_) | Outcome::Unchanged | Outcome::Pinned(_) | Outcome::Unpinned(_) => Ok(receipt),
+        }
     }
 
-    async fn accept(&self, request: Request, uncertain: bool) -> Result<Receipt, ConsensusError> {
-        let accepted = self.outbox.accept(request, uncertain, self.member_peers()).await;
+    async fn accept(&self, request: Request, attempt: Option<RequestId>) -> Result<Receipt, ConsensusError> {
+        let accepted = self.outbox.accept(request, attempt, self.member_peers()).await;
         let outcome = accepted.map_err(|error| exchange::refused(&error))?;
         Ok(Receipt { commit: Commit::Eventual, outcome })
     }

@@ -17,7 +17,7 @@ use super::state_machine::EffectAt;
 use crate::consensus::eventual::{Accepted, Author};
 use crate::consensus::sequencer::Allocator;
 use crate::consensus::{Outcome, Request, overlay};
-use crate::crdt::merge::Eventual;
+use crate::crdt::merge::{Eventual, RequestId};
 use crate::ports::{Changes, Clock, StateError, StateStore, StateView, UpdateFn, Waiting};
 
 /// How many rows of the outbox are looked at in one step.
@@ -68,16 +68,17 @@ impl Outbox {
         self.look(move |view| Ok(!view.waiting(&cid)?.is_empty())).await
     }
 
-    /// Accepts a write; what is accepted is on the disk when this returns. `uncertain`: a leader may have accepted it too.
+    /// Accepts a write; what is accepted is on the disk when this returns. `attempt`: the id under which a leader may have
+    /// accepted it too.
     pub(super) async fn accept(
         &self,
         request: Request,
-        uncertain: bool,
+        attempt: Option<RequestId>,
         members: Vec<PeerId>,
     ) -> Result<Outcome, StateError> {
         let outcome = self
             .change(members, move |author, view| {
-                let Accepted { outcome, changes } = author.accept(view, &request, uncertain)?;
+                let Accepted { outcome, changes } = author.accept(view, &request, attempt)?;
                 Ok((outcome, changes))
             })
             .await?;

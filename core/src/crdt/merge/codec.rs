@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::conflict::{Conflict, Party, Rule};
 use super::history::{History, MAX_LIVING, Removal, Repair, Version};
 use super::version::{MAX_SEEN, Seen, VersionId};
-use super::write::{Eventual, InvalidWrite, Wish, Write};
+use super::write::{Eventual, InvalidWrite, RequestId, Wish, Write};
 use crate::consensus::operation::{DecodeError, decode_pin, encode_pin};
 
 /// The longest encoded write accepted: two records, of which each fits an entry of the log with room to spare, and
@@ -21,6 +21,8 @@ pub const MAX_WRITE_BYTES: usize = 128 * 1024;
 const MAX_CONFLICT_BYTES: usize = 4 * MAX_WRITE_BYTES;
 
 const WRITE_VERSION: u8 = 1;
+/// The same with the attempt that went before it.
+const WRITE_AFTER_ATTEMPT_VERSION: u8 = 2;
 const CONFLICT_VERSION: u8 = 1;
 const HISTORY_VERSION: u8 = 1;
 
@@ -45,6 +47,9 @@ mod wire {
         pub(super) seen: Option<Seen>,
         #[prost(message, optional, tag = "8")]
         pub(super) repairs: Option<Seen>,
+        /// Since version 2.
+        #[prost(bytes = "vec", optional, tag = "9")]
+        pub(super) attempt: Option<Vec<u8>>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -146,8 +151,9 @@ pub(super) fn encode_write(write: &Write) -> Vec<u8> {
         result: write.result.as_ref().map(encode_pin),
         seen: Some((&write.seen).into()),
         repairs: Some((&write.repairs).into()),
+        attempt: write.attempt.map(|attempt| attempt.to_vec()),
     };
-    with_version(WRITE_VERSION, &message)
+    with_version(if write.attempt.is_some() { WRITE_AFTER_ATTEMPT_VERSION } else { WRITE_VERSION }, &message)
 }
 
 impl Eventual {
@@ -170,7 +176,10 @@ impl Eventual {
 
 fn decode_write(bytes: &[u8]) -> Result<Write, DecodeError> {
     const WHAT: &str = "eventual write";
-    let message: wire::Write = without_version(WHAT, WRITE_VERSION, bytes)?;
+    let newer = bytes.first() == Some(&WRITE_AFTER_ATTEMPT_VERSION);
+    let version = if newer { WRITE_AFTER_ATTEMPT_VERSION } else { WRITE_VERSION };
+    let message: wire::Write = without_version(WHAT, version, bytes)?;
+    let attempt = |bytes: Vec<u8>| RequestId::try_from(bytes).map_err(|_| DecodeError::new(WHAT, "not a request id"));
     let seen = |seen: Option<wire::Seen>| seen.map_or_else(|| Ok(Seen::default()), Seen::try_from);
     Ok(Write {
         cid: Cid::from_bytes(&message.cid).map_err(|error| DecodeError::new(WHAT, error))?,
@@ -181,6 +190,7 @@ fn decode_write(bytes: &[u8]) -> Result<Write, DecodeError> {
         result: message.result.as_deref().map(decode_pin).transpose()?,
         seen: seen(message.seen)?,
         repairs: seen(message.repairs)?,
+        attempt: message.attempt.map(attempt).transpose()?,
     })
 }
 

@@ -184,7 +184,10 @@ impl History {
     /// Lets a write replace what it has seen, and puts it among the living.
     pub(super) fn insert(&mut self, write: &Eventual, place: Place) {
         let (wishes, repairs) = (place.believed(write.seen.index), place.believed(write.repairs.index));
-        self.repairs.retain(|repair| !write.repairs.contains(repairs, &repair.id, repair.begins));
+        // What the log has is its own wish, or came after it.
+        let stays = |author: Option<PeerId>| place.carried_out && author.is_none();
+        self.repairs
+            .retain(|repair| stays(repair.author) || !write.repairs.contains(repairs, &repair.id, repair.begins));
         let (id, author, begins, reported) = (write.id(), Some(write.author), place.begins(), false);
         if let Some(index) = place.entry {
             self.last_merged = index;
@@ -194,6 +197,9 @@ impl History {
             (VersionId::of_wish(&pin), pin)
         });
         if let (Wish::Reallocate, Some((clamped, pin))) = (write.wish, &result) {
+            if place.carried_out {
+                return;
+            }
             // The record it was decided on may be newer than this clock: as it stands it is meant.
             let meant = write.result.as_ref().map(VersionId::of_wish);
             let meant = meant.filter(|meant| self.versions.iter().any(|version| version.wish == *meant));
@@ -202,9 +208,12 @@ impl History {
             self.repairs.push(Repair { id, author, begins, reported, target, allocations, time });
             return;
         }
-        self.versions.retain(|version| !write.seen.contains(wishes, &version.id, version.begins));
-        self.removals.retain(|removal| !write.seen.contains(wishes, &removal.id, removal.begins));
+        self.versions
+            .retain(|version| stays(version.author) || !write.seen.contains(wishes, &version.id, version.begins));
+        self.removals
+            .retain(|removal| stays(removal.author) || !write.seen.contains(wishes, &removal.id, removal.begins));
         match result {
+            _ if place.carried_out => {}
             Some((wish, record)) => {
                 let joined = write.wish == Wish::Join;
                 self.versions.push(Version { id, author, begins, reported, joined, wish, record });

@@ -7,6 +7,8 @@
 //!
 //! **Invariant:** between two operations of the log on a CID, merges of it may come in any order and any grouping.
 //! **Invariant:** merging a write again, or a write that a merged one had seen, changes nothing.
+//! **Invariant:** a write whose request the log carried out as well, earlier or later, takes effect once, for as long as
+//! the log remembers outcomes.
 //! **Invariant:** a pin is gone only when somebody who had seen it removed or replaced it; whoever loses is reported.
 //!
 //! Deliberately not here: how writes are stored, gossiped and proposed, and Automerge, whose documents carry them.
@@ -30,7 +32,7 @@ pub use conflict::{Conflict, Party, Rule};
 pub use history::History;
 pub use set::{MergeState, MergedCid, MergedSet, merge_all};
 pub use version::{MAX_SEEN, Seen, Sight, VersionId};
-pub use write::{Eventual, InvalidWrite, Wish, Write};
+pub use write::{Eventual, InvalidWrite, RequestId, Wish, Write};
 
 /// The place of a merge in the log, or beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,18 +43,27 @@ pub struct Place {
     entry: Option<u64>,
     time: Timestamp,
     complete_since: u64,
+    /// Whether the log has carried the write out already, by itself.
+    carried_out: bool,
 }
 
 impl Place {
     /// In the entry `index`, written by the leader at `time`. What was merged is remembered for writes whose base is
     /// not before `complete_since`; older ones are merged by their records alone and reported as stale.
     pub fn entry(index: u64, time: Timestamp, complete_since: u64) -> Self {
-        Self { applied: index.saturating_sub(1), entry: Some(index), time, complete_since }
+        Self { applied: index.saturating_sub(1), entry: Some(index), time, complete_since, carried_out: false }
     }
 
     /// On this peer only, on top of the state at `applied`, to show writes that are not in the log yet.
     pub fn overlay(applied: u64, time: Timestamp) -> Self {
-        Self { applied, entry: None, time, complete_since: 0 }
+        Self { applied, entry: None, time, complete_since: 0, carried_out: false }
+    }
+
+    /// The same for a write whose [attempt](Write::attempt) the log has carried out: its wish stands there, or was
+    /// replaced there since. So it replaces nothing of the log, and adds nothing, but what its author had seen beyond the
+    /// log is replaced as by any other.
+    pub(super) fn of_carried_out(self, carried_out: bool) -> Self {
+        Self { carried_out, ..self }
     }
 
     /// Where a version that is merged here begins; whoever has seen the log up to there has seen it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_types::{Cid, Pin};
 
-use super::{Conflict, Eventual, History, Merged, Place, VersionId, merge};
+use super::{Conflict, Eventual, History, Merged, Place, RequestId, VersionId, merge};
 
 /// The state that writes are merged into.
 pub trait MergeState {
@@ -17,6 +17,11 @@ pub trait MergeState {
     fn history(&self, cid: &Cid) -> Result<Option<History>, Self::Error>;
     /// Whether a write was [remembered](MergedSet::remember) by an earlier merge.
     fn is_known(&self, id: &VersionId) -> Result<bool, Self::Error>;
+    /// Whether the log carried this request out, with an effect. Whoever does not know says no: then it merges as any
+    /// other.
+    fn is_carried_out(&self, _request: &RequestId) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
 }
 
 /// What a set of writes makes of one CID.
@@ -82,6 +87,8 @@ pub(super) fn merge_all_with<S: MergeState>(
                 (record.clone(), record, state.history(&write.cid)?, false)
             }
         };
+        let carried_out = write.attempt.as_ref().map(|attempt| state.is_carried_out(attempt)).transpose()?;
+        let place = place.of_carried_out(carried_out == Some(true));
         let Merged { record, history, reallocate, conflicts, remember } =
             merge(now.as_ref(), history.as_ref(), write, place);
         set.conflicts.extend(conflicts);

@@ -268,6 +268,40 @@ fn a_stale_write_applies_where_nothing_changed_and_is_marked_where_something_did
 }
 
 #[test]
+fn what_the_log_carried_out_adds_nothing_and_replaces_what_it_saw_beyond_the_log() {
+    let base = pin("old", 0);
+    let seen = checked(on(2, 5, Some(&base)).pin(pin("seen", 5)));
+    let unseen = checked(on(3, 4, Some(&base)).pin(pin("unseen", 4)));
+    let mut sight = Sight::of_state(BASE + 1, Some(&pin("log", 3)));
+    sight.add(&seen);
+    let tried = checked(Write::by(peer(4), at(6), cid(), seen.result.clone(), sight).pin(pin("log", 3)));
+    // The log has its wish, and for the unpin, what came after it.
+    let place = |index| Place::entry(index, at(1_000), 0);
+    let mut ends = Vec::new();
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let (mut record, mut history, mut known) = (Some(pin("log", 3)), None, Vec::new());
+        for (index, which) in (BASE + 10..).zip(order) {
+            let (write, carried_out) = [(&seen, false), (&unseen, false), (&tried, true)][which];
+            if known.contains(&write.id()) {
+                continue;
+            }
+            let step = merge(record.as_ref(), history.as_ref(), write, place(index).of_carried_out(carried_out));
+            (record, history) = (step.record, Some(step.history));
+            known.extend(step.remember);
+        }
+        let mut living: Vec<String> =
+            history.unwrap().versions.into_iter().map(|version| version.record.options.name).collect();
+        living.sort_unstable();
+        ends.push((name(record.as_ref()).map(str::to_owned), living));
+    }
+    let expected = (Some("unseen".to_owned()), vec!["log".to_owned(), "unseen".to_owned()]);
+    assert!(ends.iter().all(|end| *end == expected), "{ends:?}");
+    let unpin = checked(on(4, 6, Some(&pin("log", 3))).unpin());
+    let step = merge(Some(&pin("log", 3)), None, &unpin, place(30).of_carried_out(true));
+    assert_eq!((name(step.record.as_ref()), step.conflicts), (Some("log"), Vec::new()));
+}
+
+#[test]
 fn nonsense_is_refused() {
     let base = pin("old", 0);
     let mut other_cid = pin("x", 5);
@@ -320,6 +354,10 @@ fn sample() -> Eventual {
     checked(Write::by(peer(3), at(6), cid(), first.result.clone(), sight).pin(pin("new", 6)))
 }
 
+fn tried() -> Eventual {
+    checked(Write::clone(&sample()).tried_as(Some([0xa7; 16])))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -347,12 +385,14 @@ fn the_formats_are_pinned() {
     let (history, conflict) = rich();
     for (what, bytes, golden) in [
         ("write", sample().encode(), include_str!("golden/write-v1.hex")),
+        ("write after an attempt", tried().encode(), include_str!("golden/write-v2.hex")),
         ("history", history.encode(), include_str!("golden/history-v1.hex")),
         ("conflict", conflict.encode(), include_str!("golden/conflict-v1.hex")),
     ] {
         assert_eq!(hex(&bytes), golden.trim(), "{what}");
     }
     assert_eq!(Eventual::decode(&sample().encode()).unwrap(), sample());
+    assert_eq!(Eventual::decode(&tried().encode()).unwrap(), tried());
     assert_eq!(History::decode(&history.encode()).unwrap(), history);
     assert_eq!(Conflict::decode(&conflict.encode()).unwrap(), conflict);
     let packed = rmp_serde::to_vec_named(&sample()).unwrap();
@@ -366,7 +406,13 @@ fn cut_or_foreign_bytes_are_an_error_and_a_second_spelling_too() {
     let mut longer = write.clone();
     longer.extend_from_slice(&[0xf8, 0x07, 0x01]);
     assert!(Eventual::decode(&longer).is_err(), "a field that is not known yet would have another name here");
-    for bytes in [write, history.encode(), conflict.encode()] {
+    let mut other_version = write.clone();
+    other_version[0] = 2;
+    assert!(Eventual::decode(&other_version).is_err(), "without an attempt it is spelled as version 1");
+    let mut older = tried().encode();
+    older[0] = 1;
+    assert!(Eventual::decode(&older).is_err());
+    for bytes in [write, tried().encode(), history.encode(), conflict.encode()] {
         for end in 0..bytes.len() {
             // Whatever it gives, it gives it without a panic.
             drop((Eventual::decode(&bytes[..end]), History::decode(&bytes[..end]), Conflict::decode(&bytes[..end])));

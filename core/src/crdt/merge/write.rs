@@ -13,6 +13,9 @@ use crate::consensus::operation::normalised;
 /// The most peers a record may be allocated to; a cluster has a few hundred.
 const MAX_ALLOCATIONS: usize = 1024;
 
+/// The id of a request, the same in every attempt to have it carried out.
+pub type RequestId = [u8; 16];
+
 /// What an eventual write is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Wish {
@@ -84,13 +87,16 @@ pub struct Write {
     pub seen: Seen,
     /// The reallocations its author had seen.
     pub repairs: Seen,
+    /// The id of the same request as a leader was asked to carry it out, if that leader did not answer: the log may
+    /// hold it, or come to hold it. Both together take effect once.
+    pub attempt: Option<RequestId>,
 }
 
 impl Write {
     /// A write of `author` at `time` who has `sight` of the CID and is shown `base`.
     pub fn by(author: PeerId, time: Timestamp, cid: Cid, base: Option<Pin>, sight: Sight) -> Self {
         let Sight { wishes: seen, repairs } = sight;
-        Self { cid, author, time, wish: Wish::Unpin, base, result: None, seen, repairs }
+        Self { cid, author, time, wish: Wish::Unpin, base, result: None, seen, repairs, attempt: None }
     }
 
     /// The author wants it kept as `pin`.
@@ -126,7 +132,13 @@ impl Write {
         let seen = Seen { index: 0, versions: [VersionId::ABSENT].into() };
         let cid = pin.cid;
         let result = Some(pin);
-        Self { cid, author, time, wish: Wish::Join, base: None, result, seen, repairs: Seen::default() }
+        Self { cid, author, time, wish: Wish::Join, base: None, result, seen, repairs: Seen::default(), attempt: None }
+    }
+
+    /// The same wish was sent to a leader that did not answer.
+    pub fn tried_as(mut self, attempt: Option<RequestId>) -> Self {
+        self.attempt = attempt;
+        self
     }
 }
 
@@ -207,7 +219,7 @@ fn check(write: &Write) -> Result<(), InvalidWrite> {
         }
         (Wish::Join, None, Some(_)) => {
             let fresh = write.seen.index == 0 && write.seen.versions.iter().all(|id| *id == VersionId::ABSENT);
-            if fresh && write.repairs == Seen::default() {
+            if fresh && write.repairs == Seen::default() && write.attempt.is_none() {
                 Ok(())
             } else {
                 refuse("a pin of another cluster claims to know this one")
