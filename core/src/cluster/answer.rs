@@ -31,7 +31,7 @@ impl Cluster {
         match call {
             Call::Id => Ok(Reply::Id(Box::new(self.own_id().await))),
             Call::Members => Ok(Reply::Members(self.log()?.members_told())),
-            Call::Submit { .. } | Call::ReadIndex | Call::RemovePeer { .. } => self.log()?.lead(&call).await,
+            Call::Submit { .. } | Call::ReadIndex | Call::RemovePeer { .. } => self.log()?.lead_for(&from, &call).await,
             Call::Reserve => self.lead_or_pass_on(call).await,
             Call::Join { node_id, ref addresses } => {
                 if self.leads() {

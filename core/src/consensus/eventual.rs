@@ -133,8 +133,15 @@ impl Author<'_> {
         for waiting in view.waiting(&cid)? {
             sight.add(&waiting.write);
         }
-        if let (true, Operation::Put(pin)) = (uncertain, operation) {
-            sight.suspect(&normalised(pin.as_ref().clone()));
+        match operation {
+            Operation::Put(pin) if uncertain => sight.suspect(Some(&normalised(pin.as_ref().clone()))),
+            Operation::Remove { .. } if uncertain => sight.suspect(None),
+            Operation::Put(_)
+            | Operation::Remove { .. }
+            | Operation::Reallocate { .. }
+            | Operation::Expire { .. }
+            | Operation::Reserve
+            | Operation::Merge(_) => {}
         }
         let write = Write::by(self.peer, self.now, cid, base, sight);
         Ok(match operation {

@@ -1,7 +1,7 @@
 //! The calls between peers and their encoding.
 
 use bytes::Bytes;
-use cluster_types::{Cid, Id, Multiaddr, PeerId, PinInfo, RepoGc, WireError};
+use cluster_types::{Cid, Id, Multiaddr, PeerId, PinInfo, RepoGc, Timestamp, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::WireFormatError;
@@ -30,6 +30,9 @@ pub enum Call {
         id: [u8; 16],
         /// The wish.
         request: Request,
+        /// When it was made, by the clock of the peer that asks; the zero time: it does not matter how late it comes.
+        #[serde(default)]
+        made: Timestamp,
     },
     /// Up to where must be applied, to see all that was acknowledged? (the leader answers)
     ReadIndex,
@@ -284,6 +287,7 @@ mod tests {
         let call = Call::Submit {
             id: [7; 16],
             request: Request::Unpin { cid: "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap() },
+            made: Timestamp::from_unix_seconds(1_800_000_000),
         };
         let hex: String = encode_call(&call).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("golden/submit-v1.hex").trim());

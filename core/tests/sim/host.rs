@@ -343,7 +343,7 @@ impl PeerService for Answers {
             self.0.told_removed(from, node_id);
             return Ok(Reply::Done);
         }
-        self.0.lead(&call).await
+        self.0.lead_for(&from, &call).await
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {

@@ -4,7 +4,7 @@ use cluster_types::Cid;
 
 use super::*;
 use crate::crdt::merge::Rule;
-use crate::ports::OutboxStore;
+use crate::ports::{Clock, OutboxStore};
 
 const AFTER: Duration = Duration::from_secs(2);
 const ACCEPT: WithoutQuorum = WithoutQuorum::Accept { after: AFTER };
@@ -150,6 +150,89 @@ async fn what_an_old_leader_took_and_did_not_answer_is_no_rival_of_what_came_aft
         assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
         assert!(shown(author, 1).await.is_none(), "seed {seed}: it must not come back");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unpin_that_a_silent_leader_may_have_carried_out_is_not_answered_with_nothing_to_unpin() {
+    let net = MemNet::new(17);
+    let (nodes, _many, few) = cut(&net).await;
+    let author = &nodes[few[0]];
+    let unpin = || Request::Unpin { cid: cid(1) };
+    let told = author.consensus.accept(unpin(), None).await.unwrap();
+    assert!(matches!(told.outcome, Outcome::Refused(_)), "{told:?}");
+    let doubt = ConsensusError::OutcomeUnknown { after: AFTER };
+    let told = author.consensus.accept(unpin(), Some(doubt)).await;
+    assert!(matches!(told, Err(ConsensusError::OutcomeUnknown { .. })), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_unpinned_under_a_silent_leader_and_pins_again_is_no_rival_of_himself() {
+    let net = MemNet::new(18);
+    let (nodes, many, few) = cut(&net).await;
+    // Nobody has a majority: what the old leader has in its log is committed in the end.
+    net.isolate(nodes[many[0]].peer());
+    let author = &nodes[few[0]];
+    let gone = author.consensus.submit(Request::Unpin { cid: cid(1_000) }).await.unwrap();
+    assert_eq!(gone.commit, Commit::Eventual);
+    author.consensus.submit(named(1_000, "again")).await.unwrap();
+    net.heal_all();
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    assert_eq!(shown(author, 1_000).await.unwrap().options.name, "again");
+    assert_eq!(author.disks.state.conflicts(None, 10).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_into_a_cut_and_arrives_after_its_merge_changes_nothing() {
+    let net = MemNet::new(19);
+    let (nodes, many, few) = cut(&net).await;
+    until("the larger side has a leader", async || nodes[many[0]].pin(9).await.unwrap().commit != Commit::Eventual)
+        .await;
+    let author = &nodes[few[1]];
+    let made = SystemClock.now();
+    author.consensus.submit(Request::Unpin { cid: cid(1_000) }).await.unwrap();
+    author.consensus.submit(named(1_000, "again")).await.unwrap();
+    net.heal_all();
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    let late = Call::Submit { id: [1; 16], request: Request::Unpin { cid: cid(1_000) }, made };
+    for node in &nodes {
+        let told = node.consensus.lead_for(&author.peer(), &late).await.unwrap_err();
+        assert_eq!(told.class, ErrorClass::Unavailable, "{told}");
+    }
+    assert_eq!(shown(author, 1_000).await.unwrap().options.name, "again");
+    // What is made now comes in time, and others have not waited.
+    let now = Call::Submit { id: [2; 16], request: Request::Unpin { cid: cid(9) }, made: SystemClock.now() };
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await;
+    leader.consensus.lead_for(&author.peer(), &now).await.unwrap();
+    leader.consensus.lead_for(&nodes[many[0]].peer(), &late).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_writes_the_same_pin_again_without_a_quorum_does_not_wait_each_time() {
+    let net = MemNet::new(20);
+    let (nodes, _many, few) = cut(&net).await;
+    let author = &nodes[few[0]];
+    author.pin(1).await.unwrap();
+    // Until it is time to ask again.
+    tokio::time::sleep(AFTER * 4).await;
+    author.consensus.submit(named(1, "second")).await.unwrap();
+    let began = tokio::time::Instant::now();
+    author.consensus.submit(named(1, "third")).await.unwrap();
+    assert!(began.elapsed() < AFTER / 4, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_a_silent_leader_no_longer_than_until_there_is_another() {
+    let net = MemNet::new(21);
+    let nodes = several(&net, 3, settings()).await;
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
+    nodes[0].pin(1_000).await.unwrap();
+    let others: Vec<&TestNode> = nodes.iter().filter(|node| node.peer() != leader).collect();
+    for other in &others {
+        net.cut_one_way(leader, other.peer());
+    }
+    let began = tokio::time::Instant::now();
+    others[0].pin(1).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ use super::catch_up::CatchingUp;
 use super::chance::Chance;
 use super::digests::{self, Ledger};
 use super::exchange;
+use super::fence::Fence;
 use super::membership;
 use super::network::Network;
 use super::outbox::{Outbox, OutboxParts};
@@ -103,6 +104,7 @@ pub struct LogConsensus {
     chance: Chance,
     clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
+    pub(super) fence: Arc<Fence>,
     /// When this node last heard from a leader.
     pub(super) heard: Heard,
     /// Since when, and under whom, no quorum answers.
@@ -173,8 +175,9 @@ impl LogConsensus {
         let machine =
             StateMachine::open(Arc::clone(&parts.state), Arc::clone(&parts.effect_at), applied_sender.clone()).await;
         let machine = machine.map_err(|error| fail(error.into()))?.with_feed(feed).beneath(Arc::clone(&outbox)).await;
-        let ledger = Ledger::new();
-        let machine = machine.map_err(|error| fail(error.into()))?.noted_in(Arc::clone(&ledger));
+        let (ledger, fence) = (Ledger::new(), Arc::<Fence>::default());
+        let machine =
+            machine.map_err(|error| fail(error.into()))?.noted_in(Arc::clone(&ledger)).behind(Arc::clone(&fence));
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
         let donor = Arc::new(Donor::new(Arc::clone(&parts.state), applied.clone()));
         parts.server.serve_shards(Arc::clone(&donor));
@@ -228,6 +231,7 @@ impl LogConsensus {
             chance,
             clock,
             outbox,
+            fence,
             heard,
             unanswered: Mutex::new(None),
             sequencer,
@@ -352,13 +356,25 @@ impl LogConsensus {
             let answer = match self.leader() {
                 None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
                 Some(leader) if leader == self.peer => self.lead_within(call, attempts.next_timeout()).await,
-                Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
+                Some(leader) => self.ask_while_it_leads(leader, call, attempts.next_timeout()).await,
             };
             match answer {
                 Ok(reply) => return Ok((reply, attempts.uncertain)),
                 Err(error) => attempts.failed(&error)?,
             }
             attempts.pause(self.position.clone()).await;
+        }
+    }
+
+    /// Asks a leader, and waits for its answer no longer than until another one leads: it may be cut off.
+    async fn ask_while_it_leads(&self, leader: PeerId, call: &Call, limit: Duration) -> Result<Reply, WireError> {
+        let mut position = self.position.clone();
+        tokio::select! {
+            biased;
+            answer = self.client.ask(leader, call, limit) => answer,
+            _ = position.wait_for(|now| now.leader.is_some_and(|now| now != leader)) => {
+                Err(WireError::new(ErrorClass::Unknown, "another peer leads now"))
+            }
         }
     }
 
@@ -383,7 +399,7 @@ impl LogConsensus {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the policy names every call; these are the leader's")]
     pub async fn lead(&self, call: &Call) -> Result<Reply, WireError> {
         let done = match call {
-            Call::Submit { id, request } => self
+            Call::Submit { id, request, made: _ } => self
                 .propose_here(*id, request.clone())
                 .await
                 .map(|Placed { term, index, outcome }| Reply::Receipt { term, index, outcome }),
@@ -472,8 +488,10 @@ impl LogConsensus {
 
     /// Has a request ordered.
     async fn order(&self, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
-        let call = Call::Submit { id: self.chance.draw(), request };
+        let call = Call::Submit { id: self.chance.draw(), request, made: self.clock.now() };
         let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
+        // A merge shows it as well: whoever writes next need not wait until it is time to ask again.
+        *self.unanswered.lock() = None;
         let Reply::Receipt { term, index, outcome } = reply else {
             return Err(ConsensusError::OutcomeUnknown { after: timeout });
         };
@@ -496,31 +514,37 @@ impl LogConsensus {
     /// Has a request ordered, or accepts it here when no quorum answers within `after`.
     async fn order_or_accept(&self, request: Request, after: Duration) -> Result<Receipt, ConsensusError> {
         if self.waits_behind_others(&request, after).await? || self.is_unanswered(after) {
-            return self.accept(request, false).await;
+            return self.accept(request, None).await;
         }
         let error = match self.order(request.clone(), after).await {
-            Ok(receipt) => {
-                *self.unanswered.lock() = None;
-                return Ok(receipt);
-            }
+            Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
-        let uncertain = match &error {
-            ConsensusError::NoQuorum { .. } => false,
-            ConsensusError::OutcomeUnknown { .. } => true,
+        let doubt = match error {
+            ConsensusError::NoQuorum { .. } => None,
+            ConsensusError::OutcomeUnknown { .. } => Some(error),
             ConsensusError::Overloaded
             | ConsensusError::Membership { .. }
             | ConsensusError::ReadOnly
             | ConsensusError::Stopped { .. } => return Err(error),
         };
         self.nobody_answers();
-        self.accept(request, uncertain).await
+        self.accept(request, doubt).await
     }
 
-    async fn accept(&self, request: Request, uncertain: bool) -> Result<Receipt, ConsensusError> {
-        let accepted = self.outbox.accept(request, uncertain, self.member_peers()).await;
+    /// Accepts a write here. `doubt`: it was sent to a leader that did not answer. What is then refused, because there is
+    /// nothing to unpin for example, may be so because that leader has carried it out: that stays unknown.
+    pub(super) async fn accept(
+        &self,
+        request: Request,
+        doubt: Option<ConsensusError>,
+    ) -> Result<Receipt, ConsensusError> {
+        let accepted = self.outbox.accept(request, doubt.is_some(), self.member_peers()).await;
         let outcome = accepted.map_err(|error| exchange::refused(&error))?;
-        Ok(Receipt { commit: Commit::Eventual, outcome })
+        match (doubt, &outcome) {
+            (Some(doubt), Outcome::Refused(_) | Outcome::Unchanged) => Err(doubt),
+            _ => Ok(Receipt { commit: Commit::Eventual, outcome }),
+        }
     }
 
     /// Whether earlier writes on the same pin wait still, after they had some time to be merged: the leader would decide
@@ -531,7 +555,12 @@ impl LogConsensus {
         let deadline = Instant::now() + patience;
         let mut applied = self.applied.clone();
         while waits().await? {
-            if self.is_unanswered(patience) || tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
+            if self.is_unanswered(patience) {
+                return Ok(true);
+            }
+            if tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
+                // Nobody has merged them: whoever writes next need not wait as long to find that out again.
+                self.nobody_answers();
                 return Ok(true);
             }
         }

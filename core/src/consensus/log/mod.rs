@@ -9,6 +9,7 @@ mod chance;
 mod digests;
 mod engine;
 mod exchange;
+mod fence;
 mod import;
 mod membership;
 mod message;

@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use super::digests::{Ledger, NOTE_EVERY};
 use super::engine::FOUNDER;
+use super::fence::Fence;
 use super::outbox::Outbox;
 use super::types::{Answers, LogId, NodeId, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::broadcast::Feed;
 use crate::catchup::{decode_manifest, stage};
 use crate::consensus::apply::{Applied, LogClock, apply};
-use crate::consensus::operation::Entry;
+use crate::consensus::operation::{Entry, Operation};
 use crate::ports::{Changes, LocalEffect, SnapshotHandle, StateError, StateStore};
 
 /// How many operations are applied in one batch at most: some 4 MiB of records in memory.
@@ -111,6 +112,8 @@ pub struct StateMachine {
     ledger: Option<Arc<Ledger>>,
     /// Where followers get the entries from.
     feed: Option<Feed>,
+    /// Where merged writes are noted.
+    fence: Option<Arc<Fence>>,
 }
 
 impl fmt::Debug for StateMachine {
@@ -128,7 +131,7 @@ impl StateMachine {
     ) -> Result<Self, StateError> {
         let position = AppliedPosition::decode(state.applied().await?.as_ref())?;
         applied.send_replace(position.index());
-        Ok(Self { state, effect_at, position, applied, outbox: None, ledger: None, feed: None })
+        Ok(Self { state, effect_at, position, applied, outbox: None, ledger: None, feed: None, fence: None })
     }
 
     /// From now on, entries that were applied are offered to `feed`.
@@ -147,6 +150,11 @@ impl StateMachine {
     /// The same, noting its digests.
     pub(super) fn noted_in(self, ledger: Arc<Ledger>) -> Self {
         Self { ledger: Some(ledger), ..self }
+    }
+
+    /// The same, noting what is merged.
+    pub(super) fn behind(self, fence: Arc<Fence>) -> Self {
+        Self { fence: Some(fence), ..self }
     }
 
     /// Notes the digest at the indexes where every peer does. A failure costs a comparison.
@@ -198,6 +206,14 @@ impl StateMachine {
             Some(outbox) => Some(outbox.close().await),
             None => None,
         };
+        if let Some(fence) = &self.fence {
+            let operations = payloads.iter().flat_map(|(_id, entry)| &entry.operations);
+            for proposed in operations {
+                if let Operation::Merge(merge) = &proposed.operation {
+                    fence.merged(&merge.writes);
+                }
+            }
+        }
         let payloads = Arc::new(payloads);
         let (next, answers, digests) = self.write(next, Arc::clone(&payloads)).await?;
         if let Some(feed) = &self.feed {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster_types::{Commit, ErrorClass, PeerId, Pin, PinOptions, Role, WireError};
+use cluster_types::{Commit, ErrorClass, PeerId, Pin, PinOptions, Role, Timestamp, WireError};
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::*;
@@ -73,7 +73,7 @@ impl PeerService for Answers {
         if let Call::Noted { index } = call {
             return self.0.noted(index).map(|manifest| Reply::Manifest { index, manifest });
         }
-        self.0.lead(&call).await
+        self.0.lead_for(&from, &call).await
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {

@@ -115,7 +115,7 @@ async fn calls_of_who_is_no_member_change_nothing_and_newcomers_are_bounded() {
     };
     let (peer, before) = (stranger.local_peer(), leader.digest().await);
     for call in [
-        Call::Submit { id: [1; 16], request: Request::Pin(Box::new(pin(1))) },
+        Call::Submit { id: [1; 16], request: Request::Pin(Box::new(pin(1))), made: Timestamp::ZERO },
         Call::ReadIndex,
         Call::RemovePeer { peer: nodes[0].peer() },
         Call::JoinFor { peer, node_id: 3, addresses: Vec::new() },
