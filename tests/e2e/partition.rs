@@ -5,7 +5,9 @@
 //! is printed; `CLUSTER_PARTITION_SEED` replays the choices. Where there can be no namespaces the tests are skipped, or
 //! fail if `REQUIRE_NAMESPACES` is set.
 
+mod contest;
 mod crdt;
+mod events;
 mod ledger;
 mod load;
 mod lone;

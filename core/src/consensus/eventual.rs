@@ -138,8 +138,15 @@ impl Author<'_> {
         for waiting in view.waiting(&cid)? {
             sight.add(&waiting.write);
         }
-        if let (Some(_), Operation::Put(pin)) = (attempt, operation) {
-            sight.suspect(&normalised(pin.as_ref().clone()));
+        match operation {
+            Operation::Put(pin) if attempt.is_some() => sight.suspect(Some(&normalised(pin.as_ref().clone()))),
+            Operation::Remove { .. } if attempt.is_some() => sight.suspect(None),
+            Operation::Put(_)
+            | Operation::Remove { .. }
+            | Operation::Reallocate { .. }
+            | Operation::Expire { .. }
+            | Operation::Reserve
+            | Operation::Merge(_) => {}
         }
         let write = Write::by(self.peer, self.now, cid, base, sight).tried_as(attempt);
         Ok(match operation {

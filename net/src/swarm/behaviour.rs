@@ -18,9 +18,10 @@ const PROTOCOL_FAMILY: &str = "/ipfs-cluster-rs/1";
 const MAX_PENDING: u32 = 256;
 /// Connections with one peer: both may dial at the same time, and an old one may still be dying.
 const MAX_PER_PEER: u32 = 4;
-/// A silent connection is probed this often, and closed when this long nothing comes back.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A silent connection is probed this often, and closed when this long nothing comes back. What was sent into a cut is
+/// repeated by TCP ever more rarely: a new connection is there sooner than an old one comes to life again.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
+const PING_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a message is remembered so that it is not delivered twice: the contract says a minute.
 const DUPLICATE_CACHE: Duration = Duration::from_secs(120);
 /// Messages that may wait to be sent to one peer; more of them are lost.

@@ -1,12 +1,12 @@
 //! What writers know of the CIDs that only they touch: every wish that may stand, judged in the end.
 
 use std::collections::BTreeMap;
-use std::future::{Future, ready};
 
 use cluster_core::testing::linear::Told;
 use cluster_tests::process::ProcessCluster;
-use cluster_types::Pin;
+use cluster_types::{Event, PeerId, Pin};
 
+use super::contest::{Contest, Cut, Deeds};
 use crate::client::inline_cid;
 
 /// What somebody wants of a CID: pinned with the options of this serial number, or not pinned.
@@ -57,42 +57,46 @@ impl Ledger {
         told != Told::Unknown
     }
 
-    /// Checks what a peer lists: each CID is as one of its possible wishes says, unless the peer reports the loss.
-    fn judge(&self, peer: usize, pins: &BTreeMap<String, Pin>, lost: &[(u64, Wish)]) {
+    /// Checks what a peer lists and what it tells: each CID is as one of its possible wishes says, and no wish for it
+    /// lost, since each has seen those before it. One that was never answered may have been accepted without a quorum,
+    /// and lost to nobody either.
+    fn judge(&self, peer: usize, pins: &BTreeMap<String, Pin>, lost: &BTreeMap<String, Vec<Event>>) {
         for (number, possible) in &self.0 {
-            let found = pins.get(&inline_cid(*number).to_string()).and_then(wish_of);
-            let reported = possible.iter().all(|wish| lost.contains(&(*number, *wish)));
+            let cid = inline_cid(*number).to_string();
+            let found = pins.get(&cid).and_then(wish_of);
             assert!(
-                possible.contains(&found) || reported,
-                "CID {number} on peer {peer} is {found:?}, but can only be {possible:?}, and no loss is reported"
+                possible.contains(&found),
+                "CID {number} ({cid}) on peer {peer} is {found:?}, but can only be {possible:?}"
             );
+            let told = lost.get(&cid).and_then(|events| events.first());
+            assert!(told.is_none(), "CID {number}: only one client wrote, but: {}", told.expect("some").message);
         }
     }
 }
 
-/// Checks what every peer lists against what the writers know. `contended` has, for each CID that several writers touch,
-/// all wishes they had: one of them must stand, or none.
-pub(super) async fn judge(cluster: &ProcessCluster, ledgers: &[&Ledger], contended: &BTreeMap<u64, Vec<u64>>) {
+/// Checks what every peer lists against what the writers know, and what was told as lost against both.
+pub(super) async fn judge(
+    cluster: &ProcessCluster,
+    ledgers: &[&Ledger],
+    (deeds, cut): (&Deeds, &Cut),
+    lost: &BTreeMap<String, Vec<Event>>,
+) {
+    let ids: Vec<PeerId> = cluster.peers.iter().map(|peer| peer.id().parse().unwrap()).collect();
     for peer in 0..cluster.peers.len() {
         let pins = cluster.pins(peer).await.unwrap();
-        let lost = lost(cluster, peer).await;
         for ledger in ledgers {
-            ledger.judge(peer, &pins, &lost);
+            ledger.judge(peer, &pins, lost);
         }
-        for (number, wishes) in contended {
-            let found = pins.get(&inline_cid(*number).to_string()).and_then(wish_of);
-            assert!(
-                found.is_none_or(|serial| wishes.contains(&serial)),
-                "CID {number} on peer {peer} is {found:?}, which nobody wished"
-            );
+        for (number, deeds) in deeds {
+            let cid = inline_cid(*number).to_string();
+            let found = pins.get(&cid).and_then(wish_of);
+            let events = lost.get(&cid).map(Vec::as_slice).unwrap_or_default();
+            let contest = Contest { deeds, events, cut, ids: &ids };
+            if let Err(why) = contest.judge(found) {
+                panic!("CID {number} ({cid}) on peer {peer} is {found:?}: {why}\n{contest}");
+            }
         }
     }
-}
-
-/// The acknowledged wishes that, as a peer tells, lost to others by a rule of `docs/merge.md`. Peers do not tell yet: so
-/// no wish for a CID that one writer alone touches may be lost at all.
-fn lost(_cluster: &ProcessCluster, _peer: usize) -> impl Future<Output = Vec<(u64, Wish)>> {
-    ready(Vec::new())
 }
 
 #[cfg(test)]
@@ -112,8 +116,8 @@ mod tests {
         let mut ledger = Ledger::default();
         assert!(ledger.note(1, Some(4), Told::Pinned));
         assert!(!ledger.note(1, Some(5), Told::Unknown));
-        ledger.judge(0, &listed(1, 4), &[]);
-        ledger.judge(0, &listed(1, 5), &[]);
+        ledger.judge(0, &listed(1, 4), &BTreeMap::new());
+        ledger.judge(0, &listed(1, 5), &BTreeMap::new());
     }
 
     #[test]
@@ -122,7 +126,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.note(1, Some(4), Told::Pinned);
         ledger.note(1, Some(5), Told::Refused);
-        ledger.judge(0, &BTreeMap::new(), &[]);
+        ledger.judge(0, &BTreeMap::new(), &BTreeMap::new());
     }
 
     #[test]
@@ -131,14 +135,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.note(1, Some(4), Told::Pinned);
         ledger.note(1, None, Told::Unpinned(4));
-        ledger.judge(0, &listed(1, 4), &[]);
-    }
-
-    #[test]
-    fn a_reported_loss_is_none() {
-        let mut ledger = Ledger::default();
-        ledger.note(1, Some(4), Told::Pinned);
-        ledger.judge(0, &BTreeMap::new(), &[(1, Some(4))]);
+        ledger.judge(0, &listed(1, 4), &BTreeMap::new());
     }
 
     #[test]
@@ -148,6 +145,6 @@ mod tests {
         pins.values_mut().for_each(|pin| pin.options.replication_factor_max = -1);
         let mut ledger = Ledger::default();
         ledger.note(1, Some(4), Told::Pinned);
-        ledger.judge(0, &pins, &[]);
+        ledger.judge(0, &pins, &BTreeMap::new());
     }
 }

@@ -22,7 +22,6 @@ const REPINNED_TWICE: u64 = REPINNED_AND_UNPINNED + 2;
 const UNPINNED_TWICE: u64 = REPINNED_AND_UNPINNED + 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "writes without a quorum are not accepted yet"]
 async fn a_lone_peer_of_a_lost_majority_keeps_working() {
     let Some(cluster) = ProcessCluster::start_apart(Mode::Crdt, 3, &[]).await.unwrap() else { return };
     for number in REPINNED_AND_UNPINNED..=UNPINNED_TWICE {

@@ -153,6 +153,86 @@ async fn what_an_old_leader_took_and_did_not_answer_is_no_rival_of_what_came_aft
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unpin_that_a_silent_leader_may_have_carried_out_is_not_answered_with_nothing_to_unpin() {
+    let net = MemNet::new(17);
+    let (nodes, _many, few) = cut(&net).await;
+    let author = &nodes[few[0]];
+    let unpin = || Request::Unpin { cid: cid(1) };
+    let told = author.consensus.accept(unpin(), None).await.unwrap();
+    assert!(matches!(told.outcome, Outcome::Refused(_)), "{told:?}");
+    let doubt = ConsensusError::OutcomeUnknown { after: AFTER };
+    let told = author.consensus.accept(unpin(), Some(([7; 16], doubt))).await;
+    assert!(matches!(told, Err(ConsensusError::OutcomeUnknown { .. })), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_unpinned_under_a_silent_leader_and_pins_again_is_no_rival_of_himself() {
+    let net = MemNet::new(18);
+    let (nodes, many, few) = cut(&net).await;
+    // Nobody has a majority: what the old leader has in its log is committed in the end.
+    net.isolate(nodes[many[0]].peer());
+    let author = &nodes[few[0]];
+    let gone = author.consensus.submit(Request::Unpin { cid: cid(1_000) }).await.unwrap();
+    assert_eq!(gone.commit, Commit::Eventual);
+    author.consensus.submit(named(1_000, "again")).await.unwrap();
+    net.heal_all();
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    assert_eq!(shown(author, 1_000).await.unwrap().options.name, "again");
+    assert_eq!(author.disks.state.conflicts(None, 10).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_into_a_cut_and_arrives_after_its_merge_changes_nothing() {
+    let net = MemNet::new(19);
+    let (nodes, many, few) = cut(&net).await;
+    until("the larger side has a leader", async || nodes[many[0]].pin(9).await.unwrap().commit != Commit::Eventual)
+        .await;
+    // The first of them leads still, as far as it knows, and does not answer.
+    let author = &nodes[few[1]];
+    author.consensus.submit(Request::Unpin { cid: cid(1_000) }).await.unwrap();
+    let attempt = author.disks.state.outbox(0, 1).await.unwrap()[0].write.attempt.expect("a leader was asked");
+    author.consensus.submit(named(1_000, "again")).await.unwrap();
+    net.heal_all();
+    assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await;
+    let unpin = Request::Unpin { cid: cid(1_000) };
+    let late = leader.consensus.propose_here(attempt, unpin.clone()).await.unwrap();
+    assert_eq!(late.outcome, Outcome::Unchanged);
+    assert_eq!(shown(author, 1_000).await.unwrap().options.name, "again");
+    leader.consensus.propose_here([1; 16], unpin).await.unwrap();
+    assert!(shown(leader, 1_000).await.is_none(), "another one is a wish of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_writes_the_same_pin_again_without_a_quorum_does_not_wait_each_time() {
+    let net = MemNet::new(20);
+    let (nodes, _many, few) = cut(&net).await;
+    let author = &nodes[few[0]];
+    author.pin(1).await.unwrap();
+    // Until it is time to ask again.
+    tokio::time::sleep(AFTER * 4).await;
+    author.consensus.submit(named(1, "second")).await.unwrap();
+    let began = tokio::time::Instant::now();
+    author.consensus.submit(named(1, "third")).await.unwrap();
+    assert!(began.elapsed() < AFTER / 4, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_a_silent_leader_no_longer_than_until_there_is_another() {
+    let net = MemNet::new(21);
+    let nodes = several(&net, 3, settings()).await;
+    let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
+    nodes[0].pin(1_000).await.unwrap();
+    let others: Vec<&TestNode> = nodes.iter().filter(|node| node.peer() != leader).collect();
+    for other in &others {
+        net.cut_one_way(leader, other.peer());
+    }
+    let began = tokio::time::Instant::now();
+    others[0].pin(1).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn both_sides_write_the_same_pins_and_nobody_loses_in_silence() {
     let net = MemNet::new(13);
     let (nodes, many, few) = cut(&net).await;

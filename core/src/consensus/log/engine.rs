@@ -359,13 +359,25 @@ impl LogConsensus {
             let answer = match self.leader() {
                 None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
                 Some(leader) if leader == self.peer => self.lead_within(call, attempts.next_timeout()).await,
-                Some(leader) => self.client.ask(leader, call, attempts.next_timeout()).await,
+                Some(leader) => self.ask_while_it_leads(leader, call, attempts.next_timeout()).await,
             };
             match answer {
                 Ok(reply) => return Ok((reply, attempts.uncertain)),
                 Err(error) => attempts.failed(&error)?,
             }
             attempts.pause(self.position.clone()).await;
+        }
+    }
+
+    /// Asks a leader, and waits for its answer no longer than until another one leads: it may be cut off.
+    async fn ask_while_it_leads(&self, leader: PeerId, call: &Call, limit: Duration) -> Result<Reply, WireError> {
+        let mut position = self.position.clone();
+        tokio::select! {
+            biased;
+            answer = self.client.ask(leader, call, limit) => answer,
+            _ = position.wait_for(|now| now.leader.is_some_and(|now| now != leader)) => {
+                Err(WireError::new(ErrorClass::Unknown, "another peer leads now"))
+            }
         }
     }
 
@@ -485,6 +497,8 @@ impl LogConsensus {
     async fn order_as(&self, id: RequestId, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
         let call = Call::Submit { id, request };
         let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
+        // A merge shows it as well: whoever writes next need not wait until it is time to ask again.
+        *self.unanswered.lock() = None;
         let Reply::Receipt { term, index, outcome } = reply else {
             return Err(ConsensusError::OutcomeUnknown { after: timeout });
         };
@@ -518,33 +532,35 @@ impl LogConsensus {
         }
         let id = self.chance.draw();
         let error = match self.order_as(id, request.clone(), after).await {
-            Ok(receipt) => {
-                *self.unanswered.lock() = None;
-                return Ok(receipt);
-            }
+            Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
-        let uncertain = match &error {
-            ConsensusError::NoQuorum { .. } => false,
-            ConsensusError::OutcomeUnknown { .. } => true,
+        let doubt = match error {
+            ConsensusError::NoQuorum { .. } => None,
+            ConsensusError::OutcomeUnknown { .. } => Some(error),
             ConsensusError::Overloaded
             | ConsensusError::Membership { .. }
             | ConsensusError::ReadOnly
             | ConsensusError::Stopped { .. } => return Err(error),
         };
         self.nobody_answers();
-        let receipt = self.accept(request, uncertain.then_some(id)).await?;
-        match receipt.outcome {
-            // Here it has no effect; what it has where the leader is, nobody can say.
-            Outcome::Refused(_) if uncertain => Err(error),
-            Outcome::Refused(_) | Outcome::Unchanged | Outcome::Pinned(_) | Outcome::Unpinned(_) => Ok(receipt),
-        }
+        self.accept(request, doubt.map(|doubt| (id, doubt))).await
     }
 
-    async fn accept(&self, request: Request, attempt: Option<RequestId>) -> Result<Receipt, ConsensusError> {
+    /// Accepts a write here. `doubt`: it was sent to a leader that did not answer, as this request. What is then refused,
+    /// because there is nothing to unpin for example, may be so because that leader has carried it out: that stays unknown.
+    pub(super) async fn accept(
+        &self,
+        request: Request,
+        doubt: Option<(RequestId, ConsensusError)>,
+    ) -> Result<Receipt, ConsensusError> {
+        let attempt = doubt.as_ref().map(|(id, _)| *id);
         let accepted = self.outbox.accept(request, attempt, self.member_peers()).await;
         let outcome = accepted.map_err(|error| exchange::refused(&error))?;
-        Ok(Receipt { commit: Commit::Eventual, outcome })
+        match (doubt, &outcome) {
+            (Some((_, doubt)), Outcome::Refused(_)) => Err(doubt),
+            _ => Ok(Receipt { commit: Commit::Eventual, outcome }),
+        }
     }
 
     /// Whether earlier writes on the same pin wait still, after they had some time to be merged: the leader would decide
@@ -555,7 +571,12 @@ impl LogConsensus {
         let deadline = Instant::now() + patience;
         let mut applied = self.applied.clone();
         while waits().await? {
-            if self.is_unanswered(patience) || tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
+            if self.is_unanswered(patience) {
+                return Ok(true);
+            }
+            if tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
+                // Nobody has merged them: whoever writes next need not wait as long to find that out again.
+                self.nobody_answers();
                 return Ok(true);
             }
         }

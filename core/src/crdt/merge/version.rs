@@ -119,9 +119,9 @@ impl Sight {
         }
     }
 
-    /// A record that the log may hold, or come to hold, as the author's own earlier attempt at the same wish.
-    pub fn suspect(&mut self, record: &Pin) {
-        self.wishes.versions.insert(VersionId::of_wish(record));
+    /// What the log may hold, or come to hold, as the author's own earlier attempt at the same wish; `None`: no record.
+    pub fn suspect(&mut self, record: Option<&Pin>) {
+        self.wishes.versions.insert(record.map_or(VersionId::ABSENT, VersionId::of_wish));
     }
 
     /// An eventual write on the same CID that is in the overlay, and with it whatever its author had seen.
