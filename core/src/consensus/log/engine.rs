@@ -542,7 +542,7 @@ impl LogConsensus {
         let accepted = self.outbox.accept(request, doubt.is_some(), self.member_peers()).await;
         let outcome = accepted.map_err(|error| exchange::refused(&error))?;
         match (doubt, &outcome) {
-            (Some(doubt), Outcome::Refused(_) | Outcome::Unchanged) => Err(doubt),
+            (Some(doubt), Outcome::Refused(_)) => Err(doubt),
             _ => Ok(Receipt { commit: Commit::Eventual, outcome }),
         }
     }
