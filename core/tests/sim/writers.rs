@@ -143,9 +143,9 @@ async fn write(world: &World, host: &Host, running: &Running, request: Request) 
     }
     match answer {
         Ok(receipt) => returned(world, host, running, asked, &receipt),
-        Err(ConsensusError::Overloaded | ConsensusError::Stopped { .. } | ConsensusError::OutcomeUnknown { .. }) => {
-            false
-        }
+        Err(ConsensusError::Overloaded | ConsensusError::Stopped { .. }) => false,
+        // A leader that did not answer may have carried it out, and what is refused now may be so because of that.
+        Err(ConsensusError::OutcomeUnknown { .. }) if matches!(asked.wish, Wish::Pin | Wish::Unpin) => false,
         Err(error) => {
             world.trace.fail(format!("host {} does not accept {what}: {error}", host.number));
             false

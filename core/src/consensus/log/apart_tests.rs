@@ -185,12 +185,12 @@ async fn who_unpinned_under_a_silent_leader_and_pins_again_is_no_rival_of_himsel
 async fn what_was_sent_into_a_cut_and_arrives_after_its_merge_changes_nothing() {
     let net = MemNet::new(19);
     let (nodes, many, few) = cut(&net).await;
-    until("the larger side has a leader", async || nodes[many[0]].pin(9).await.unwrap().commit != Commit::Eventual)
-        .await;
     // The first of them leads still, as far as it knows, and does not answer.
     let author = &nodes[few[1]];
     author.consensus.submit(Request::Unpin { cid: cid(1_000) }).await.unwrap();
     let attempt = author.disks.state.outbox(0, 1).await.unwrap()[0].write.attempt.expect("a leader was asked");
+    until("the larger side has a leader", async || nodes[many[0]].pin(9).await.unwrap().commit != Commit::Eventual)
+        .await;
     author.consensus.submit(named(1_000, "again")).await.unwrap();
     net.heal_all();
     assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
