@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::consensus::digest::order_key;
-use cluster_core::ports::{AnnexRow, ReadFn, SnapshotHandle, StateError};
+use cluster_core::ports::{AnnexRow, OUTCOME_ROWS, ReadFn, SnapshotHandle, StateError};
 use cluster_types::ErrorChain;
 use futures::stream::BoxStream;
 use tokio::sync::{Mutex, RwLock};
 
 use crate::blocking::{Door, Kind};
 use crate::codec;
-use crate::engine::Engine;
+use crate::engine::{Engine, Moment};
 use crate::error::Failed;
 use crate::keys::{self, Family};
 use crate::peers::Dictionary;
@@ -35,7 +35,8 @@ const CHECKPOINT_FOLDER: &str = "db";
 
 /// What is replicated beside pins and shards: the kinds of rows of an annex and where they are kept. The index of merged
 /// writes by their place follows from them.
-pub(crate) const ANNEX: &[(u8, Family)] = &[(1, Family::Outcomes), (2, Family::History), (3, Family::Merged)];
+pub(crate) const ANNEX: &[(u8, Family)] =
+    &[(OUTCOME_ROWS, Family::Outcomes), (2, Family::History), (3, Family::Merged)];
 
 /// The last frozen state.
 #[derive(Debug)]
@@ -253,13 +254,13 @@ impl SnapshotHandle for Frozen {
         let kept = Arc::clone(&self.kept);
         let nothing_to_wait_for = Arc::new(RwLock::new(()));
         stream::from_job(Arc::clone(&self.readers), nothing_to_wait_for, move |(), _whole, outlet| {
-            stream_annex(&kept.opened()?.engine, outlet)
+            stream_annex(&kept.opened()?.engine.moment(), outlet)
         })
     }
 }
 
-fn stream_annex(engine: &Engine, outlet: &mut Outlet<Vec<AnnexRow>>) -> Result<(), Stop> {
-    let moment = engine.moment();
+/// The rows of the annex of one instant.
+pub(crate) fn stream_annex(moment: &Moment<'_>, outlet: &mut Outlet<Vec<AnnexRow>>) -> Result<(), Stop> {
     let (mut group, mut bytes) = (Vec::new(), 0);
     for (kind, family) in ANNEX {
         let mut rows = moment.rows(*family, &[], None);

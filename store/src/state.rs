@@ -13,8 +13,8 @@ use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::crdt::TailEntry;
 use cluster_core::ports::{
-    LocalEffect, MergeView, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, StateError,
-    StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
+    AnnexRow, LocalEffect, MergeView, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle,
+    StateError, StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
 use futures::stream::BoxStream;
@@ -29,7 +29,8 @@ use crate::merging::{LogPins, read_counts};
 use crate::peers::Dictionary;
 use crate::scan;
 use crate::shared_flush::SharedTurn;
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Snapshots, stream_annex};
+use crate::stream;
 use crate::write;
 
 /// What the door of the state leads to.
@@ -152,6 +153,14 @@ impl StateStore for RocksState {
 
     fn pins(&self) -> u64 {
         self.present.figures.read().pins
+    }
+
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>> {
+        stream::from_job(Arc::clone(&self.door), Arc::clone(&self.whole), |database: &Database, whole, outlet| {
+            let moment = database.engine.moment();
+            drop(whole);
+            stream_annex(&moment, outlet)
+        })
     }
 
     async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {

@@ -40,7 +40,7 @@ use crate::broadcast;
 use crate::catchup::{Donor, Progress};
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
-use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, report};
+use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, RequestIds, report};
 use crate::ports::{Clock, Gossip, NodeIdRecord, OutboxCount, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
@@ -101,6 +101,7 @@ pub struct LogConsensus {
     admission: Arc<Admission>,
     regions: RwLock<Option<RegionSource>>,
     chance: Chance,
+    request_ids: RequestIds,
     clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
     /// When this node last heard from a leader.
@@ -225,6 +226,7 @@ impl LogConsensus {
             ledger,
             admission,
             regions: RwLock::default(),
+            request_ids: RequestIds::new(chance.draw()),
             chance,
             clock,
             outbox,
@@ -472,7 +474,7 @@ impl LogConsensus {
 
     /// Has a request ordered.
     async fn order(&self, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
-        let call = Call::Submit { id: self.chance.draw(), request };
+        let call = Call::Submit { id: self.request_ids.next(), request };
         let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
         let Reply::Receipt { term, index, outcome } = reply else {
             return Err(ConsensusError::OutcomeUnknown { after: timeout });
