@@ -25,7 +25,7 @@ use crate::engine::{Engine, Moment};
 use crate::error::Failed;
 use crate::keys::{self, Family};
 use crate::peers::Dictionary;
-use crate::state::{Database, View, read_applied};
+use crate::state::{Database, Keeper, Present, View, read_applied};
 use crate::stream::{self, Outlet, Stop};
 
 /// Bytes of rows of an annex after which a group is handed over.
@@ -114,8 +114,23 @@ impl Snapshots {
         registry.current.clone().map(|frozen| frozen as Arc<dyn SnapshotHandle>)
     }
 
+    /// The present state once more, for those who read it while it is replaced.
+    pub(crate) async fn copy(&self, door: &Door<Database>) -> Result<Database, StateError> {
+        let frozen = self.freeze(door).await?;
+        let opened = tokio::task::spawn_blocking(move || {
+            let engine = Engine::open_checkpoint(&frozen.kept.place.join(CHECKPOINT_FOLDER))?;
+            let present = Arc::new(Present::load(&engine)?);
+            Ok(Database { engine, present, _keeper: Keeper::Frozen(frozen) })
+        });
+        opened.await.unwrap_or_else(|error| Err(StateError::Io { operation: "open a snapshot", cause: error.into() }))
+    }
+
     /// Freezes the present state. Updates go on meanwhile: a batch is in the checkpoint whole or not at all.
     pub(crate) async fn make(&self, door: &Door<Database>) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+        self.freeze(door).await.map(|frozen| frozen as Arc<dyn SnapshotHandle>)
+    }
+
+    async fn freeze(&self, door: &Door<Database>) -> Result<Arc<Frozen>, StateError> {
         let mut registry = Arc::clone(&self.registry).lock_owned().await;
         let number = registry.take_number();
         let folder = self.folder.clone();
@@ -127,7 +142,7 @@ impl Snapshots {
             rename_durably(&making, &place)?;
             let frozen = Arc::new(Frozen::open(number, place)?);
             registry.replace_current(Arc::clone(&frozen));
-            Ok(frozen as Arc<dyn SnapshotHandle>)
+            Ok(frozen)
         })
         .await
     }
