@@ -18,7 +18,7 @@ use crate::keys::Family;
 use crate::raft_log::RaftLog;
 use crate::shared_flush::SharedTurn;
 use crate::snapshot::Snapshots;
-use crate::state::{Database, Present, RocksState};
+use crate::state::{Database, Keeper, Present, RocksState};
 use crate::telemetry::StoreTelemetry;
 
 /// The folder of the state's database.
@@ -46,7 +46,7 @@ impl Store {
         let engine = Engine::open(&place, &Family::STATE, &options, Arc::clone(&telemetry))?;
         let damaged = |error| StoreError::from_state(&place, error);
         let present = Arc::new(Present::load(&engine).map_err(damaged)?);
-        let database = Database { engine, present: Arc::clone(&present), _lock: lock };
+        let database = Database { engine, present: Arc::clone(&present), _keeper: Keeper::Lock(lock) };
         let snapshots = folder.join(SNAPSHOT_FOLDER);
         let replaced = install::finish(&database).map_err(damaged)?;
         let snapshots = Arc::new(Snapshots::open(snapshots, replaced).map_err(damaged)?);
@@ -57,6 +57,7 @@ impl Store {
             present,
             writer: Arc::new(Mutex::new(())),
             whole: Arc::new(RwLock::new(())),
+            before: parking_lot::RwLock::default(),
             snapshots,
             flushes: SharedTurn::default(),
         });

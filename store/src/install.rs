@@ -8,8 +8,9 @@
 //! A start that finds the marker carries everything out again, from the beginning: a change that is there already
 //! changes nothing. So an install needs no decision at the start.
 //!
-//! **Invariant:** from the first batch to the last nobody reads or writes the state; when a batch fails the door is
-//! shut, and the next start goes on.
+//! **Invariant:** from the first batch to the last nobody reads or writes the state; pins are read from a copy of it as
+//! it was before ([`Snapshots::copy`](crate::snapshot::Snapshots)). When a batch fails the door is shut, and the next
+//! start goes on.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use cluster_core::ports::{
 use cluster_types::Pin;
 use rocksdb::WriteBatch;
 
-use crate::blocking::Kind;
+use crate::blocking::{Door, Kind};
 use crate::keys::{self, Family};
 use crate::snapshot::{ANNEX, family_of};
 use crate::state::{Database, RocksState, View, read_applied, read_shards};
@@ -37,6 +38,8 @@ const BATCH_CHANGES: usize = 256;
 pub(crate) async fn install(state: &RocksState, effect: LocalEffect) -> Result<(), StateError> {
     let writer = Arc::clone(&state.writer).lock_owned().await;
     state.door.run(Kind::Urgent, move |database| prepare(database, &effect)).await?;
+    let before = state.snapshots.copy(&state.door).await?;
+    *state.before.write() = Some(Arc::new(Door::new(before)));
     let whole = Arc::clone(&state.whole).write_owned().await;
     let carried_out = state.door.run(Kind::Urgent, move |database| {
         let mut batch = WriteBatch::default();
@@ -50,6 +53,8 @@ pub(crate) async fn install(state: &RocksState, effect: LocalEffect) -> Result<(
     if end.is_err() {
         state.door.shut();
     }
+    // Whoever begins from here on sees the new state.
+    *state.before.write() = None;
     let _writer = end?;
     state.snapshots.make(&state.door).await.map(drop)
 }
@@ -223,3 +228,7 @@ fn own_damage(error: StateError) -> StateError {
     let StateError::InvalidSnapshot { what } = error else { return error };
     StateError::Damaged { what: format!("what is staged: {what}") }
 }
+
+#[cfg(test)]
+#[path = "install_tests.rs"]
+mod tests;

@@ -14,18 +14,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::consensus::digest::order_key;
-use cluster_core::ports::{AnnexRow, ReadFn, SnapshotHandle, StateError};
+use cluster_core::ports::{AnnexRow, OUTCOME_ROWS, ReadFn, SnapshotHandle, StateError};
 use cluster_types::ErrorChain;
 use futures::stream::BoxStream;
 use tokio::sync::{Mutex, RwLock};
 
 use crate::blocking::{Door, Kind};
 use crate::codec;
-use crate::engine::Engine;
+use crate::engine::{Engine, Moment};
 use crate::error::Failed;
 use crate::keys::{self, Family};
 use crate::peers::Dictionary;
-use crate::state::{Database, View, read_applied};
+use crate::state::{Database, Keeper, Present, View, read_applied};
 use crate::stream::{self, Outlet, Stop};
 
 /// Bytes of rows of an annex after which a group is handed over.
@@ -35,7 +35,8 @@ const CHECKPOINT_FOLDER: &str = "db";
 
 /// What is replicated beside pins and shards: the kinds of rows of an annex and where they are kept. The index of merged
 /// writes by their place follows from them.
-pub(crate) const ANNEX: &[(u8, Family)] = &[(1, Family::Outcomes), (2, Family::History), (3, Family::Merged)];
+pub(crate) const ANNEX: &[(u8, Family)] =
+    &[(OUTCOME_ROWS, Family::Outcomes), (2, Family::History), (3, Family::Merged)];
 
 /// The last frozen state.
 #[derive(Debug)]
@@ -113,8 +114,23 @@ impl Snapshots {
         registry.current.clone().map(|frozen| frozen as Arc<dyn SnapshotHandle>)
     }
 
+    /// The present state once more, for those who read it while it is replaced.
+    pub(crate) async fn copy(&self, door: &Door<Database>) -> Result<Database, StateError> {
+        let frozen = self.freeze(door).await?;
+        let opened = tokio::task::spawn_blocking(move || {
+            let engine = Engine::open_checkpoint(&frozen.kept.place.join(CHECKPOINT_FOLDER))?;
+            let present = Arc::new(Present::load(&engine)?);
+            Ok(Database { engine, present, _keeper: Keeper::Frozen(frozen) })
+        });
+        opened.await.unwrap_or_else(|error| Err(StateError::Io { operation: "open a snapshot", cause: error.into() }))
+    }
+
     /// Freezes the present state. Updates go on meanwhile: a batch is in the checkpoint whole or not at all.
     pub(crate) async fn make(&self, door: &Door<Database>) -> Result<Arc<dyn SnapshotHandle>, StateError> {
+        self.freeze(door).await.map(|frozen| frozen as Arc<dyn SnapshotHandle>)
+    }
+
+    async fn freeze(&self, door: &Door<Database>) -> Result<Arc<Frozen>, StateError> {
         let mut registry = Arc::clone(&self.registry).lock_owned().await;
         let number = registry.take_number();
         let folder = self.folder.clone();
@@ -126,7 +142,7 @@ impl Snapshots {
             rename_durably(&making, &place)?;
             let frozen = Arc::new(Frozen::open(number, place)?);
             registry.replace_current(Arc::clone(&frozen));
-            Ok(frozen as Arc<dyn SnapshotHandle>)
+            Ok(frozen)
         })
         .await
     }
@@ -253,13 +269,13 @@ impl SnapshotHandle for Frozen {
         let kept = Arc::clone(&self.kept);
         let nothing_to_wait_for = Arc::new(RwLock::new(()));
         stream::from_job(Arc::clone(&self.readers), nothing_to_wait_for, move |(), _whole, outlet| {
-            stream_annex(&kept.opened()?.engine, outlet)
+            stream_annex(&kept.opened()?.engine.moment(), outlet)
         })
     }
 }
 
-fn stream_annex(engine: &Engine, outlet: &mut Outlet<Vec<AnnexRow>>) -> Result<(), Stop> {
-    let moment = engine.moment();
+/// The rows of the annex of one instant.
+pub(crate) fn stream_annex(moment: &Moment<'_>, outlet: &mut Outlet<Vec<AnnexRow>>) -> Result<(), Stop> {
     let (mut group, mut bytes) = (Vec::new(), 0);
     for (kind, family) in ANNEX {
         let mut rows = moment.rows(*family, &[], None);

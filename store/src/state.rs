@@ -4,7 +4,8 @@
 //! together in one batch.
 //! **Invariant:** the counters and the applied position in memory are those of the last batch; they are read from disk
 //! at the start, not counted.
-//! **Invariant:** while an install replaces the state, readers wait.
+//! **Invariant:** while an install replaces the state, pins are read from a frozen copy of it as it was before; whoever
+//! reads something else waits.
 
 use std::sync::Arc;
 
@@ -13,12 +14,12 @@ use bytes::Bytes;
 use cluster_core::consensus::digest::{SHARDS, order_key};
 use cluster_core::crdt::TailEntry;
 use cluster_core::ports::{
-    LocalEffect, MergeView, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle, StateError,
-    StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
+    AnnexRow, LocalEffect, MergeView, PAGE_BYTES, ReadFn, RequestKey, Row, Scan, ShardState, SnapshotHandle,
+    StateError, StateStore, StateView, TailPlace, TrackerCounts, TrackerRecord, UpdateFn,
 };
 use cluster_types::{Cid, Pin};
 use futures::stream::BoxStream;
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
 
 use crate::blocking::{Door, Kind};
 use crate::codec::{self, MergeCounts};
@@ -29,7 +30,8 @@ use crate::merging::{LogPins, read_counts};
 use crate::peers::Dictionary;
 use crate::scan;
 use crate::shared_flush::SharedTurn;
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Frozen, Snapshots, stream_annex};
+use crate::stream;
 use crate::write;
 
 /// What the door of the state leads to.
@@ -38,7 +40,17 @@ pub(crate) struct Database {
     pub(crate) engine: Engine,
     pub(crate) present: Arc<Present>,
     /// Held until the database is closed.
-    pub(crate) _lock: std::fs::File,
+    pub(crate) _keeper: Keeper,
+}
+
+/// What a database needs for as long as it is open.
+#[derive(Debug)]
+#[expect(dead_code, reason = "they are held, not read")]
+pub(crate) enum Keeper {
+    /// The lock of its folder.
+    Lock(std::fs::File),
+    /// Its folder, which is that of a frozen state.
+    Frozen(Arc<Frozen>),
 }
 
 /// What is kept in memory of the last batch.
@@ -87,6 +99,8 @@ pub struct RocksState {
     pub(crate) writer: Arc<Mutex<()>>,
     /// Held for writing while an install replaces the state, for reading by reads.
     pub(crate) whole: Arc<RwLock<()>>,
+    /// The state as it was, while an install replaces it.
+    pub(crate) before: parking_lot::RwLock<Option<Arc<Door<Database>>>>,
     pub(crate) snapshots: Arc<Snapshots>,
     /// Who waits for a flush of what was updated.
     pub(crate) flushes: SharedTurn,
@@ -108,6 +122,34 @@ impl RocksState {
             })
             .await
     }
+
+    /// Where pins are read, and what keeps an install from beginning meanwhile.
+    async fn readable(&self) -> (Arc<Door<Database>>, OwnedRwLockReadGuard<()>) {
+        if let Ok(whole) = Arc::clone(&self.whole).try_read_owned() {
+            return (Arc::clone(&self.door), whole);
+        }
+        // Whoever replaces the state has put what it was there before.
+        let before = self.before.read().clone();
+        match before {
+            Some(before) => (before, Arc::new(RwLock::new(())).read_owned().await),
+            None => (Arc::clone(&self.door), Arc::clone(&self.whole).read_owned().await),
+        }
+    }
+
+    /// Runs a short read of pins, when need be of the state that is being replaced.
+    async fn look_at_pins<R, F>(&self, read: F) -> Result<R, StateError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Database) -> Result<R, StateError> + Send + 'static,
+    {
+        let (door, whole) = self.readable().await;
+        door.run(Kind::Ordinary, move |database| {
+            let answer = read(database);
+            drop(whole);
+            answer
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -125,25 +167,28 @@ impl StateStore for RocksState {
     }
 
     async fn read(&self, read: ReadFn) -> Result<(), StateError> {
-        self.look(move |database| read(&View::frozen(database)?)).await
+        self.look_at_pins(move |database| read(&View::frozen(database)?)).await
     }
 
     async fn applied(&self) -> Result<Option<Bytes>, StateError> {
-        let _whole = self.whole.read().await;
-        self.door.call(|_database| Ok(()))?;
-        Ok(self.present.figures.read().applied.clone())
+        let (door, _whole) = self.readable().await;
+        door.call(|database| Ok(database.present.figures.read().applied.clone()))
     }
 
     async fn pin(&self, cid: Cid) -> Result<Option<Pin>, StateError> {
-        self.look(move |database| View::latest(database).shown(&cid)).await
+        self.look_at_pins(move |database| View::latest(database).shown(&cid)).await
     }
 
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Row, StateError>> {
-        scan::stream(Arc::clone(&self.door), Arc::clone(&self.whole), scan)
+        let before = self.before.read().clone();
+        match before {
+            Some(before) => scan::stream(before, Arc::default(), scan),
+            None => scan::stream(Arc::clone(&self.door), Arc::clone(&self.whole), scan),
+        }
     }
 
     async fn shards(&self) -> Result<(Vec<ShardState>, Option<Bytes>), StateError> {
-        self.look(|database| {
+        self.look_at_pins(|database| {
             let moment = database.engine.moment();
             Ok((read_shards(&moment)?, read_applied(&moment)?))
         })
@@ -152,6 +197,14 @@ impl StateStore for RocksState {
 
     fn pins(&self) -> u64 {
         self.present.figures.read().pins
+    }
+
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>> {
+        stream::from_job(Arc::clone(&self.door), Arc::clone(&self.whole), |database: &Database, whole, outlet| {
+            let moment = database.engine.moment();
+            drop(whole);
+            stream_annex(&moment, outlet)
+        })
     }
 
     async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {

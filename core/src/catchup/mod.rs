@@ -12,19 +12,23 @@
 //! shard.
 //! **Invariant:** a donor serves one answer at a time and rests while writes come in ([`donor::REST`]).
 
+mod annex;
 mod answer;
 pub mod donor;
 mod plan;
 pub mod progress;
 pub mod pull;
+mod rows;
 pub mod stage;
 mod whole;
 mod wire;
 
+pub use annex::{AnnexAsk, AnnexSums, Group};
 pub(crate) use donor::read;
 pub use donor::{Donor, Lent};
 pub use progress::Progress;
 pub use pull::{Gather, Gathered, Pull, PullError};
+pub(crate) use rows::{decode_rows, encode_rows};
 pub use stage::Stage;
 pub(crate) use whole::{Asked, ask_whole};
 pub use wire::{Ask, Part, PartKind, Told, Wanted, decode_manifest, encode_manifest};

@@ -79,10 +79,17 @@ pub(super) struct Plan {
     pending: BTreeMap<u16, Want>,
     in_flight: BTreeMap<u16, Want>,
     donors: BTreeMap<PeerId, Donor>,
+    /// Is asked only when nobody else is to be asked.
+    spare: Option<PeerId>,
     turn: usize,
 }
 
 impl Plan {
+    /// A plan that asks one of the donors only for what no other may be asked for now.
+    pub(super) fn sparing(spare: Option<PeerId>) -> Self {
+        Self { spare, ..Self::default() }
+    }
+
     /// A shard that is wanted; `base` is the index it is here as of, if records of it are.
     pub(super) fn want(&mut self, shard: u16, base: Option<u64>) {
         let step = base.map_or(Step::Whole, Step::Since);
@@ -185,7 +192,10 @@ impl Plan {
         let free = |(peer, donor): &(&PeerId, &Donor)| {
             donor.free_at <= now && donor.wrong < MAX_WRONG && !want.refused.contains(*peer)
         };
-        let free: Vec<PeerId> = self.donors.iter().filter(free).map(|(peer, _)| *peer).collect();
+        let mut free: Vec<PeerId> = self.donors.iter().filter(free).map(|(peer, _)| *peer).collect();
+        if free.len() > 1 {
+            free.retain(|peer| Some(*peer) != self.spare);
+        }
         free.get(self.turn.checked_rem(free.len())?).copied()
     }
 }
@@ -258,6 +268,28 @@ mod tests {
         let each = |step| steps.iter().filter(|found| **found == step).count();
         assert_eq!((each(Step::Since(3)), each(Step::Compare)), (2, 2), "both are asked before the next step");
         assert_eq!(each(Step::Whole), 6);
+    }
+
+    #[test]
+    fn the_spare_donor_gives_only_what_nobody_else_does() {
+        let donors = peers(3);
+        let (mut plan, now) = (Plan::sparing(Some(donors[1])), Instant::now());
+        plan.set_donors(&donors, now);
+        (0..8).for_each(|shard| plan.want(shard, None));
+        let asked: Vec<Batch> = (0..6).map(|_| plan.next(now, 1, |_| 1).unwrap()).collect();
+        assert!(asked.iter().all(|batch| batch.donor != donors[1]), "{asked:?}");
+        // One shard is not to be had of the others, and then they fail altogether.
+        for refuses in [donors[0], donors[2]] {
+            assert!(plan.settle(0, refuses, End::IndexGone));
+            plan.in_flight.extend(plan.pending.remove_entry(&0));
+        }
+        assert!(plan.settle(0, donors[0], End::NotReached));
+        let batch = plan.next(now, 1, |_| 1).unwrap();
+        assert_eq!((batch.donor, batch.shards), (donors[1], vec![0]));
+        plan.failed(donors[0], now);
+        assert_eq!(plan.next(now, 1, |_| 1).unwrap().donor, donors[2]);
+        plan.failed(donors[2], now);
+        assert_eq!(plan.next(now, 1, |_| 1).unwrap().donor, donors[1]);
     }
 
     #[test]

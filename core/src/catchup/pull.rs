@@ -80,6 +80,8 @@ pub struct Pull<'a> {
     pub manifest: &'a Manifest,
     /// Who may be asked now: asked for before every question.
     pub donors: &'a (dyn Fn() -> Vec<PeerId> + Sync),
+    /// Who is asked only for what none of the others gives now.
+    pub spare: Option<PeerId>,
     /// Where the shards are brought to.
     pub gather: &'a dyn Gather,
     /// Is told the number of shards and bytes that came with each answer.
@@ -103,7 +105,7 @@ struct Answer {
 impl Pull<'_> {
     /// Brings `shards` to what the manifest says.
     pub async fn run(&self, shards: &[u16]) -> Result<(), PullError> {
-        let mut plan = Plan::default();
+        let mut plan = Plan::sparing(self.spare);
         for shard in shards {
             plan.want(*shard, self.gather.base(*shard).await?);
         }

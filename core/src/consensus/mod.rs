@@ -12,6 +12,7 @@ mod merging;
 pub mod operation;
 pub mod overlay;
 pub(crate) mod report;
+mod request_ids;
 pub mod sequencer;
 
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::watch;
 use async_trait::async_trait;
 use cluster_types::{Cid, Commit, ErrorClass, Multiaddr, PeerId, Pin, Role, StateReport, WireError};
 use serde::{Deserialize, Serialize};
+
+pub use request_ids::RequestIds;
 
 use crate::crdt::merge::Eventual;
 

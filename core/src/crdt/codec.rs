@@ -7,18 +7,18 @@ use crate::consensus::operation::DecodeError;
 
 /// A format: its name in errors, its version, and how many bytes are read at most.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Format {
+pub(crate) struct Format {
     /// Name in errors.
-    pub(super) what: &'static str,
+    pub(crate) what: &'static str,
     /// First byte.
-    pub(super) version: u8,
+    pub(crate) version: u8,
     /// Longest encoding that is read, version included.
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
 }
 
 impl Format {
     /// Version and message.
-    pub(super) fn encode(&self, message: &impl Message) -> Vec<u8> {
+    pub(crate) fn encode(&self, message: &impl Message) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1 + message.encoded_len());
         bytes.push(self.version);
         bytes.extend_from_slice(&message.encode_to_vec());
@@ -26,7 +26,7 @@ impl Format {
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
-    pub(super) fn decode<M: Message + Default>(&self, bytes: &[u8]) -> Result<M, DecodeError> {
+    pub(crate) fn decode<M: Message + Default>(&self, bytes: &[u8]) -> Result<M, DecodeError> {
         if bytes.len() > self.limit {
             return Err(self.fail(format_args!("{} bytes are more than {}", bytes.len(), self.limit)));
         }
@@ -37,7 +37,7 @@ impl Format {
     }
 
     /// An error of this format.
-    pub(super) fn fail(&self, reason: impl std::fmt::Display) -> DecodeError {
+    pub(crate) fn fail(&self, reason: impl std::fmt::Display) -> DecodeError {
         DecodeError::new(self.what, reason)
     }
 
@@ -47,7 +47,7 @@ impl Format {
     }
 
     /// Reads a field of a fixed size.
-    pub(super) fn array<const N: usize>(&self, bytes: &[u8]) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(&self, bytes: &[u8]) -> Result<[u8; N], DecodeError> {
         bytes.try_into().map_err(|_| self.fail(format_args!("a field has {} bytes, not {N}", bytes.len())))
     }
 }

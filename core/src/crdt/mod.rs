@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cluster_types::Cid;
 
+pub(crate) use codec::Format;
 pub use document::{Document, DocumentError, Head};
 pub use epoch::{ShardMeta, TailEntry, changed_since, undo};
 

@@ -84,7 +84,7 @@ impl PullFromPeers {
         // Their word is checked shard by shard, so they need not be trusted.
         let donors = || self.transport.connected();
         let came = |_shards, _bytes| {};
-        let pull = Pull { client: &self.client, index, manifest, donors: &donors, gather, came: &came };
+        let pull = Pull { client: &self.client, index, manifest, donors: &donors, spare: None, gather, came: &came };
         pull.run(&missing).await.map_err(|error| match error {
             PullError::Store(error) => CatchUpError::Store(error),
             nobody @ PullError::NobodyServes { .. } => CatchUpError::Nobody { reason: ErrorChain(&nobody).to_string() },

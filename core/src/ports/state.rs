@@ -280,6 +280,10 @@ pub trait SnapshotHandle: fmt::Debug + Send + Sync + 'static {
     fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>>;
 }
 
+/// The kind of the rows that are remembered outcomes: their key is the window of a [`RequestKey`] in eight bytes, the
+/// highest first, and its id.
+pub const OUTCOME_ROWS: u8 = 1;
+
 /// A replicated row that is not a pin. Travels as it is; only the store knows what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnexRow {
@@ -308,6 +312,8 @@ pub trait StateStore: OutboxStore + Staging {
     async fn shards(&self) -> Result<(Vec<ShardState>, Option<Bytes>), StateError>;
     /// Number of pins shown; costs nothing.
     fn pins(&self) -> u64;
+    /// The annex of a frozen state of now, see [`SnapshotHandle::annex`].
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>>;
 
     /// Freezes the present state, replacing the last frozen one; between two updates, never within one.
     async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError>;

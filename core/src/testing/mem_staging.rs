@@ -11,12 +11,10 @@ use crate::consensus::digest::{SHARDS, order_key};
 use crate::consensus::operation::{decode_pin, encode_pin};
 use crate::crdt::merge::{History, VersionId};
 use crate::ports::{
-    AnnexRow, LocalEffect, MergedAt, RequestKey, ShardState, StagedOverview, StagedShard, StateError, StateView,
-    TrackedTask,
+    AnnexRow, LocalEffect, MergedAt, OUTCOME_ROWS, RequestKey, ShardState, StagedOverview, StagedShard, StateError,
+    StateView, TrackedTask,
 };
 
-/// Kind of a remembered outcome in an annex.
-const OUTCOME: u8 = 1;
 /// Kind of the history of a CID.
 const HISTORY: u8 = 2;
 /// Kind of a merged write.
@@ -68,7 +66,7 @@ impl MemStaging {
 
     pub(super) fn outcome_row((key, value): (&RequestKey, &Bytes)) -> AnnexRow {
         let key = [&key.window.to_be_bytes()[..], &key.id].concat().into();
-        AnnexRow { kind: OUTCOME, key, value: value.clone() }
+        AnnexRow { kind: OUTCOME_ROWS, key, value: value.clone() }
     }
 
     pub(super) fn history_row((cid, history): &(Cid, History)) -> AnnexRow {
@@ -131,7 +129,7 @@ impl MemStaging {
 
 fn take_row(state: &mut State, row: &AnnexRow) -> Option<()> {
     match row.kind {
-        OUTCOME => {
+        OUTCOME_ROWS => {
             let (key, value) = read_outcome(row)?;
             state.outcomes.insert(key, value);
         }
@@ -155,5 +153,5 @@ fn take_row(state: &mut State, row: &AnnexRow) -> Option<()> {
 fn read_outcome(row: &AnnexRow) -> Option<(RequestKey, Bytes)> {
     let (window, id) = row.key.split_at_checked(8)?;
     let key = RequestKey { window: u64::from_be_bytes(window.try_into().ok()?), id: id.try_into().ok()? };
-    (row.kind == OUTCOME).then(|| (key, row.value.clone()))
+    (row.kind == OUTCOME_ROWS).then(|| (key, row.value.clone()))
 }

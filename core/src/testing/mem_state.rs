@@ -103,6 +103,17 @@ pub(super) struct State {
     conflicts: BTreeMap<(u64, u32), ConflictEvent>,
 }
 
+impl State {
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>> {
+        let outcomes = self.outcomes.iter().map(MemStaging::outcome_row);
+        let histories = self.histories.values().map(MemStaging::history_row);
+        let merged = self.merged.iter().map(MemStaging::merged_row);
+        let rows: Vec<AnnexRow> = outcomes.chain(histories).chain(merged).collect();
+        let groups: Vec<_> = rows.chunks(GROUP).map(|group| Ok(group.to_vec())).collect();
+        stream::iter(groups).boxed()
+    }
+}
+
 impl MemState {
     /// An empty state.
     pub fn new() -> Self {
@@ -575,6 +586,10 @@ impl StateStore for MemState {
         self.inner.lock().written.pins.len().try_into().unwrap_or(u64::MAX)
     }
 
+    fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>> {
+        self.inner.lock().written.annex()
+    }
+
     async fn make_snapshot(&self) -> Result<Arc<dyn SnapshotHandle>, StateError> {
         let mut inner = self.inner.lock();
         let frozen = Arc::new(MemSnapshot { state: State { tracker: BTreeMap::new(), ..inner.written.clone() } });
@@ -646,12 +661,7 @@ impl SnapshotHandle for MemSnapshot {
     }
 
     fn annex(&self) -> BoxStream<'static, Result<Vec<AnnexRow>, StateError>> {
-        let outcomes = self.state.outcomes.iter().map(MemStaging::outcome_row);
-        let histories = self.state.histories.values().map(MemStaging::history_row);
-        let merged = self.state.merged.iter().map(MemStaging::merged_row);
-        let rows: Vec<AnnexRow> = outcomes.chain(histories).chain(merged).collect();
-        let groups: Vec<_> = rows.chunks(GROUP).map(|group| Ok(group.to_vec())).collect();
-        stream::iter(groups).boxed()
+        self.state.annex()
     }
 }
 

@@ -1,20 +1,24 @@
 //! Takes in a snapshot: the leader offers it, its shards are pulled from whoever has them, and openraft installs it.
 //!
-//! The leader sends the manifest and the annex, which are small, and then asks again and again whether it is done; log
-//! entries to others and heartbeats go on. Everything else is this node's own doing ([`crate::catchup`]).
+//! The leader sends the manifest, and of the annex the sums and then what is asked for, which is small, and then asks again
+//! and again whether it is done; log entries to others and heartbeats go on. Everything else is this node's own doing
+//! ([`crate::catchup`]).
 //!
 //! **Invariant:** one snapshot is taken in at a time. The offer of the same one joins it; a newer one takes its place, and
 //! goes on with what was staged; an older one is refused.
+//! **Invariant:** the annex is staged whole, what is taken over from the own state included, and has the total that was
+//! offered; if it has not, all of it is asked for the next time.
 //! **Invariant:** what a snapshot is installed from is local and whole: nothing is waited for any more.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_types::{BoxError, ErrorChain, PeerId};
+use futures::TryStreamExt;
 use openraft::raft::SnapshotResponse;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,10 +27,9 @@ use super::message::RaftReply;
 use super::receiver::Raft;
 use super::state_machine::AppliedPosition;
 use super::types::{LogId, Snapshot, SnapshotContent, SnapshotMeta, TypeConfig, Vote};
-use crate::catchup::{Progress, Pull, Stage, decode_manifest};
+use crate::catchup::{AnnexAsk, AnnexSums, Progress, Pull, Stage, decode_manifest, decode_rows};
 use crate::crdt::manifest::Manifest;
-use crate::crdt::packed::{deflate, inflate};
-use crate::ports::{AnnexRow, StateStore, Transport};
+use crate::ports::{AnnexRow, StateError, StateStore, Transport};
 use crate::rpc::PeerClient;
 use crate::task::{OnExit, TaskGroup};
 use crate::watch;
@@ -35,8 +38,6 @@ use crate::watch;
 const HOLD: Duration = Duration::from_secs(2);
 /// How often progress is logged.
 const LOG_EVERY: Duration = Duration::from_secs(5);
-/// Bytes of a group of the annex at most.
-const MAX_GROUP: usize = 4 * 1024 * 1024;
 /// Times that shards are looked for again which changed while others were pulled.
 const ROUNDS: usize = 8;
 
@@ -50,7 +51,28 @@ pub(super) struct CatchingUp {
     applied: watch::Receiver<u64>,
     tasks: TaskGroup,
     progress: watch::Sender<Option<Progress>>,
+    /// The own rows of an annex did not come to what was offered: all of the next one is asked for.
+    wants_all: AtomicBool,
     current: Mutex<Option<Current>>,
+}
+
+/// A snapshot that is offered.
+pub(super) struct Offer {
+    pub(super) transfer: u64,
+    pub(super) vote: Vote,
+    pub(super) meta: SnapshotMeta,
+    pub(super) manifest: Bytes,
+    pub(super) annex: Bytes,
+}
+
+/// An annex that is on its way in.
+struct Taking {
+    offered: AnnexSums,
+    ask: AnnexAsk,
+    /// What has come.
+    came: AnnexSums,
+    /// The number of the next rows.
+    next: u64,
 }
 
 impl fmt::Debug for CatchingUp {
@@ -67,8 +89,8 @@ struct Current {
     last: Option<LogId>,
     meta: SnapshotMeta,
     manifest: Arc<Manifest>,
-    /// The next group of the annex; `None` when all of it is here and shards are being pulled.
-    next_group: Option<u64>,
+    /// What is on its way of the annex; `None` when that is here and shards are being pulled.
+    taking: Option<Taking>,
     stop: CancellationToken,
     done: watch::Receiver<Option<Done>>,
     finish: Option<watch::Sender<Option<Done>>>,
@@ -83,7 +105,16 @@ impl CatchingUp {
         tasks: TaskGroup,
     ) -> Arc<Self> {
         let progress = watch::Sender::new(None);
-        Arc::new(Self { raft, state, transport, applied, tasks, progress, current: Mutex::new(None) })
+        Arc::new(Self {
+            raft,
+            state,
+            transport,
+            applied,
+            tasks,
+            progress,
+            wants_all: AtomicBool::new(false),
+            current: Mutex::new(None),
+        })
     }
 
     /// How far it has come.
@@ -92,15 +123,10 @@ impl CatchingUp {
     }
 
     /// The leader offers a snapshot.
-    pub(super) async fn offer(
-        &self,
-        from: PeerId,
-        transfer: u64,
-        vote: Vote,
-        meta: SnapshotMeta,
-        manifest: &[u8],
-    ) -> Result<RaftReply, String> {
-        let decoded = Arc::new(decode_manifest(manifest).map_err(|error| error.to_string())?);
+    pub(super) async fn offer(self: &Arc<Self>, from: PeerId, offer: Offer) -> Result<RaftReply, String> {
+        let Offer { transfer, vote, meta, manifest, annex } = offer;
+        let decoded = Arc::new(decode_manifest(&manifest).map_err(|error| error.to_string())?);
+        let offered = AnnexSums::decode(&annex).map_err(|error| error.to_string())?;
         let position = AppliedPosition::decode(Some(decoded.applied())).map_err(|error| error.to_string())?;
         let last = meta.last_log_id;
         if position.last != last {
@@ -108,12 +134,12 @@ impl CatchingUp {
         }
         let mut current = self.current.lock().await;
         if let Some(running) = current.as_mut().filter(|running| running.done.borrow().is_none()) {
-            if running.last == last && running.next_group.is_none() && running.manifest.root() == decoded.root() {
+            if running.last == last && running.taking.is_none() && running.manifest.root() == decoded.root() {
                 (running.from, running.transfer) = (from, transfer);
                 *running.vote.lock() = vote;
                 return Ok(RaftReply::Joined);
             }
-            if running.next_group.is_none() && running.last > last {
+            if running.taking.is_none() && running.last > last {
                 return Err("a newer snapshot is on its way in".to_owned());
             }
             running.stop.cancel();
@@ -125,24 +151,67 @@ impl CatchingUp {
             }
         }
         let index = position.index();
-        self.state.stage(index, Bytes::copy_from_slice(manifest)).await.map_err(|error| error.to_string())?;
+        let taking = self.begin(index, manifest, offered).await.map_err(|error| error.to_string())?;
+        let reply = taking.as_ref().map_or(RaftReply::Joined, |taking| RaftReply::Lacks(taking.ask.clone()));
         let (finish, done) = watch::channel(None);
-        *current = Some(Current {
+        let current = current.insert(Current {
             from,
             transfer,
             vote: Arc::new(parking_lot::Mutex::new(vote)),
             last,
             meta,
             manifest: decoded,
-            next_group: Some(0),
+            taking,
             stop: self.tasks.stop_token().child_token(),
             done,
             finish: Some(finish),
         });
-        Ok(RaftReply::Continue)
+        if current.taking.is_none() {
+            self.work(current, None);
+        }
+        Ok(reply)
     }
 
-    /// Rows of the annex; none: that was all, and shards are pulled from now on.
+    /// Begins to stage a snapshot; returns what is to come of its annex. That of the same snapshot, as before a restart,
+    /// is kept.
+    async fn begin(&self, index: u64, manifest: Bytes, offered: AnnexSums) -> Result<Option<Taking>, StateError> {
+        let staged = self.state.staged().await?;
+        if staged.annex.1 && staged.manifest.as_ref() == Some(&manifest) {
+            return Ok(None);
+        }
+        self.state.stage(index, manifest).await?;
+        let ask = if self.wants_all.load(Ordering::Relaxed) {
+            AnnexAsk::All
+        } else {
+            let (mut own, mut groups) = (AnnexSums::default(), self.state.annex());
+            while let Some(rows) = groups.try_next().await? {
+                rows.iter().for_each(|row| own.add(row));
+            }
+            offered.lacking(&own)
+        };
+        Ok(Some(Taking { offered, ask, came: AnnexSums::default(), next: 0 }))
+    }
+
+    /// Pulls the shards of the snapshot, and installs it.
+    fn work(self: &Arc<Self>, current: &mut Current, taken: Option<Taking>) {
+        let Some(finish) = current.finish.take() else { return };
+        let work = Work {
+            catching_up: Arc::clone(self),
+            from: current.from,
+            meta: current.meta.clone(),
+            manifest: Arc::clone(&current.manifest),
+            taken,
+            vote: Arc::clone(&current.vote),
+        };
+        let stop = current.stop.clone();
+        self.tasks.spawn("catch up", OnExit::Continue, async move {
+            let done = work.run(&stop).await;
+            finish.send_replace(Some(done));
+            Ok::<(), BoxError>(())
+        });
+    }
+
+    /// Rows of the annex; none: those were all, and shards are pulled from now on.
     pub(super) async fn annex(
         self: &Arc<Self>,
         from: PeerId,
@@ -150,29 +219,24 @@ impl CatchingUp {
         sequence: u64,
         rows: &[u8],
     ) -> Result<RaftReply, String> {
-        let rows = decode_annex(rows)?;
+        let rows = decode_rows(rows).ok_or("rows of an annex are damaged")?;
         let mut current = self.current.lock().await;
-        let expected = current
+        let current = current
             .as_mut()
             .filter(|current| current.from == from && current.transfer == transfer)
-            .filter(|current| current.next_group == Some(sequence))
-            .ok_or("no such snapshot is on its way in, or a part of its annex is missing")?;
-        let last = rows.is_empty();
-        self.state.stage_annex(rows, last).await.map_err(|error| error.to_string())?;
-        expected.next_group = (!last).then_some(sequence + 1);
-        if let Some(finish) = expected.finish.take_if(|_| last) {
-            let work = Work {
-                catching_up: Arc::clone(self),
-                meta: expected.meta.clone(),
-                manifest: Arc::clone(&expected.manifest),
-                vote: Arc::clone(&expected.vote),
-            };
-            let stop = expected.stop.clone();
-            self.tasks.spawn("catch up", OnExit::Continue, async move {
-                let done = work.run(&stop).await;
-                finish.send_replace(Some(done));
-                Ok::<(), BoxError>(())
-            });
+            .ok_or("no such snapshot is on its way in")?;
+        let taking = current.taking.as_mut().filter(|taking| taking.next == sequence);
+        let taking = taking.ok_or("a part of the snapshot's annex is missing")?;
+        if rows.iter().any(|row| !taking.ask.wants(taking.offered.group_of(row))) {
+            return Err("rows of an annex came that were not asked for".to_owned());
+        }
+        if rows.is_empty() {
+            let taken = current.taking.take();
+            self.work(current, taken);
+        } else {
+            rows.iter().for_each(|row| taking.came.add(row));
+            self.state.stage_annex(rows, false).await.map_err(|error| error.to_string())?;
+            taking.next += 1;
         }
         Ok(RaftReply::Continue)
     }
@@ -200,8 +264,12 @@ impl CatchingUp {
 /// One snapshot, from its offer to its end.
 struct Work {
     catching_up: Arc<CatchingUp>,
+    /// The leader that offered it.
+    from: PeerId,
     meta: SnapshotMeta,
     manifest: Arc<Manifest>,
+    /// What came of the annex; `None` when it was whole before.
+    taken: Option<Taking>,
     vote: Arc<parking_lot::Mutex<Vote>>,
 }
 
@@ -239,6 +307,26 @@ impl Work {
         installed
     }
 
+    /// Adds what this peer has of the annex to what came.
+    async fn complete_annex(&self, Taking { offered, ask, came, .. }: &Taking) -> Result<(), StateError> {
+        let CatchingUp { state, wants_all, .. } = self.catching_up.as_ref();
+        let (mut all, mut groups) = (came.clone(), state.annex());
+        while let Some(rows) = groups.try_next().await? {
+            let kept: Vec<AnnexRow> = rows.into_iter().filter(|row| offered.keeps(ask, row)).collect();
+            kept.iter().for_each(|row| all.add(row));
+            if !kept.is_empty() {
+                state.stage_annex(kept, false).await?;
+            }
+        }
+        let right = all.total() == offered.total();
+        wants_all.store(!right, Ordering::Relaxed);
+        if !right {
+            let what = "its annex does not come to what was offered; all of it is asked for next".to_owned();
+            return Err(StateError::InvalidSnapshot { what });
+        }
+        state.stage_annex(Vec::new(), true).await
+    }
+
     /// Has all shards staged.
     async fn gather(&self) -> Result<(), String> {
         let CatchingUp { state, transport, applied, progress, .. } = self.catching_up.as_ref();
@@ -250,6 +338,9 @@ impl Work {
         if own_index >= index {
             // openraft takes no notice of a snapshot that it does not need.
             return Ok(());
+        }
+        if let Some(taken) = &self.taken {
+            self.complete_annex(taken).await.map_err(|error| failed(&error))?;
         }
         let local = transport.local_peer();
         let members: Vec<_> = target
@@ -263,6 +354,8 @@ impl Work {
             transport.remember(member.peer, member.addresses.clone());
         }
         let donors = || members.iter().map(|member| member.peer).collect();
+        // Whoever leads has to do with everybody's writes.
+        let spare = Some(self.from);
         let client = PeerClient::new(Arc::clone(transport));
         let lag = u64::try_from(target.clock.saturating_sub(own.clock)).unwrap_or(0);
         for _round in 0..ROUNDS {
@@ -289,8 +382,15 @@ impl Work {
             let shown = parking_lot::Mutex::new(Instant::now());
             tracing::info!(index, shards = missing.len(), of = differing, "catching up by shards");
             let came = |shards, bytes| self.note(&shown, shards, bytes);
-            let pull =
-                Pull { client: &client, index, manifest: &self.manifest, donors: &donors, gather: &stage, came: &came };
+            let pull = Pull {
+                client: &client,
+                index,
+                manifest: &self.manifest,
+                donors: &donors,
+                spare,
+                gather: &stage,
+                came: &came,
+            };
             pull.run(&missing).await.map_err(|error| failed(&error))?;
         }
         Err("shards go on changing here while they are gathered".to_owned())
@@ -323,39 +423,3 @@ impl Work {
         );
     }
 }
-
-/// Rows of an annex as they travel; nothing for none.
-pub(super) fn encode_annex(rows: &[AnnexRow]) -> Bytes {
-    if rows.is_empty() {
-        return Bytes::new();
-    }
-    let rows: Vec<WireRow> = rows.iter().map(|row| WireRow(row.kind, row.key.clone(), row.value.clone())).collect();
-    let plain = rmp_serde::to_vec(&rows).expect("numbers and bytes always encode");
-    let length = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-    let check = blake3::hash(&plain);
-    [&length.to_be_bytes()[..], check.as_bytes(), &deflate(&plain)].concat().into()
-}
-
-/// Reads rows of an annex.
-fn decode_annex(bytes: &[u8]) -> Result<Vec<AnnexRow>, String> {
-    if bytes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let fail = || "rows of an annex are damaged".to_owned();
-    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(fail)?;
-    let (check, packed) = rest.split_first_chunk::<32>().ok_or_else(fail)?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    let plain = (length <= MAX_GROUP).then(|| inflate(packed, length)).flatten().ok_or_else(fail)?;
-    if blake3::hash(&plain).as_bytes() != check {
-        return Err(fail());
-    }
-    let rows: Vec<WireRow> = rmp_serde::from_slice(&plain).map_err(|error| error.to_string())?;
-    if rows.is_empty() {
-        return Err(fail());
-    }
-    Ok(rows.into_iter().map(|WireRow(kind, key, value)| AnnexRow { kind, key, value }).collect())
-}
-
-/// A row as it travels.
-#[derive(Serialize, Deserialize)]
-struct WireRow(u8, Bytes, Bytes);

@@ -40,7 +40,7 @@ use crate::broadcast;
 use crate::catchup::{Donor, Progress};
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
-use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, report};
+use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, RequestIds, report};
 use crate::crdt::merge::{Eventual, RequestId};
 use crate::ports::{Clock, Gossip, NodeIdRecord, OutboxCount, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
@@ -102,6 +102,7 @@ pub struct LogConsensus {
     admission: Arc<Admission>,
     regions: RwLock<Option<RegionSource>>,
     chance: Chance,
+    request_ids: RequestIds,
     clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
     /// When this node last heard from a leader.
@@ -226,6 +227,7 @@ impl LogConsensus {
             ledger,
             admission,
             regions: RwLock::default(),
+            request_ids: RequestIds::new(chance.draw()),
             chance,
             clock,
             outbox,
@@ -491,7 +493,7 @@ impl LogConsensus {
 
     /// Has a request ordered.
     async fn order(&self, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
-        self.order_as(self.chance.draw(), request, timeout).await
+        self.order_as(self.request_ids.next(), request, timeout).await
     }
 
     async fn order_as(&self, id: RequestId, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
@@ -530,7 +532,7 @@ impl LogConsensus {
         if self.waits_behind_others(&request, after).await? || self.is_unanswered(after) {
             return self.accept(request, None).await;
         }
-        let id = self.chance.draw();
+        let id = self.request_ids.next();
         let error = match self.order_as(id, request.clone(), after).await {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,

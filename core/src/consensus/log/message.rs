@@ -10,6 +10,8 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::catchup::AnnexAsk;
+
 use super::types::{NodeId, SnapshotMeta, TypeConfig, Vote};
 
 /// A message to a raft node.
@@ -42,14 +44,16 @@ pub enum RaftMessage {
         meta: SnapshotMeta,
         /// Its manifest, see [`decode_manifest`](crate::catchup::decode_manifest).
         manifest: Bytes,
+        /// The sums of its annex, see [`AnnexSums`](crate::catchup::AnnexSums).
+        annex: Bytes,
     },
-    /// Some rows of the snapshot's annex, in order.
+    /// Some rows of the snapshot's annex, of those that were asked for, in order.
     SnapshotAnnex {
         /// Which snapshot.
         transfer: u64,
         /// Which group of rows, from 0.
         sequence: u64,
-        /// The rows, see [`encode_annex`](super::catch_up::encode_annex); empty at the end.
+        /// The rows, compressed; empty at the end.
         rows: Bytes,
     },
     /// How far has the snapshot come? Answered when it is installed, or after a moment.
@@ -70,11 +74,12 @@ pub enum RaftReply {
     TransferLeader(TransferLeaderResponse<TypeConfig>),
     /// To [`RaftMessage::SnapshotWait`], when it is installed.
     Snapshot(SnapshotResponse<TypeConfig>),
-    /// To [`RaftMessage::SnapshotOffer`] and [`RaftMessage::SnapshotAnnex`]: go on. To [`RaftMessage::SnapshotWait`]: it
-    /// is on its way.
+    /// To [`RaftMessage::SnapshotAnnex`]: go on. To [`RaftMessage::SnapshotWait`]: it is on its way.
     Continue,
-    /// To [`RaftMessage::SnapshotOffer`]: it is on its way already, with its annex.
+    /// To [`RaftMessage::SnapshotOffer`]: its annex is here already, and its shards are on their way.
     Joined,
+    /// To [`RaftMessage::SnapshotOffer`]: what is wanted of its annex.
+    Lacks(AnnexAsk),
     /// The node cannot answer: it is another one, it is stopping, or the message makes no sense.
     Refused(String),
 }

@@ -8,8 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt;
+use futures::TryStreamExt;
 use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -19,18 +18,19 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 use tokio::time::{Instant, sleep};
 
-use super::catch_up::encode_annex;
 use super::chance::Chance;
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::types::{Node, NodeId, Snapshot, SnapshotContent, TypeConfig, Vote};
-use crate::catchup::{Donor, encode_manifest, stage};
-use crate::ports::{Purpose, SnapshotHandle, Transport, TransportError};
+use crate::catchup::{AnnexAsk, AnnexSums, Donor, encode_manifest, encode_rows, stage};
+use crate::ports::{AnnexRow, Purpose, SnapshotHandle, StateError, Transport, TransportError};
 use crate::rpc;
 
 /// How long a follower may take to write entries to disk and answer.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a heartbeat may take.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of rows of an annex after which they are sent.
+const ANNEX_BYTES: usize = 256 << 10;
 /// How long one piece of a snapshot may take.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer to the question may take whether a snapshot is installed.
@@ -120,30 +120,53 @@ impl Client {
         let index = snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index());
         let _lent = self.donor.lend(index, Arc::clone(&frozen));
         let manifest = encode_manifest(&manifest);
-        let offer = RaftMessage::SnapshotOffer { transfer, vote, meta: snapshot.meta, manifest };
-        if !matches!(self.call(Purpose::Bulk, offer, CHUNK_TIMEOUT).await?, RaftReply::Joined) {
-            self.send_annex(transfer, &frozen).await?;
+        let sums = sums_of(&frozen).await.map_err(|error| StreamingError::from(lost(&error)))?;
+        let annex = sums.encode().into();
+        let offer = RaftMessage::SnapshotOffer { transfer, vote, meta: snapshot.meta, manifest, annex };
+        match self.call(Purpose::Bulk, offer, CHUNK_TIMEOUT).await? {
+            RaftReply::Joined => {}
+            RaftReply::Lacks(ask) => self.send_annex(transfer, &frozen, &sums, &ask).await?,
+            _ => return Err(StreamingError::from(misfit())),
         }
         self.wait_installed(transfer).await
     }
 
+    /// Sends what is asked for of an annex.
     async fn send_annex(
         &self,
         transfer: u64,
         frozen: &Arc<dyn SnapshotHandle>,
+        sums: &AnnexSums,
+        ask: &AnnexAsk,
     ) -> Result<(), StreamingError<TypeConfig>> {
-        let mut groups = frozen.annex();
-        let mut sequence = 0;
+        let (mut groups, mut sequence) = (frozen.annex(), 0);
+        let (mut rows, mut bytes) = (Vec::<AnnexRow>::new(), 0);
         loop {
-            let group = groups.next().await.transpose().map_err(|error| StreamingError::from(lost(&error)))?;
-            let rows = group.as_deref().map_or_else(Bytes::new, encode_annex);
-            let last = rows.is_empty();
-            self.call(Purpose::Bulk, RaftMessage::SnapshotAnnex { transfer, sequence, rows }, CHUNK_TIMEOUT).await?;
-            if last {
-                return Ok(());
+            let group = groups.try_next().await.map_err(|error| StreamingError::from(lost(&error)))?;
+            let at_end = group.is_none();
+            for row in group.into_iter().flatten().filter(|row| ask.wants(sums.group_of(row))) {
+                bytes += row.key.len() + row.value.len();
+                rows.push(row);
             }
-            sequence += 1;
+            if bytes >= ANNEX_BYTES || (at_end && !rows.is_empty()) {
+                self.send_rows(transfer, sequence, &std::mem::take(&mut rows)).await?;
+                (sequence, bytes) = (sequence + 1, 0);
+            }
+            if at_end {
+                return self.send_rows(transfer, sequence, &[]).await;
+            }
         }
+    }
+
+    async fn send_rows(
+        &self,
+        transfer: u64,
+        sequence: u64,
+        rows: &[AnnexRow],
+    ) -> Result<(), StreamingError<TypeConfig>> {
+        let message = RaftMessage::SnapshotAnnex { transfer, sequence, rows: encode_rows(rows) };
+        self.call(Purpose::Bulk, message, CHUNK_TIMEOUT).await?;
+        Ok(())
     }
 
     /// Waits until the snapshot is installed. Meanwhile a question may be lost; a receiver that is silent for longer, or
@@ -222,6 +245,16 @@ impl RaftNetworkV2<TypeConfig> for Client {
         };
         Ok(response)
     }
+}
+
+/// The sums of a frozen state's annex, as they travel.
+async fn sums_of(frozen: &Arc<dyn SnapshotHandle>) -> Result<AnnexSums, StateError> {
+    let mut sums = AnnexSums::default();
+    let mut groups = frozen.annex();
+    while let Some(rows) = groups.try_next().await? {
+        rows.iter().for_each(|row| sums.add(row));
+    }
+    Ok(sums.coarse())
 }
 
 fn lost(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {

@@ -10,7 +10,7 @@ use cluster_types::PeerId;
 use openraft::raft::AppendEntriesRequest;
 
 use super::admission::Admission;
-use super::catch_up::CatchingUp;
+use super::catch_up::{CatchingUp, Offer};
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::quorum::Heard;
 use super::roster::MembersTold;
@@ -79,8 +79,8 @@ impl RaftReceiver {
                 .await
                 .map(RaftReply::TransferLeader)
                 .map_err(|error| error.to_string()),
-            RaftMessage::SnapshotOffer { transfer, vote, meta, manifest } => {
-                self.inbox.catching_up.offer(from, transfer, vote, meta, &manifest).await
+            RaftMessage::SnapshotOffer { transfer, vote, meta, manifest, annex } => {
+                self.inbox.catching_up.offer(from, Offer { transfer, vote, meta, manifest, annex }).await
             }
             RaftMessage::SnapshotAnnex { transfer, sequence, rows } => {
                 self.inbox.catching_up.annex(from, transfer, sequence, &rows).await

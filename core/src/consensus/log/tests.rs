@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster_types::{Commit, ErrorClass, PeerId, Pin, PinOptions, Role, WireError};
+use futures::TryStreamExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::*;
 use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Receipt, Request};
-use crate::ports::{StateStore, SystemClock, Transport};
+use crate::ports::{AnnexRow, Changes, RequestKey, StateStore, SystemClock, Transport};
 use crate::rpc::{Call, CallServer, PeerService, Reply};
 use crate::task::TaskGroup;
 use crate::testing::{MemLog, MemNet, MemPeer, MemRecord, MemState};
@@ -419,6 +420,20 @@ async fn received_shards(node: &TestNode) -> usize {
     shards.iter().filter(|shard| shard.tail_from > 0).count()
 }
 
+/// What is replicated beside pins.
+async fn annex(disks: &Disks) -> Vec<AnnexRow> {
+    disks.state.annex().try_concat().await.unwrap()
+}
+
+/// Outcomes that nobody else remembers, in a window that is over and in the next one.
+async fn misremember(disks: &Disks) {
+    let window = AppliedPosition::decode(disks.state.applied().await.unwrap().as_ref()).unwrap().window;
+    let key = |window| RequestKey { window, id: [9; 16] };
+    let outcomes = [0, window, window + 1].map(|window| (key(window), bytes::Bytes::from_static(&[0]))).to_vec();
+    let changes = Changes { outcomes, ..Changes::default() };
+    disks.state.update(Box::new(|_view| Ok(changes))).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_fell_behind_the_log_or_is_new_catches_up_by_shards() {
     let net = MemNet::new(8);
@@ -430,14 +445,17 @@ async fn who_fell_behind_the_log_or_is_new_catches_up_by_shards() {
     let away = nodes.pop().unwrap();
     let peer = away.peer();
     let disks = away.crash().await;
+    misremember(&disks).await;
     leave_behind(&nodes.iter().collect::<Vec<_>>(), &disks, 190..300).await;
     let back = start_with(&net, peer, disks, &[], often()).await.unwrap();
     assert_equal(&[&nodes[0], &nodes[1], &back]).await;
+    assert_eq!(annex(&back.disks).await, annex(&nodes[0].disks).await, "what was remembered wrongly is gone");
     let received = received_shards(&back).await;
     assert!((1..150).contains(&received), "{received} shards were received: those that changed");
     let fresh = start_with(&net, PeerId::random(), fresh_disks(), &[nodes[0].peer()], often()).await.unwrap();
     fresh.pin(1_000).await.unwrap();
     assert_equal(&[&nodes[0], &nodes[1], &back, &fresh]).await;
+    assert_eq!(annex(&fresh.disks).await, annex(&nodes[0].disks).await);
     assert!(received_shards(&fresh).await > 200);
     assert_eq!(*fresh.consensus.progress().borrow(), None);
 }

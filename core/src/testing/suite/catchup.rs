@@ -102,6 +102,7 @@ impl<S: StateStore, G> Peer<S, G> {
             index,
             manifest: &manifest,
             donors: &|| donors.to_vec(),
+            spare: None,
             gather: &Hooked { stage, before },
             came: &|_shards, came| {
                 bytes.fetch_add(came, Ordering::Relaxed);

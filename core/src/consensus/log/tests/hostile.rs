@@ -33,7 +33,7 @@ fn messages(id: NodeId, stranger: PeerId) -> Vec<RaftMessage> {
         RaftMessage::Append(append(vec![])),
         RaftMessage::Append(append(vec![entry])),
         RaftMessage::TransferLeader(TransferLeaderRequest::new(leads, id, last)),
-        RaftMessage::SnapshotOffer { transfer: 7, vote: leads, meta, manifest: applied },
+        RaftMessage::SnapshotOffer { transfer: 7, vote: leads, meta, manifest: applied.clone(), annex: applied },
         RaftMessage::SnapshotAnnex { transfer: 7, sequence: 0, rows: Bytes::from_static(b"rows") },
         RaftMessage::SnapshotWait { transfer: 7 },
     ]
