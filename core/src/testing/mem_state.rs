@@ -237,7 +237,6 @@ impl MemState {
             outbox: state.outbox.values().cloned().collect(),
             histories: state.histories.values().cloned().collect(),
             merged: state.merged.clone(),
-            outcomes: state.outcomes.clone(),
             conflicts: state.conflicts.values().cloned().collect(),
         }
     }
@@ -263,8 +262,6 @@ pub struct Contents {
     pub histories: Vec<(Cid, History)>,
     /// The writes that were merged.
     pub merged: BTreeMap<VersionId, MergedAt>,
-    /// The remembered outcomes of requests.
-    pub outcomes: BTreeMap<RequestKey, Bytes>,
     /// The event log, oldest first.
     pub conflicts: Vec<ConflictEvent>,
 }

@@ -11,14 +11,13 @@
 //! | INV4 | what failed never appears, unknown outcomes may | `Ledger::check_asked` (step); `linear::check` (end) |
 //! | INV5 | reads go forward, own writes are seen | `check_progress` (step); `check_applied` and `returned` (answer); `Ledger::put` (write) |
 //! | INV6 | what is listed is the state at its index | `check_log`: the log replayed up to every index that a host was seen at; `WaitingRules`: what is shown over it (both step) |
-//! | INV7 | same index, same state: records, merge histories, remembered merges and outcomes | `check_digest` (step) |
+//! | INV7 | same index, same state: records, merge histories, remembered merges; not yet the outcomes of requests | `check_digest` (step) |
 //! | INV8 | a state out of shards is that of the log | `check_digest` (step: also of hosts that caught up by shards, against those that applied the log; sums against records) |
 //! | INV9 | merges in any order and grouping, repeated | `merged_apart` (step, on what waits); `crdt::merge::model` (10,000 histories); `Judge::compare` (step) |
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_core::consensus::Consensus;
-use cluster_core::consensus::apply::REMEMBERED_WINDOWS;
 use cluster_core::consensus::digest::shard_of;
 use cluster_core::consensus::log::{AppliedPosition, LogId};
 use cluster_core::ports::ShardSum;
@@ -152,11 +151,6 @@ impl Rules {
         }
         for (id, at) in &contents.merged {
             hasher.update(id.as_bytes()).update(&at.index.to_be_bytes());
-        }
-        // Older ones may be there still: they count for nothing.
-        let oldest = position.window.saturating_sub(REMEMBERED_WINDOWS);
-        for (key, outcome) in contents.outcomes.iter().filter(|(key, _)| key.window >= oldest) {
-            hasher.update(&key.window.to_be_bytes()).update(&key.id).update(outcome);
         }
         self.names.entry(position.index()).or_insert_with(|| pins.iter().map(|pin| (pin.cid, name(pin))).collect());
         let seen = (**last.committed_leader_id(), *hasher.finalize().as_bytes());
