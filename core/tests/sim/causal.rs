@@ -115,7 +115,8 @@ impl Judge {
             }
             Operation::Reallocate { .. } | Operation::Reserve => return Ok(()),
         };
-        let over = |pin: &Pin| !pin.options.expire_at.is_zero() && pin.options.expire_at <= time;
+        // Records keep whole seconds.
+        let over = |pin: &Pin| !pin.options.expire_at.is_zero() && pin.options.expire_at.whole_seconds() <= time;
         let stands = self.record(&cid);
         let takes_effect = match wish {
             Wish::Expire => stands.is_some_and(over),
