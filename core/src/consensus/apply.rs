@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 
 use bytes::Bytes;
-use cluster_types::{Cid, ErrorClass, Pin, PinMode, PinType, Timestamp, WireError};
+use cluster_types::{Cid, ErrorClass, Pin, PinMode, PinType, ReplicationFactor, Timestamp, WireError};
 
 use super::Outcome;
 use super::digest::{shard_of, touched};
@@ -228,8 +228,10 @@ impl Work<'_> {
         let place = Place::entry(self.index, self.clock.time, self.clock.merges_since);
         let set = merge_all(&*self, merge.writes.iter().cloned(), place)?;
         for MergedCid { cid, mut record, history, reallocate, .. } in set.cids {
+            // The leader may have foreseen another pin as the one that stands: then its holders are not for this one.
             if let Some(pin) = record.as_mut().filter(|_pin| reallocate)
                 && let Some((_, holders)) = merge.holders.iter().find(|(of, _)| *of == cid)
+                && suits(pin, holders.len())
             {
                 pin.allocations.clone_from(holders);
             }
@@ -478,6 +480,18 @@ impl MergeState for Work<'_> {
     fn is_carried_out(&self, request: &RequestId) -> Result<bool, StateError> {
         let known = self.remembered(request)?;
         Ok(known.is_some_and(|packed| matches!(packed.first(), Some(&(PINNED | UNPINNED)))))
+    }
+}
+
+/// Whether a pin wants so many holders. One that leaves it open takes what it is given.
+fn suits(pin: &Pin, holders: usize) -> bool {
+    let factor = ReplicationFactor::checked(pin.options.replication_factor_min, pin.options.replication_factor_max);
+    match factor {
+        Ok(ReplicationFactor::Between { min, max }) if pin.kind != PinType::Meta => {
+            (min as usize..=max as usize).contains(&holders)
+        }
+        Ok(ReplicationFactor::Between { .. } | ReplicationFactor::Everywhere) => holders == 0,
+        Err(_) => true,
     }
 }
 
