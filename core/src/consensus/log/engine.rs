@@ -158,7 +158,6 @@ impl LogConsensus {
         let fail = |error: BoxError| StartError::Log(error);
         let peer = parts.transport.local_peer();
         let client = PeerClient::new(Arc::clone(&parts.transport));
-        let chance = Chance::new(parts.chance);
         let mut known = parts.record.load().await.map_err(fail)?;
         if known.is_some_and(|id| id & FOUNDER == 0) && parts.founds_instead().await.map_err(fail)? {
             tracing::warn!(
@@ -166,6 +165,7 @@ impl LogConsensus {
             );
             known = None;
         }
+        let chance = Chance::new(parts.chance);
         let node_id = match known {
             Some(id) => id,
             None if parts.bootstrap.is_empty() => FOUNDER | chance.draw::<u64>(),

@@ -43,13 +43,11 @@ async fn are_one(nodes: &[TestNode]) -> bool {
 /// Moves a node to where its meeting says; alone, if nobody there lets it in.
 async fn follow(net: &MemNet, node: TestNode) -> TestNode {
     let addresses = node.meeting.to_join().borrow().clone().unwrap();
-    let hosts: Vec<PeerId> = addresses
-        .iter()
-        .filter_map(|address| match address.iter().last() {
-            Some(Protocol::P2p(peer)) => Some(peer),
-            _ => None,
-        })
-        .collect();
+    let host = |address: &cluster_types::Multiaddr| {
+        let Some(Protocol::P2p(peer)) = address.iter().last() else { return None };
+        Some(peer)
+    };
+    let hosts: Vec<PeerId> = addresses.iter().filter_map(host).collect();
     let (peer, disks) = leave(node).await;
     match start_in(net, peer, disks.clone(), &hosts, ACCEPT).await {
         Ok(node) => node,
