@@ -30,7 +30,7 @@ impl Cluster {
     pub(super) async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
         match call {
             Call::Id => Ok(Reply::Id(Box::new(self.own_id().await))),
-            Call::Members => Ok(Reply::Members(self.log()?.members_told())),
+            Call::Members => Ok(Reply::Members(self.log()?.members_told().await)),
             Call::Submit { .. } | Call::ReadIndex | Call::RemovePeer { .. } => self.log()?.lead(&call).await,
             Call::Reserve => self.lead_or_pass_on(call).await,
             Call::Join { node_id, ref addresses } => {
@@ -61,7 +61,7 @@ impl Cluster {
             Call::Node => Ok(Reply::Node(self.node_info().await)),
             Call::Meet { cluster } => {
                 let (cluster, welcome) = match &self.parts.standing {
-                    Standing::Member { meeting, .. } => meeting.answer(cluster.as_ref()).await,
+                    Standing::Member { meeting, .. } => meeting.answer(from, cluster.as_ref()).await,
                     // It belongs to none that could be joined.
                     Standing::Follower(_) => (None, false),
                 };

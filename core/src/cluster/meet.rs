@@ -3,6 +3,11 @@
 //! Every member looks at the peers it is connected to and that are no members, and asks them to which cluster they
 //! belong. The smaller cluster joins the larger: each of its members by itself leaves, with its pins, and joins. The other
 //! side has to welcome it first, and then stays where it is for a while, so two peers never swap places.
+//!
+//! Whoever is still called a member may have gone to another cluster without a word: it was told to, or what was left
+//! here was refounded. Such a peer runs under another raft id and never comes back under its old one, and nobody but its
+//! former companions may know of its new cluster. So members are asked too, one at a time while there is a quorum. What
+//! is left behind without a quorum ([`is_remnant`]) counts as smaller than every cluster that has one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,12 +28,15 @@ use crate::watch;
 
 /// How often a member looks around.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How many peers are asked in one look: of followers, which are no members either, there may be thousands.
+/// How many strangers are asked in one look, and how many members while there is no quorum: of followers, which are no
+/// members either, there may be thousands.
 const ASK_AT_MOST: usize = 8;
 /// How long a peer may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long who has welcomed others does not leave itself.
 const STAY: Duration = Duration::from_secs(120);
+/// How long a peer waits for its quorum when others of its cluster have gone, and those that are silent would do.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How many addresses of a peer that is to be joined are used.
 const MAX_ADDRESSES: usize = 16;
 
@@ -39,7 +47,10 @@ pub struct ClusterInfo {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// Number of members.
+    /// The raft id in it of the peer that says so.
+    #[serde(default)]
+    pub node_id: u64,
+    /// Number of members, without those that have gone to other clusters.
     pub members: u64,
     /// Number of pins.
     pub pins: u64,
@@ -47,13 +58,17 @@ pub struct ClusterInfo {
     pub sociable: bool,
     /// Where the peer that says so is reached.
     pub addresses: Vec<Multiaddr>,
+    /// Whether it has lost its quorum to other clusters: see [`is_remnant`].
+    #[serde(default)]
+    pub remnant: bool,
 }
 
 impl ClusterInfo {
-    /// Whether this cluster is to join `other`: the one with fewer members, then with fewer pins, then with the lower id.
+    /// Whether this cluster is to join `other`: a remnant, then the one with fewer members, then with fewer pins, then
+    /// with the lower id.
     pub fn joins(&self, other: &Self) -> bool {
         let kin = self.sociable && other.sociable && self.name == other.name;
-        let size = |cluster: &Self| (cluster.members, cluster.pins, cluster.id);
+        let size = |cluster: &Self| (!cluster.remnant, cluster.members, cluster.pins, cluster.id);
         kin && self.id != other.id && size(self) < size(other)
     }
 }
@@ -66,6 +81,8 @@ pub struct Meeting {
     client: PeerClient,
     /// Until when this peer stays where it is.
     stays_until: Mutex<Option<Instant>>,
+    /// Members, as the log has them, that were found in other clusters.
+    gone: Mutex<BTreeSet<PeerId>>,
     join: watch::Sender<Option<Vec<Multiaddr>>>,
 }
 
@@ -79,8 +96,8 @@ impl Meeting {
     /// Knows about this peer's cluster.
     pub fn new(consensus: Arc<LogConsensus>, state: Arc<dyn StateStore>, transport: Arc<dyn Transport>) -> Arc<Self> {
         let client = PeerClient::new(Arc::clone(&transport));
-        let (stays_until, join) = (Mutex::new(None), watch::Sender::new(None));
-        Arc::new(Self { consensus, state, transport, client, stays_until, join })
+        let (stays_until, gone) = (Mutex::new(None), Mutex::default());
+        Arc::new(Self { consensus, state, transport, client, stays_until, gone, join: watch::Sender::new(None) })
     }
 
     /// Begins to look out for other clusters, if that is wanted.
@@ -104,9 +121,10 @@ impl Meeting {
         self.join.subscribe()
     }
 
-    /// Describes this peer's cluster to `stranger`, and says whether it is welcome to join it.
-    pub(super) async fn answer(&self, stranger: Option<&ClusterInfo>) -> (Option<ClusterInfo>, bool) {
+    /// Describes this peer's cluster to `stranger`, which is the peer `from`, and says whether it is welcome to join it.
+    pub(crate) async fn answer(&self, from: PeerId, stranger: Option<&ClusterInfo>) -> (Option<ClusterInfo>, bool) {
         let Some(own) = self.info().await else { return (None, false) };
+        let stranger = stranger.filter(|stranger| self.is_of_another(from, stranger, &own));
         let suits = stranger.is_some_and(|stranger| stranger.joins(&own)) && self.join.borrow().is_none();
         // Without a quorum nobody could be let in.
         let welcome = suits && self.consensus.read_barrier().await.is_ok();
@@ -116,32 +134,61 @@ impl Meeting {
         (Some(own), welcome)
     }
 
+    /// Whether `peer`, which describes its cluster as `other`, belongs to another cluster than this peer. Notes it if it
+    /// is a member here, too.
+    fn is_of_another(&self, peer: PeerId, other: &ClusterInfo, own: &ClusterInfo) -> bool {
+        let position = self.consensus.position();
+        let position = position.borrow();
+        let mut ids =
+            position.members.iter().filter(|member| member.peer == peer).map(|member| member.node_id).peekable();
+        let is_member = ids.peek().is_some();
+        // One that lags behind may not have applied yet what gave the cluster its present id.
+        let is_other = other.id != own.id && !ids.any(|id| id == other.node_id);
+        let mut gone = self.gone.lock();
+        if !is_other {
+            gone.remove(&peer);
+        } else if is_member && gone.insert(peer) {
+            tracing::info!(%peer, "a member belongs to another cluster by now");
+        }
+        is_other
+    }
+
     /// This peer's cluster; none while it belongs to none.
     async fn info(&self) -> Option<ClusterInfo> {
         let (id, name) = self.consensus.cluster().await?;
+        let alone_for = self.consensus.without_quorum_for();
+        let (members, remnant) = {
+            let position = self.consensus.position();
+            let position = position.borrow();
+            let mut gone = self.gone.lock();
+            gone.retain(|peer| position.members.iter().any(|member| member.peer == *peer));
+            let voters = position.members.iter().filter(|member| member.voter).map(|member| member.peer).collect();
+            (position.members.len() - gone.len(), is_remnant(&voters, &gone, alone_for))
+        };
         Some(ClusterInfo {
             id,
             name,
-            members: self.consensus.position().borrow().members.len() as u64,
+            node_id: self.consensus.node_id(),
+            members: members as u64,
             pins: self.state.pins(),
             sociable: self.consensus.accepts_without_quorum(),
             addresses: self.transport.own_addresses().into_iter().take(MAX_ADDRESSES).collect(),
+            remnant,
         })
     }
 
     async fn look_around(&self) {
-        let mut after: Option<PeerId> = None;
+        let mut turns = Turns::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let stays = self.stays_until.lock().is_some_and(|until| Instant::now() < until);
-            let Some(own) = self.info().await.filter(|_own| !stays) else { continue };
-            for stranger in self.strangers(after) {
-                after = Some(stranger);
-                if let Some(addresses) = self.meet(stranger, &own).await {
-                    tracing::info!(
-                        peer = %stranger,
-                        "another cluster of the same name is larger: this peer joins it with its pins"
-                    );
+            if stays {
+                continue;
+            }
+            for peer in self.to_ask(&mut turns) {
+                let Some(own) = self.info().await else { break };
+                if let Some(addresses) = self.meet(peer, &own).await {
+                    tracing::info!(%peer, remnant = own.remnant, "this peer joins another cluster of the same name with its pins");
                     self.join.send_replace(Some(addresses));
                     return std::future::pending().await;
                 }
@@ -149,24 +196,51 @@ impl Meeting {
         }
     }
 
-    /// Some peers that are connected and no members, in turn.
-    fn strangers(&self, after: Option<PeerId>) -> Vec<PeerId> {
+    /// Some peers that are connected, in turn: strangers, and members that may be strangers by now.
+    fn to_ask(&self, turns: &mut Turns) -> Vec<PeerId> {
         let position = self.consensus.position();
         let members: BTreeSet<PeerId> = position.borrow().members.iter().map(|member| member.peer).collect();
-        let strangers: Vec<PeerId> =
-            self.transport.connected().into_iter().filter(|peer| !members.contains(peer)).collect();
-        let (before, rest): (Vec<_>, Vec<_>) = strangers.into_iter().partition(|peer| Some(*peer) <= after);
-        rest.into_iter().chain(before).take(ASK_AT_MOST).collect()
+        let (members, strangers): (Vec<_>, Vec<_>) =
+            self.transport.connected().into_iter().partition(|peer| members.contains(peer));
+        let of_members = if self.consensus.without_quorum_for().is_some() { ASK_AT_MOST } else { 1 };
+        let mut asked = in_turn(strangers, &mut turns.stranger, ASK_AT_MOST);
+        asked.extend(in_turn(members, &mut turns.member, of_members));
+        asked
     }
 
-    /// Asks a stranger; where to join, if it is larger and has welcomed this peer.
-    async fn meet(&self, stranger: PeerId, own: &ClusterInfo) -> Option<Vec<Multiaddr>> {
+    /// Asks a peer; where to join, if it belongs to another, larger cluster and has welcomed this peer.
+    async fn meet(&self, peer: PeerId, own: &ClusterInfo) -> Option<Vec<Multiaddr>> {
         let call = Call::Meet { cluster: Some(own.clone()) };
-        let answer = self.client.ask(stranger, &call, ASK_TIMEOUT).await;
-        let Ok(Reply::Cluster { cluster: Some(other), welcome: true }) = answer else { return None };
+        let answer = self.client.ask(peer, &call, ASK_TIMEOUT).await;
+        let Ok(Reply::Cluster { cluster: Some(other), welcome }) = answer else { return None };
+        let joins = self.is_of_another(peer, &other, own) && welcome && own.joins(&other);
         let addresses: Vec<Multiaddr> = other.addresses.iter().take(MAX_ADDRESSES).cloned().collect();
-        (own.joins(&other) && !addresses.is_empty()).then_some(addresses)
+        (joins && !addresses.is_empty()).then_some(addresses)
     }
+}
+
+/// Who was asked last.
+#[derive(Debug, Default)]
+struct Turns {
+    stranger: Option<PeerId>,
+    member: Option<PeerId>,
+}
+
+/// The next `most` of `peers`, which are sorted, behind the last one of the turn before.
+fn in_turn(peers: Vec<PeerId>, last: &mut Option<PeerId>, most: usize) -> Vec<PeerId> {
+    let (before, rest): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| Some(*peer) <= *last);
+    let chosen: Vec<PeerId> = rest.into_iter().chain(before).take(most).collect();
+    *last = chosen.last().copied().or(*last);
+    chosen
+}
+
+/// Whether what is left of a cluster has lost its quorum to others: `voters` are its voters as the log has them, `gone`
+/// those members that belong to other clusters by now, and `alone_for` is for how long no quorum has answered. While the
+/// voters that have not gone could still be one, they are given [`PATIENCE`].
+fn is_remnant(voters: &BTreeSet<PeerId>, gone: &BTreeSet<PeerId>, alone_for: Option<Duration>) -> bool {
+    let Some(alone_for) = alone_for else { return false };
+    let left = voters.difference(gone).count();
+    left * 2 <= voters.len() || (!gone.is_empty() && alone_for >= PATIENCE)
 }
 
 /// Which of `peers` belongs to the cluster `id`, or to which other one they belong.
@@ -190,7 +264,8 @@ mod tests {
     use super::*;
 
     fn cluster(members: u64, pins: u64, id: u64) -> ClusterInfo {
-        ClusterInfo { id, name: "n".to_owned(), members, pins, sociable: true, addresses: Vec::new() }
+        let (name, addresses) = ("n".to_owned(), Vec::new());
+        ClusterInfo { id, name, node_id: id, members, pins, sociable: true, addresses, remnant: false }
     }
 
     #[test]
@@ -207,6 +282,25 @@ mod tests {
         assert!(cluster(1, 9, 9).joins(&cluster(2, 0, 1)));
         assert!(cluster(2, 8, 9).joins(&cluster(2, 9, 1)));
         assert!(cluster(2, 9, 1).joins(&cluster(2, 9, 2)));
+    }
+
+    #[test]
+    fn a_remnant_joins_even_a_smaller_cluster() {
+        let (remnant, small) = (ClusterInfo { remnant: true, ..cluster(9, 9, 9) }, cluster(1, 0, 1));
+        assert!(remnant.joins(&small) && !small.joins(&remnant));
+    }
+
+    #[test]
+    fn who_is_left_without_a_quorum_waits_only_for_those_who_may_come_back() {
+        let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
+        let remnant = |voters: usize, gone: usize, alone_for: Option<u64>| {
+            let set = |number: usize| peers[..number].iter().copied().collect();
+            is_remnant(&set(voters), &set(gone), alone_for.map(Duration::from_secs))
+        };
+        assert!(!remnant(3, 0, Some(1_000_000)), "all of them may come back");
+        assert!(!remnant(3, 1, None) && !remnant(3, 1, Some(1)), "the third one may only be slow");
+        assert!(remnant(3, 1, Some(30)) && remnant(3, 2, Some(0)) && remnant(2, 1, Some(0)) && remnant(4, 2, Some(0)));
+        assert!(!remnant(2, 1, None), "it still has a quorum, as far as it knows");
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl CallServer {
     async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
         let raft = self.raft.read().clone();
         if let (Call::Members, Some(raft)) = (&call, raft) {
-            return Ok(Reply::Members(raft.members()));
+            return Ok(Reply::Members(raft.members().await));
         }
         let donor = self.donor.read().clone();
         // Open to whoever knows the secret, by the policy; answered as soon as there is a state.

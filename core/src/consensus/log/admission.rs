@@ -18,10 +18,12 @@ use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::bring_along;
 use super::message::RaftMessage;
 use super::receiver::Raft;
 use super::roster::{Known, MembersTold, Roster, Survey, Trouble, trouble};
 use super::types::{NodeId, StoredMembership, Vote};
+use crate::ports::StateStore;
 use crate::rpc::{Call, PeerClient, Reply};
 use crate::task::{OnExit, TaskGroup};
 use crate::watch;
@@ -39,9 +41,18 @@ const REMIND_EVERY: Duration = Duration::from_secs(600);
 /// Most strangers that are named.
 const MAX_STRANGERS: usize = 8;
 
+/// Who this peer is.
+pub(super) struct Own {
+    pub(super) peer: PeerId,
+    pub(super) node_id: NodeId,
+    /// Says to which cluster it belongs.
+    pub(super) state: Arc<dyn StateStore>,
+}
+
 /// Who may take part, and what is known of it.
 pub(super) struct Admission {
     node_id: NodeId,
+    state: Arc<dyn StateStore>,
     raft: Raft,
     client: PeerClient,
     roster: Mutex<Roster>,
@@ -77,7 +88,7 @@ impl Admission {
     pub(super) async fn new(
         raft: Raft,
         client: PeerClient,
-        (peer, node_id): (PeerId, NodeId),
+        Own { peer, node_id, state }: Own,
         anchors: &[PeerId],
         removed: watch::Sender<bool>,
     ) -> Result<Self, BoxError> {
@@ -87,6 +98,7 @@ impl Admission {
         });
         Ok(Self {
             node_id,
+            state,
             client,
             roster: Mutex::new(Roster::new(peer, node_id, anchors)),
             at_start: at_start.await?,
@@ -130,13 +142,25 @@ impl Admission {
     }
 
     /// Who the members are, by the newest membership that is known to be on a quorum.
-    pub(super) fn members(&self) -> MembersTold {
+    pub(super) async fn members(&self) -> MembersTold {
+        let cluster = self.cluster().await;
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
         let committed = now.committed_membership_config.as_ref();
         let decided = decided(committed);
         let members = committed.membership().nodes().map(|(id, node)| (*id, node.peer)).collect();
-        if decided.is_some() { MembersTold { decided, members } } else { MembersTold::default() }
+        if decided.is_some() { MembersTold { decided, members, cluster } } else { MembersTold::default() }
+    }
+
+    /// Which cluster this peer belongs to; none as long as nothing was applied.
+    async fn cluster(&self) -> Option<NodeId> {
+        match bring_along::cluster_of(self.state.as_ref()).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                tracing::warn!(%error, "it cannot be read to which cluster this peer belongs");
+                None
+            }
+        }
     }
 
     /// What keeps this peer from following its cluster.
@@ -190,6 +214,7 @@ impl Admission {
         round.began = Some(Instant::now());
         round.number = round.number.wrapping_add(1);
         let known = self.known();
+        let cluster = self.cluster().await;
         let asked = self.roster.lock().to_ask(&known, round.number, Instant::now());
         let mut survey = Survey::default();
         let mut answers: FuturesUnordered<_> = asked
@@ -200,6 +225,10 @@ impl Admission {
             match answer {
                 Ok(Reply::Members(told)) => {
                     let mut roster = self.roster.lock();
+                    if roster.is_elsewhere(&told, cluster) {
+                        survey.note_elsewhere(&known, peer);
+                        continue;
+                    }
                     roster.note(&mut survey, &known, peer, &told);
                     roster.hear(&known, peer, &told, Instant::now());
                 }

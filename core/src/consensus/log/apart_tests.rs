@@ -7,17 +7,17 @@ use crate::crdt::merge::Rule;
 use crate::ports::{Changes, OutboxStore, PinChange};
 
 const AFTER: Duration = Duration::from_secs(2);
-const ACCEPT: WithoutQuorum = WithoutQuorum::Accept { after: AFTER };
+pub(super) const ACCEPT: WithoutQuorum = WithoutQuorum::Accept { after: AFTER };
 
-fn accepting() -> LogSettings {
+pub(super) fn accepting() -> LogSettings {
     LogSettings { without_quorum: ACCEPT, ..settings() }
 }
 
-async fn shown(node: &TestNode, number: u32) -> Option<Pin> {
+pub(super) async fn shown(node: &TestNode, number: u32) -> Option<Pin> {
     node.disks.state.pin(pin(number).cid).await.unwrap()
 }
 
-fn named(number: u32, name: &str) -> Request {
+pub(super) fn named(number: u32, name: &str) -> Request {
     let mut pin = pin(number);
     pin.options.name = name.to_owned();
     Request::Pin(Box::new(pin))
@@ -28,7 +28,7 @@ fn cid(number: u32) -> Cid {
 }
 
 /// Waits until a condition holds.
-async fn until<F: AsyncFn() -> bool>(what: &str, holds: F) {
+pub(super) async fn until<F: AsyncFn() -> bool>(what: &str, holds: F) {
     let wait = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -38,7 +38,7 @@ async fn until<F: AsyncFn() -> bool>(what: &str, holds: F) {
 }
 
 /// Waits until nothing waits anywhere and all hold the same.
-async fn assert_whole(nodes: &[&TestNode]) {
+pub(super) async fn assert_whole(nodes: &[&TestNode]) {
     for node in nodes {
         until("everything is merged", async || node.disks.state.waiting_count().all == 0).await;
     }
@@ -308,7 +308,7 @@ async fn a_lone_peer_goes_on_for_as_long_as_it_takes() {
 }
 
 /// Takes a node out of its cluster, with its pins.
-async fn leave(node: TestNode) -> (PeerId, Disks) {
+pub(super) async fn leave(node: TestNode) -> (PeerId, Disks) {
     let peer = node.peer();
     let Disks { state, .. } = node.crash().await;
     let store: Arc<dyn StateStore> = Arc::clone(&state) as _;

@@ -88,6 +88,15 @@ impl<LS> fmt::Debug for LogParts<LS> {
     }
 }
 
+impl<LS: RaftLogStorage<TypeConfig>> LogParts<LS> {
+    /// Whether a peer that was given a raft id founds a cluster nevertheless: nobody has let it in so far, nobody is named
+    /// to ask again, and clusters that meet become one.
+    async fn founds_instead(&mut self) -> Result<bool, BoxError> {
+        let sociable = matches!(self.settings.without_quorum, WithoutQuorum::Accept { .. });
+        Ok(sociable && self.bootstrap.is_empty() && self.log.get_log_state().await?.last_log_id.is_none())
+    }
+}
+
 /// One raft node.
 pub struct LogConsensus {
     pub(super) node_id: NodeId,
@@ -144,15 +153,21 @@ pub enum StartError {
 impl LogConsensus {
     /// Starts the node: goes on with what is on disk, founds a cluster, or joins one.
     #[expect(clippy::too_many_lines, reason = "the parts of a node, one after the other")]
-    pub async fn start<LS>(parts: LogParts<LS>, tasks: &TaskGroup) -> Result<Arc<Self>, StartError>
+    pub async fn start<LS>(mut parts: LogParts<LS>, tasks: &TaskGroup) -> Result<Arc<Self>, StartError>
     where
         LS: RaftLogStorage<TypeConfig>,
     {
         let fail = |error: BoxError| StartError::Log(error);
         let peer = parts.transport.local_peer();
         let client = PeerClient::new(Arc::clone(&parts.transport));
+        let mut known = parts.record.load().await.map_err(fail)?;
+        if known.is_some_and(|id| id & FOUNDER == 0) && parts.founds_instead().await.map_err(fail)? {
+            tracing::warn!(
+                "joining was cut off earlier: this peer founds a cluster of its own until it meets another one"
+            );
+            known = None;
+        }
         let chance = Chance::new(parts.chance);
-        let known = parts.record.load().await.map_err(fail)?;
         let node_id = match known {
             Some(id) => id,
             None if parts.bootstrap.is_empty() => FOUNDER | chance.draw::<u64>(),
@@ -191,8 +206,8 @@ impl LogConsensus {
         );
         let heard = Heard::new();
         let removed = watch::Sender::new(false);
-        let admission =
-            Admission::new(raft.clone(), client.clone(), (peer, node_id), &parts.bootstrap, removed.clone());
+        let who = admission::Own { peer, node_id, state: Arc::clone(&parts.state) };
+        let admission = Admission::new(raft.clone(), client.clone(), who, &parts.bootstrap, removed.clone());
         let admission = Arc::new(admission.await.map_err(fail)?);
         let inbox = receiver::Inbox {
             admission: Arc::clone(&admission),
@@ -320,8 +335,8 @@ impl LogConsensus {
     }
 
     /// Who the members are, by the newest membership that is known here to be on a quorum.
-    pub fn members_told(&self) -> MembersTold {
-        self.admission.members()
+    pub async fn members_told(&self) -> MembersTold {
+        self.admission.members().await
     }
 
     /// What keeps this peer from following its cluster, if somebody must come.
@@ -467,6 +482,11 @@ impl LogConsensus {
     /// Whether writes are accepted when no quorum answers.
     pub fn accepts_without_quorum(&self) -> bool {
         matches!(self.settings.without_quorum, WithoutQuorum::Accept { .. })
+    }
+
+    /// This peer's raft id.
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
     }
 
     /// Which cluster this peer belongs to, by the raft id of its founder, and its name; none before it is a member.

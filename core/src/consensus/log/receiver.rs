@@ -52,8 +52,8 @@ impl RaftReceiver {
     }
 
     /// Who the members are, by the newest membership that is known here to be on a quorum.
-    pub fn members(&self) -> MembersTold {
-        self.inbox.admission.members()
+    pub async fn members(&self) -> MembersTold {
+        self.inbox.admission.members().await
     }
 
     /// Answers one message.

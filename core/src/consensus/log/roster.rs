@@ -8,6 +8,7 @@
 //! **Invariant:** a vouch counts only while it is from a later membership than the one this peer has, so a removed member
 //! cannot be vouched for by who has not heard of it; and only while whoever it goes back to is a member or was named by
 //! the operator. So a member that has caught up goes by its own log alone, whatever it was told before.
+//! **Invariant:** what is said of another cluster vouches for nobody and removes nobody: a member may have gone there.
 //! **Invariant:** memory is bounded by [`MAX_VOUCHES`], and nothing is kept of peers that nobody vouches for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,9 @@ pub struct MembersTold {
     pub decided: Option<(u64, u64)>,
     /// The members: raft id and peer.
     pub members: Vec<(NodeId, PeerId)>,
+    /// The cluster they are members of, by the raft id of its founder, if the peer knows.
+    #[serde(default)]
+    pub cluster: Option<NodeId>,
 }
 
 /// The members as this peer knows them by its own log.
@@ -85,6 +89,18 @@ pub(super) struct Survey {
     pub(super) answered: BTreeSet<PeerId>,
     /// Those of them that know a later membership, without this peer.
     pub(super) disown: BTreeSet<PeerId>,
+    /// Those that belong to another cluster by now.
+    pub(super) elsewhere: BTreeSet<PeerId>,
+}
+
+impl Survey {
+    /// Notes that a peer answered as a member of another cluster.
+    pub(super) fn note_elsewhere(&mut self, known: &Known, from: PeerId) {
+        if known.has_peer(from) {
+            self.answered.insert(from);
+            self.elsewhere.insert(from);
+        }
+    }
 }
 
 impl Roster {
@@ -168,6 +184,13 @@ impl Roster {
         }
     }
 
+    /// Whether an answer is about another cluster than this peer's, which is `own`. One that names this peer by its raft
+    /// id is not: the cluster was founded anew, and this peer has yet to apply that.
+    pub(super) fn is_elsewhere(&self, told: &MembersTold, own: Option<NodeId>) -> bool {
+        let names_this = told.members.contains(&(self.own_id, self.own));
+        !names_this && told.cluster.zip(own).is_some_and(|(told, own)| told != own)
+    }
+
     /// Notes in `survey` what an answer says of this peer itself.
     pub(super) fn note(&self, survey: &mut Survey, known: &Known, from: PeerId, told: &MembersTold) {
         if !known.has_peer(from) {
@@ -203,7 +226,7 @@ pub enum Trouble {
         /// Some of those that speak to it.
         strangers: Vec<PeerId>,
     },
-    /// Members say that it is none any more, but too few to be sure.
+    /// Members say that it is none any more, but too few to be sure; or they belong to another cluster by now.
     Disowned {
         /// Who says so.
         by: Vec<PeerId>,
@@ -244,8 +267,8 @@ impl Trouble {
 
 /// What is wrong, if anything is. `strangers` claim to be members lately.
 pub(super) fn trouble(known: &Known, survey: &Survey, strangers: &BTreeSet<PeerId>) -> Option<Trouble> {
-    if !survey.disown.is_empty() {
-        return Some(Trouble::Disowned { by: survey.disown.iter().copied().collect() });
+    if !survey.disown.is_empty() || !survey.elsewhere.is_empty() {
+        return Some(Trouble::Disowned { by: survey.disown.union(&survey.elsewhere).copied().collect() });
     }
     let alone = survey.answered.is_empty() && known.members.len() > 1;
     (alone && !strangers.is_empty())
@@ -276,7 +299,7 @@ mod tests {
 
         fn told(&self, decided: (u64, u64), members: &[(NodeId, usize)]) -> MembersTold {
             let members = members.iter().map(|(id, place)| (*id, self.peers[*place])).collect();
-            MembersTold { decided: Some(decided), members }
+            MembersTold { decided: Some(decided), members, cluster: None }
         }
 
         fn hear(&mut self, from: usize, decided: (u64, u64), members: &[(NodeId, usize)]) {
@@ -364,7 +387,7 @@ mod tests {
     async fn memory_and_rounds_are_bounded() {
         let mut world = World::new();
         let many: Vec<(NodeId, PeerId)> = (0..3000).map(|id| (100 + id, world.peers[4])).collect();
-        let told = MembersTold { decided: Some((3, 80)), members: many };
+        let told = MembersTold { decided: Some((3, 80)), members: many, cluster: None };
         world.roster.hear(&world.known, world.peers[1], &told, world.now);
         assert_eq!(world.roster.vouched.len(), MAX_VOUCHES);
 
@@ -404,6 +427,24 @@ mod tests {
         assert_eq!(behind, (false, false), "they are behind, not this peer");
         let strangers = verdict(&[(4, (7, 99), without), (5, (7, 99), without), (6, (7, 99), without)], Some(4));
         assert_eq!(strangers, (false, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_that_went_to_another_cluster_remove_nobody_and_are_named() {
+        let world = World::new();
+        let told = MembersTold { cluster: Some(5), ..world.told((9, 900), &[(1, 1)]) };
+        let elsewhere = |own: Option<NodeId>| world.roster.is_elsewhere(&told, own);
+        assert!(elsewhere(Some(4)) && !elsewhere(Some(5)) && !elsewhere(None));
+        let ahead = MembersTold { cluster: Some(5), ..world.told((9, 900), &[(1, 1), (OWN_ID, 0)]) };
+        assert!(!world.roster.is_elsewhere(&ahead, Some(4)), "it is this peer that lags behind");
+        let mut survey = Survey::default();
+        for peer in [1, 2, 3, 4] {
+            survey.note_elsewhere(&world.known, world.peers[peer]);
+        }
+        assert_eq!(survey.elsewhere.len(), 3, "strangers may belong to whatever they like");
+        assert!(!world.roster.is_removed(&world.known, &survey, Some(world.peers[1])));
+        let found = trouble(&world.known, &survey, &BTreeSet::new()).unwrap();
+        assert_eq!(found.peers().len(), 3);
     }
 
     #[tokio::test(start_paused = true)]

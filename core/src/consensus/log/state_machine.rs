@@ -68,10 +68,16 @@ impl AppliedPosition {
 
     /// Which cluster the state belongs to: the raft id of the peer that founded it.
     pub fn cluster(&self) -> Option<NodeId> {
-        if self.cluster != 0 {
-            return Some(self.cluster);
+        let mut founders = self.membership.membership().nodes().map(|(id, _)| *id).filter(|id| id & FOUNDER != 0);
+        if self.cluster == 0 {
+            return founders.min();
         }
-        self.membership.membership().nodes().map(|(id, _)| *id).filter(|id| id & FOUNDER != 0).min()
+        // Only who founds a cluster gets such an id; one that this cluster does not have yet has founded it anew.
+        Some(founders.find(|id| *id != self.cluster && self.is_alone(*id)).unwrap_or(self.cluster))
+    }
+
+    fn is_alone(&self, node_id: NodeId) -> bool {
+        self.membership.membership().nodes().all(|(id, _)| *id == node_id)
     }
 
     /// The index of the last entry applied; 0 when there is none.
@@ -184,7 +190,7 @@ impl StateMachine {
                 EntryPayload::Normal(payload) => payload,
                 EntryPayload::Membership(membership) => {
                     next.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    // The founder may leave; its cluster stays what it is.
+                    // The founder may leave; its cluster stays what it is, until it is founded anew.
                     next.cluster = next.cluster().unwrap_or(0);
                     Entry::default()
                 }

@@ -3,6 +3,7 @@
 mod digests;
 mod hostile;
 mod import;
+mod remnant;
 mod seats;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use futures::TryStreamExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::*;
+use crate::cluster::meet::Meeting;
 use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Receipt, Request};
 use crate::ports::{AnnexRow, Changes, RequestKey, StateStore, SystemClock, Transport};
@@ -41,7 +43,7 @@ impl AllocationSnapshot for Chosen {
 }
 
 /// Answers the calls that consensus needs.
-struct Answers(Arc<LogConsensus>);
+struct Answers(Arc<LogConsensus>, Arc<Meeting>);
 
 #[async_trait]
 impl PeerService for Answers {
@@ -71,6 +73,10 @@ impl PeerService for Answers {
         if let Call::Outbox { after } = call {
             return self.0.outbox_page(after).await;
         }
+        if let Call::Meet { cluster } = call {
+            let (cluster, welcome) = self.1.answer(from, cluster.as_ref()).await;
+            return Ok(Reply::Cluster { cluster, welcome });
+        }
         if let Call::Noted { index } = call {
             return self.0.noted(index).map(|manifest| Reply::Manifest { index, manifest });
         }
@@ -92,6 +98,7 @@ struct Disks {
 
 struct TestNode {
     consensus: Arc<LogConsensus>,
+    meeting: Arc<Meeting>,
     network: Arc<MemPeer>,
     disks: Disks,
     tasks: TaskGroup,
@@ -151,8 +158,9 @@ async fn start_with(
         settings,
     };
     let consensus = LogConsensus::start(parts, &tasks).await?;
-    server.serve_calls(Arc::new(Answers(Arc::clone(&consensus))));
-    Ok(TestNode { consensus, network, disks, tasks })
+    let meeting = Meeting::new(Arc::clone(&consensus), Arc::clone(&disks.state) as _, Arc::clone(&network) as _);
+    server.serve_calls(Arc::new(Answers(Arc::clone(&consensus), Arc::clone(&meeting))));
+    Ok(TestNode { consensus, meeting, network, disks, tasks })
 }
 
 impl TestNode {
