@@ -392,3 +392,28 @@ fn a_request_that_a_leader_and_a_merge_carry_out_takes_effect_once() {
     // What had no effect in the log has it by the merge.
     assert_eq!(stands_after(vec![(9, remove()), (1, put(&a)), (51, tried(9, 2, Some(&a), None))]), None);
 }
+
+#[test]
+fn who_saw_an_attempt_that_the_log_carried_out_has_seen_what_the_log_made_of_it() {
+    use crate::crdt::merge::{Eventual, Sight, Write};
+    let (author, time) = (PeerId::random(), Timestamp::from_unix_seconds(1_100));
+    let (old, new) = (everywhere("old"), everywhere("new"));
+    let mut sight = Sight::of_state(2_000, Some(&old));
+    sight.suspect(Some(&new));
+    let write = Write::by(author, time, cid(1), Some(old.clone()), sight).tried_as(Some([7; 16])).pin(new.clone());
+    let pinned = Eventual::new(write).unwrap();
+    let mut sight = Sight::of_state(2_000, Some(&old));
+    sight.add(&pinned);
+    let unpinned = Eventual::new(Write::by(author, time, cid(1), Some(new.clone()), sight).unpin()).unwrap();
+    // Its leader's clock is ahead.
+    let mut later = new;
+    later.timestamp = Timestamp::from_unix_seconds(1_400);
+    for writes in [vec![vec![pinned.clone(), unpinned.clone()]], vec![vec![pinned], vec![unpinned]]] {
+        let mut operations =
+            vec![(1, Operation::Put(Box::new(old.clone()))), (7, Operation::Put(Box::new(later.clone())))];
+        for (number, writes) in (50..).zip(writes) {
+            operations.push((number, Operation::Merge(Box::new(Merge { writes, holders: Vec::new() }))));
+        }
+        assert_eq!(stands_after(operations), None, "it was unpinned by who had pinned it");
+    }
+}

@@ -213,7 +213,8 @@ impl History {
         self.removals
             .retain(|removal| stays(removal.author) || !write.seen.contains(wishes, &removal.id, removal.begins));
         match result {
-            _ if place.carried_out => {}
+            Some((_, record)) if place.carried_out => self.name_twin(id, &record),
+            None if place.carried_out => {}
             Some((wish, record)) => {
                 let joined = write.wish == Wish::Join;
                 self.versions.push(Version { id, author, begins, reported, joined, wish, record });
@@ -222,6 +223,17 @@ impl History {
                 let time = place.clamped(write.time);
                 self.removals.push(Removal { id, author, begins, reported, wish: write.wish, time });
             }
+        }
+    }
+
+    /// Gives the log's own version of a wish that it carried out the name of the eventual write of the same wish: whoever
+    /// has seen that one has seen this one. The leader may have given it another time.
+    fn name_twin(&mut self, id: VersionId, wish: &Pin) {
+        let timeless = |pin: &Pin| wish_bytes(&Pin { timestamp: Timestamp::ZERO, ..pin.clone() });
+        let wanted = timeless(wish);
+        let of_log = self.versions.iter_mut().filter(|version| version.author.is_none());
+        if let Some(twin) = of_log.into_iter().find(|version| timeless(&version.record) == wanted) {
+            twin.id = id;
         }
     }
 
