@@ -55,11 +55,14 @@ impl Attempts {
         }
     }
 
-    /// Waits a moment, or until there is another leader.
-    pub(super) async fn pause(&mut self, mut position: watch::Receiver<Position>) {
+    /// Waits a moment, or until there is another leader; an error when there will be none, since this node has stopped.
+    pub(super) async fn pause(&mut self, mut position: watch::Receiver<Position>) -> Result<(), ConsensusError> {
         let before = position.borrow().leader;
         let changed = position.wait_for(|now| now.leader.is_some() && now.leader != before);
-        drop(tokio::time::timeout(self.pause, changed).await);
+        if let Ok(Err(_closed)) = tokio::time::timeout(self.pause, changed).await {
+            return Err(ConsensusError::Stopped { reason: "this peer has stopped".to_owned() });
+        }
         self.pause = (self.pause * 2).min(MAX_PAUSE);
+        Ok(())
     }
 }

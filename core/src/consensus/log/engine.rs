@@ -382,7 +382,7 @@ impl LogConsensus {
                 Ok(reply) => return Ok((reply, attempts.uncertain)),
                 Err(error) => attempts.failed(&error)?,
             }
-            attempts.pause(self.position.clone()).await;
+            attempts.pause(self.position.clone()).await?;
         }
     }
 

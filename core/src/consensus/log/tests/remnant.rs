@@ -122,7 +122,6 @@ async fn recovered(net: &MemNet, come_back: usize) -> Vec<TestNode> {
     nodes
 }
 
-#[ignore = "does not come to an end within minutes, and it is not known yet why"]
 #[tokio::test(start_paused = true)]
 async fn one_that_was_lost_when_its_cluster_was_refounded_comes_back_with_what_it_has() {
     let net = MemNet::new(32);
