@@ -257,6 +257,11 @@ impl Host {
         Some(running)
     }
 
+    /// Whether its power was ever cut.
+    pub(crate) fn had_power_cut(&self) -> bool {
+        self.had_power_cut.load(Ordering::Relaxed)
+    }
+
     /// Notes whenever the peer has caught up by shards, until the crash.
     fn note_catch_ups(&self, consensus: &LogConsensus, tasks: &TaskGroup, dead: CancellationToken) {
         let (trace, number, stop) = (Arc::clone(&self.trace), self.number as u64, tasks.stop_token());
