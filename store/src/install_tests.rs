@@ -47,17 +47,17 @@ async fn readers_see_the_state_before_or_after_and_nothing_in_between() {
     let snapshot = from.state().make_snapshot().await.unwrap();
     stage_from(&*state, &snapshot, 5).await.unwrap();
     let nothing: LocalEffect = Arc::new(|_, _, _| None);
-    let installing = tokio::spawn({
-        let state = Arc::clone(&state);
-        async move { state.install_staged(nothing).await }
-    });
-    let mut seen = Vec::new();
-    while seen.last() != Some(&PINS) {
-        let shown = cids(&*state, Scan::All { after: None }).await;
-        assert!(shown == [cid(PINS)] || shown.len() as u64 == PINS, "{} pins are shown", shown.len());
-        seen.push(shown.len() as u64);
-    }
-    installing.await.unwrap().unwrap();
+    let reading = async {
+        loop {
+            let shown = cids(&*state, Scan::All { after: None }).await;
+            assert!(shown == [cid(PINS)] || shown.len() as u64 == PINS, "{} pins are shown", shown.len());
+            if shown.len() as u64 == PINS {
+                return;
+            }
+        }
+    };
+    let (installed, ()) = futures::future::join(state.install_staged(nothing), reading).await;
+    installed.unwrap();
     assert!(state.before.read().is_none(), "nobody reads the old state any more");
     assert_eq!(state.pin(cid(PINS)).await.unwrap(), None);
 }

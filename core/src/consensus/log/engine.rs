@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::watch;
 use async_trait::async_trait;
-use cluster_types::{BoxError, CatchUp, Commit, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
+use cluster_types::{BoxError, CatchUp, ErrorClass, Multiaddr, PeerId, Role, StateReport, WireError};
 use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
@@ -41,7 +41,6 @@ use crate::catchup::{Donor, Progress};
 use crate::consensus::operation::{Entry, Operation, Proposed};
 use crate::consensus::sequencer::{Allocator, EntryLog, Placed, ProposeError, Sequencer};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Position, Receipt, Request, RequestIds, report};
-use crate::crdt::merge::{Eventual, RequestId};
 use crate::ports::{Clock, Gossip, NodeIdRecord, OutboxCount, StateStore, Transport};
 use crate::rpc::{Call, CallServer, PeerClient, Reply};
 use crate::task::TaskGroup;
@@ -111,15 +110,15 @@ pub struct LogConsensus {
     admission: Arc<Admission>,
     regions: RwLock<Option<RegionSource>>,
     chance: Chance,
-    request_ids: RequestIds,
-    clock: Arc<dyn Clock>,
+    pub(super) request_ids: RequestIds,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
     /// When this node last heard from a leader.
     pub(super) heard: Heard,
     /// Since when, and under whom, no quorum answers.
     pub(super) unanswered: Mutex<Option<Unanswered>>,
     sequencer: Sequencer,
-    applied: watch::Receiver<u64>,
+    pub(super) applied: watch::Receiver<u64>,
     removed: watch::Sender<bool>,
     pub(super) position: watch::Receiver<Position>,
     progress: watch::Receiver<Option<Progress>>,
@@ -432,7 +431,7 @@ impl LogConsensus {
     }
 
     /// Waits until an index is applied here.
-    async fn wait_applied(&self, index: u64, timeout: Duration) -> Result<(), ConsensusError> {
+    pub(super) async fn wait_applied(&self, index: u64, timeout: Duration) -> Result<(), ConsensusError> {
         let mut applied = self.applied.clone();
         let reached = tokio::time::timeout(timeout, applied.wait_for(|applied| *applied >= index)).await;
         match reached {
@@ -499,110 +498,6 @@ impl LogConsensus {
     /// How many writes wait for a quorum.
     pub fn outbox_count(&self) -> OutboxCount {
         self.state.waiting_count()
-    }
-
-    /// A request for a pin says when it was made, so that whoever accepts it gives the pin the same time.
-    fn stamped(&self, mut request: Request) -> Request {
-        if let Request::Pin(pin) = &mut request
-            && pin.timestamp.is_zero()
-        {
-            pin.timestamp = self.clock.now();
-        }
-        request
-    }
-
-    /// Has a request ordered.
-    async fn order(&self, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
-        self.order_as(self.request_ids.next(), request, timeout).await
-    }
-
-    async fn order_as(&self, id: RequestId, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
-        let call = Call::Submit { id, request };
-        let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
-        // A merge shows it as well: whoever writes next need not wait until it is time to ask again.
-        *self.unanswered.lock() = None;
-        let Reply::Receipt { term, index, outcome } = reply else {
-            return Err(ConsensusError::OutcomeUnknown { after: timeout });
-        };
-        if uncertain && index == 0 {
-            // Decided without the log, after an attempt that may be in it.
-            return Err(ConsensusError::OutcomeUnknown { after: timeout });
-        }
-        self.wait_applied(index, timeout).await?;
-        Ok(Receipt { commit: Commit::Log { term, index }, outcome })
-    }
-
-    /// Has writes that were accepted without a quorum merged, and returns the index once that is applied here; or says
-    /// why the leader refused them.
-    pub(super) async fn merge(
-        &self,
-        writes: Vec<Eventual>,
-        timeout: Duration,
-    ) -> Result<Result<u64, WireError>, ConsensusError> {
-        let receipt = self.order(Request::Merge(writes), timeout).await?;
-        match (receipt.commit, receipt.outcome) {
-            (_, Outcome::Refused(refusal)) => Ok(Err(refusal)),
-            (Commit::Log { index, .. }, _) => Ok(Ok(index)),
-            (Commit::Eventual, _) => Err(ConsensusError::OutcomeUnknown { after: timeout }),
-        }
-    }
-
-    /// Has a request ordered, or accepts it here when no quorum answers within `after`.
-    async fn order_or_accept(&self, request: Request, after: Duration) -> Result<Receipt, ConsensusError> {
-        if self.waits_behind_others(&request, after).await? || self.is_unanswered(after) {
-            return self.accept(request, None).await;
-        }
-        let id = self.request_ids.next();
-        let error = match self.order_as(id, request.clone(), after).await {
-            Ok(receipt) => return Ok(receipt),
-            Err(error) => error,
-        };
-        let doubt = match error {
-            ConsensusError::NoQuorum { .. } => None,
-            ConsensusError::OutcomeUnknown { .. } => Some(error),
-            ConsensusError::Overloaded
-            | ConsensusError::Membership { .. }
-            | ConsensusError::ReadOnly
-            | ConsensusError::Stopped { .. } => return Err(error),
-        };
-        self.nobody_answers();
-        self.accept(request, doubt.map(|doubt| (id, doubt))).await
-    }
-
-    /// Accepts a write here. `doubt`: it was sent to a leader that did not answer, as this request. What is then refused,
-    /// because there is nothing to unpin for example, may be so because that leader has carried it out: that stays unknown.
-    pub(super) async fn accept(
-        &self,
-        request: Request,
-        doubt: Option<(RequestId, ConsensusError)>,
-    ) -> Result<Receipt, ConsensusError> {
-        let attempt = doubt.as_ref().map(|(id, _)| *id);
-        let accepted = self.outbox.accept(request, attempt, self.member_peers()).await;
-        let outcome = accepted.map_err(|error| exchange::refused(&error))?;
-        match (doubt, &outcome) {
-            (Some((_, doubt)), Outcome::Refused(_)) => Err(doubt),
-            _ => Ok(Receipt { commit: Commit::Eventual, outcome }),
-        }
-    }
-
-    /// Whether earlier writes on the same pin wait still, after they had some time to be merged: the leader would decide
-    /// without having seen them.
-    async fn waits_behind_others(&self, request: &Request, patience: Duration) -> Result<bool, ConsensusError> {
-        let Some(cid) = request.cid() else { return Ok(false) };
-        let waits = || async { self.outbox.waits_on(cid).await.map_err(|error| exchange::refused(&error)) };
-        let deadline = Instant::now() + patience;
-        let mut applied = self.applied.clone();
-        while waits().await? {
-            if self.is_unanswered(patience) {
-                return Ok(true);
-            }
-            if tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
-                // Nobody has merged them: whoever writes next need not wait as long to find that out again.
-                self.nobody_answers();
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -24,6 +24,7 @@ mod settings;
 mod state_machine;
 mod types;
 mod voters;
+mod writing;
 
 pub use balance::RegionSource;
 pub use digests::{Cause, Finding, Outcome as FindingOutcome};

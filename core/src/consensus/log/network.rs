@@ -126,7 +126,12 @@ impl Client {
         match self.call(Purpose::Bulk, offer, CHUNK_TIMEOUT).await? {
             RaftReply::Joined => {}
             RaftReply::Lacks(ask) => self.send_annex(transfer, &frozen, &sums, &ask).await?,
-            _ => return Err(StreamingError::from(misfit())),
+            RaftReply::Append(_)
+            | RaftReply::Vote(_)
+            | RaftReply::TransferLeader(_)
+            | RaftReply::Snapshot(_)
+            | RaftReply::Continue
+            | RaftReply::Refused(_) => return Err(StreamingError::from(misfit())),
         }
         self.wait_installed(transfer).await
     }
