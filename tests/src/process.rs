@@ -575,7 +575,20 @@ fn environment(number: usize, secret: &str, api: &str, swarm: &str) -> BTreeMap<
     values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// A port that nobody uses right now.
+/// A port that belongs to this test for as long as its process runs, also while the peer on it is down. It lies below those
+/// that systems give to outgoing connections, and a locked file keeps other tests from it.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    const PORTS: std::ops::Range<u16> = 10_240..32_000;
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("ipfs-cluster-test-ports");
+    fs::create_dir_all(&folder)?;
+    for _ in 0..1_000 {
+        let port = rand::random_range(PORTS);
+        let file = File::create(folder.join(port.to_string()))?;
+        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TAKEN.lock().push(file);
+            return Ok(port);
+        }
+    }
+    bail!("no port is free between {} and {}", PORTS.start, PORTS.end)
 }
