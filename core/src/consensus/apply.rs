@@ -18,7 +18,9 @@ use super::operation::{Entry, Merge, Operation, Proposed, decode_pin, encode_pin
 use super::overlay::{Settling, record_along};
 use crate::cluster::NOT_PINNED;
 use crate::crdt::TailEntry;
-use crate::crdt::merge::{Conflict, History, MergeState, MergedCid, Place, RequestId, VersionId, merge_all};
+use crate::crdt::merge::{
+    CarriedOut, Conflict, History, MergeState, MergedCid, Place, RequestId, VersionId, merge_all,
+};
 use crate::ports::{
     Changes, ConflictEvent, LocalEffect, MergedAt, OutboxChange, PinChange, RequestKey, ShardState, StateError,
     StateView, TailRow, TrackerRecord,
@@ -245,10 +247,10 @@ impl Work<'_> {
         self.merging.remember(set.remember.iter().copied(), at);
         self.merging.delivered.extend(merge.writes.iter().map(|write| write.cid));
         self.merging.report(at, set.conflicts);
-        // The attempts that went before them may still be on their way to a leader.
-        for attempt in merge.writes.iter().filter_map(|write| write.attempt) {
-            if self.remembered(&attempt)?.is_none() {
-                self.outcomes.insert(attempt, (self.clock.window, pack(&Outcome::Unchanged)));
+        // The attempts that went before them, or before what they replace, may still be on their way to a leader.
+        for attempt in merge.writes.iter().flat_map(|write| write.attempt.iter().chain(&write.seen.attempts)) {
+            if self.remembered(attempt)?.is_none() {
+                self.outcomes.insert(*attempt, (self.clock.window, pack(&Outcome::Unchanged)));
             }
         }
         self.forget_merges(set.remember.len())?;
@@ -477,9 +479,13 @@ impl MergeState for Work<'_> {
         Ok(self.merging.merged.contains_key(id) || self.view.is_merged(id)?)
     }
 
-    fn is_carried_out(&self, request: &RequestId) -> Result<bool, StateError> {
+    fn carried_out(&self, request: &RequestId) -> Result<Option<CarriedOut>, StateError> {
         let known = self.remembered(request)?;
-        Ok(known.is_some_and(|packed| matches!(packed.first(), Some(&(PINNED | UNPINNED)))))
+        Ok(known.and_then(|packed| match packed.split_first() {
+            Some((&PINNED, first)) => first.try_into().ok().map(CarriedOut::Wish),
+            Some((&UNPINNED, _)) => Some(CarriedOut::Removal),
+            Some(_) | None => None,
+        }))
     }
 }
 
@@ -569,10 +575,10 @@ const UNPINNED: u8 = 2;
 const UNCHANGED: u8 = 3;
 const REFUSED: u8 = 4;
 
-/// An outcome as it is remembered: a pinned one is read from the state again, so only what is gone is kept.
+/// An outcome as it is remembered: what is pinned is read from the state again, so a name of the wish will do for it.
 fn pack(outcome: &Outcome) -> Bytes {
     let (kind, rest) = match outcome {
-        Outcome::Pinned(_) => (PINNED, Vec::new()),
+        Outcome::Pinned(pin) => (PINNED, CarriedOut::first_of(pin).to_vec()),
         Outcome::Unpinned(pin) => (UNPINNED, encode_pin(pin)),
         Outcome::Unchanged => (UNCHANGED, Vec::new()),
         Outcome::Refused(refusal) => {

@@ -399,7 +399,7 @@ fn who_saw_an_attempt_that_the_log_carried_out_has_seen_what_the_log_made_of_it(
     let (author, time) = (PeerId::random(), Timestamp::from_unix_seconds(1_100));
     let (old, new) = (everywhere("old"), everywhere("new"));
     let mut sight = Sight::of_state(2_000, Some(&old));
-    sight.suspect(Some(&new));
+    sight.suspect(&new);
     let write = Write::by(author, time, cid(1), Some(old.clone()), sight).tried_as(Some([7; 16])).pin(new.clone());
     let pinned = Eventual::new(write).unwrap();
     let mut sight = Sight::of_state(2_000, Some(&old));
@@ -408,7 +408,12 @@ fn who_saw_an_attempt_that_the_log_carried_out_has_seen_what_the_log_made_of_it(
     // Its leader's clock is ahead.
     let mut later = new;
     later.timestamp = Timestamp::from_unix_seconds(1_400);
-    for writes in [vec![vec![pinned.clone(), unpinned.clone()]], vec![vec![pinned], vec![unpinned]]] {
+    let orders = [
+        vec![vec![pinned.clone(), unpinned.clone()]],
+        vec![vec![pinned], vec![unpinned.clone()]],
+        vec![vec![unpinned]],
+    ];
+    for writes in orders {
         let mut operations =
             vec![(1, Operation::Put(Box::new(old.clone()))), (7, Operation::Put(Box::new(later.clone())))];
         for (number, writes) in (50..).zip(writes) {
@@ -416,4 +421,80 @@ fn who_saw_an_attempt_that_the_log_carried_out_has_seen_what_the_log_made_of_it(
         }
         assert_eq!(stands_after(operations), None, "it was unpinned by who had pinned it");
     }
+}
+
+/// A merge of these writes.
+fn merging(writes: Vec<crate::crdt::merge::Write>) -> Operation {
+    let writes = writes.into_iter().map(|write| crate::crdt::merge::Eventual::new(write).unwrap()).collect();
+    Operation::Merge(Box::new(Merge { writes, holders: Vec::new() }))
+}
+
+#[test]
+fn an_attempt_comes_too_late_when_a_write_that_has_seen_its_own_was_merged() {
+    use crate::crdt::merge::{Eventual, Sight, Write};
+    let [old, tried, newer, theirs] = ["old", "tried", "newer", "theirs"].map(everywhere);
+    let at = Timestamp::from_unix_seconds;
+    let of_old = || Sight::of_state(2_000, Some(&old));
+    let first = Write::by(PeerId::random(), at(1_100), cid(1), Some(old.clone()), of_old());
+    let first = first.tried_as(Some([7; 16])).pin(tried.clone());
+    let mut sight = of_old();
+    sight.add(&Eventual::new(first.clone()).unwrap());
+    let second = Write::by(PeerId::random(), at(1_200), cid(1), Some(tried.clone()), sight).pin(newer);
+    let put = |pin: &Pin| Operation::Put(Box::new(pin.clone()));
+    let theirs = Pin { timestamp: at(1_500), ..theirs };
+    let late = vec![
+        (1, put(&old)),
+        (2, put(&theirs)),
+        (50, merging(vec![second])),
+        (7, put(&tried)),
+        (51, merging(vec![first])),
+    ];
+    assert_eq!(stands_after(late).as_deref(), Some("theirs"), "who asked for it has changed his mind long since");
+}
+
+#[test]
+fn who_pins_again_has_seen_his_own_removal_and_nobody_elses() {
+    use crate::crdt::merge::{Eventual, Rule, Sight, Write};
+    let [old, again] = ["old", "again"].map(everywhere);
+    let at = Timestamp::from_unix_seconds;
+    let author = PeerId::random();
+    let of_old = || Sight::of_state(2_000, Some(&old));
+    let gone = Write::by(author, at(1_100), cid(1), Some(old.clone()), of_old()).tried_as(Some([7; 16])).unpin();
+    let mut sight = of_old();
+    sight.add(&Eventual::new(gone.clone()).unwrap());
+    let back = Write::by(author, at(1_200), cid(1), None, sight).pin(again);
+    for (remover, lost) in [(7, vec![]), (8, vec![Rule::PinBeatsUnpin])] {
+        let mut state = State::default();
+        let removed = [(1, Operation::Put(Box::new(old.clone()))), (remover, Operation::Remove { cid: cid(1) })];
+        for (at, operation) in (2_000..).zip(removed) {
+            state.apply(&[entry(at, vec![operation])]);
+        }
+        state.apply(&[entry(2_002, vec![(50, merging(vec![gone.clone(), back.clone()]))])]);
+        assert_eq!(state.pins[&cid(1)].options.name, "again");
+        let told: Vec<Rule> = state.conflicts.iter().map(|event| event.conflict.rule).collect();
+        assert_eq!(told, lost, "removed by request {remover}");
+    }
+}
+
+#[test]
+fn the_log_has_its_own_name_for_what_it_made_of_an_attempt() {
+    use crate::crdt::merge::{Sight, Write};
+    let [old, tried, other] = ["old", "tried", "other"].map(everywhere);
+    let at = Timestamp::from_unix_seconds;
+    let write =
+        |seen: &Pin| Write::by(PeerId::random(), at(1_100), cid(1), Some(seen.clone()), Sight::of_state(1, Some(seen)));
+    let first = write(&old).tried_as(Some([7; 16])).pin(tried.clone());
+    let unpinned =
+        Write::by(PeerId::random(), at(1_150), cid(1), Some(tried.clone()), Sight::of_state(2, Some(&tried)));
+    let put = |pin: &Pin| Operation::Put(Box::new(pin.clone()));
+    // An entry in between: the history begins after the index that its author had applied.
+    let between = || (9, Operation::Put(Box::new(Pin { cid: cid(2), ..other.clone() })));
+    let operations = vec![
+        (1, put(&old)),
+        (7, put(&tried)),
+        between(),
+        (50, merging(vec![first])),
+        (51, merging(vec![unpinned.unpin()])),
+    ];
+    assert_eq!(stands_after(operations), None, "its author had seen it in the log");
 }

@@ -138,15 +138,8 @@ impl Author<'_> {
         for waiting in view.waiting(&cid)? {
             sight.add(&waiting.write);
         }
-        match operation {
-            Operation::Put(pin) if attempt.is_some() => sight.suspect(Some(&normalised(pin.as_ref().clone()))),
-            Operation::Remove { .. } if attempt.is_some() => sight.suspect(None),
-            Operation::Put(_)
-            | Operation::Remove { .. }
-            | Operation::Reallocate { .. }
-            | Operation::Expire { .. }
-            | Operation::Reserve
-            | Operation::Merge(_) => {}
+        if let (Operation::Put(pin), Some(_)) = (operation, attempt) {
+            sight.suspect(&normalised(pin.as_ref().clone()));
         }
         let write = Write::by(self.peer, self.now, cid, base, sight).tried_as(attempt);
         Ok(match operation {

@@ -18,6 +18,7 @@ use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, PinType, Replication
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::operation::{Entry, Operation, Proposed, encode_pin};
 use super::{Outcome, Request, merging};
@@ -77,6 +78,9 @@ pub enum ProposeError {
     /// This peer does not lead, or is not sure any more. Nothing was written.
     #[error("this peer does not lead")]
     NotLeader,
+    /// Whoever asked does not wait for it any more. Nothing was written.
+    #[error("the write came too late")]
+    Late,
     /// Too many requests wait. Nothing was written.
     #[error("too many writes are waiting")]
     Overloaded,
@@ -121,6 +125,8 @@ pub struct Sequencer {
 struct Ticket {
     id: [u8; 16],
     request: Request,
+    /// When it is too late to begin.
+    until: Option<Instant>,
     answer: oneshot::Sender<Result<Placed, ProposeError>>,
 }
 
@@ -152,8 +158,13 @@ impl Sequencer {
         Self { queue }
     }
 
-    /// Has a request decided, ordered and applied. A repetition carries the same `id`.
-    pub async fn propose(&self, id: [u8; 16], request: Request) -> Result<Placed, ProposeError> {
+    /// Has a request decided, ordered and applied; nothing is begun after `until`. A repetition carries the same `id`.
+    pub async fn propose(
+        &self,
+        id: [u8; 16],
+        request: Request,
+        until: Option<Instant>,
+    ) -> Result<Placed, ProposeError> {
         if let Request::Merge(writes) = &request
             && merge_bytes(writes) > MAX_ENTRY_BYTES
         {
@@ -163,7 +174,7 @@ impl Sequencer {
             return Ok(Placed { term: 0, index: 0, outcome });
         }
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Ticket { id, request, answer }).map_err(|error| match error {
+        self.queue.try_send(Ticket { id, request, until, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped("the peer is stopping".to_owned()),
         })?;
@@ -194,8 +205,6 @@ impl Work {
             if requests.recv_many(&mut tickets, MAX_OPERATIONS).await == 0 {
                 return Ok(());
             }
-            // Whoever gave up asks again under the same id; what nobody waits for any more must not come late.
-            tickets.retain(|ticket| !ticket.answer.is_closed());
             if let Err(error) = self.get_ready(&mut ready_in).await {
                 for ticket in tickets {
                     drop(ticket.answer.send(Err(error.clone())));
@@ -241,6 +250,14 @@ impl Work {
             let empty = Decided { entries: Vec::new(), at_once: AtOnce(Vec::new()) };
             let mut filling = Filling { now, batch, decided: empty };
             for ticket in tickets {
+                // Whoever gave up asks again under the same id; what nobody waits for any more must not come late.
+                if ticket.answer.is_closed() {
+                    continue;
+                }
+                if ticket.until.is_some_and(|until| until < Instant::now()) {
+                    drop(ticket.answer.send(Err(ProposeError::Late)));
+                    continue;
+                }
                 let decision = {
                     let flying = |cid: &Cid| match in_flight.get(cid) {
                         Some((_, pin)) => Ok(pin.clone()),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::WireFormatError;
 use crate::catchup::{Ask, Told};
 use crate::cluster::meet::ClusterInfo;
-use crate::consensus::log::{MembersTold, RaftCall, RaftReply};
+use crate::consensus::log::{Deadline, MembersTold, RaftCall, RaftReply};
 use crate::consensus::{Outcome, Request};
 use crate::ports::Block;
 
@@ -30,6 +30,8 @@ pub enum Call {
         id: [u8; 16],
         /// The wish.
         request: Request,
+        /// When it is too late for it, by the leader's clock; none: never.
+        until: Option<Deadline>,
     },
     /// Up to where must be applied, to see all that was acknowledged? (the leader answers)
     ReadIndex,
@@ -284,6 +286,7 @@ mod tests {
         let call = Call::Submit {
             id: [7; 16],
             request: Request::Unpin { cid: "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap() },
+            until: Some(Deadline { term: 3, clock: 11_300 }),
         };
         let hex: String = encode_call(&call).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("golden/submit-v1.hex").trim());

@@ -2,7 +2,9 @@
 
 use cluster_types::Cid;
 
+use super::super::deadline::Deadline;
 use super::*;
+use crate::consensus::sequencer::ProposeError;
 use crate::crdt::merge::Rule;
 use crate::ports::{Changes, OutboxStore, PinChange};
 
@@ -196,11 +198,34 @@ async fn what_was_sent_into_a_cut_and_arrives_after_its_merge_changes_nothing() 
     assert_whole(&nodes.iter().collect::<Vec<_>>()).await;
     let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await;
     let unpin = Request::Unpin { cid: cid(1_000) };
-    let late = leader.consensus.propose_here(attempt, unpin.clone()).await.unwrap();
+    let late = leader.consensus.propose_here(attempt, unpin.clone(), None).await.unwrap();
     assert_eq!(late.outcome, Outcome::Unchanged);
     assert_eq!(shown(author, 1_000).await.unwrap().options.name, "again");
-    leader.consensus.propose_here([1; 16], unpin).await.unwrap();
+    leader.consensus.propose_here([1; 16], unpin, None).await.unwrap();
     assert!(shown(leader, 1_000).await.is_none(), "another one is a wish of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_begins_nothing_that_its_author_has_given_up() {
+    let net = MemNet::new(21);
+    let (nodes, _many, _few) = cut(&net).await;
+    net.heal_all();
+    let all: Vec<_> = nodes.iter().collect();
+    assert_whole(&all).await;
+    let leader = leader_among(&all).await;
+    let author = nodes.iter().find(|node| node.peer() != leader.peer()).unwrap();
+    let patience = Duration::from_millis(500);
+    let deadline = author.consensus.heard.deadline(tokio::time::Instant::now() + patience);
+    assert!(deadline.is_some(), "every message of the leader tells its clock");
+    let propose = async |n: u8, deadline| {
+        leader.consensus.propose_here([n; 16], named(u32::from(n), "late"), deadline).await.map(|placed| placed.outcome)
+    };
+    assert!(matches!(propose(1, deadline).await, Ok(Outcome::Pinned(_))));
+    tokio::time::sleep(patience * 2).await;
+    assert_eq!(propose(2, deadline).await, Err(ProposeError::Late));
+    let elsewhere = deadline.map(|deadline| Deadline { term: deadline.term + 1, clock: u64::MAX });
+    assert_eq!(propose(3, elsewhere).await, Err(ProposeError::NotLeader), "the clock of another leader");
+    assert!(shown(leader, 1).await.is_some() && shown(leader, 2).await.is_none() && shown(leader, 3).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

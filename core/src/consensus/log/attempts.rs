@@ -31,6 +31,11 @@ impl Attempts {
         self.timeout.saturating_sub(self.started.elapsed()).min(ATTEMPT_TIMEOUT).max(MIN_PAUSE)
     }
 
+    /// When whoever asks gives up.
+    pub(super) fn deadline(&self) -> Instant {
+        self.started + self.timeout
+    }
+
     /// Notes a failure; an error when it is time to give up or the answer was final.
     pub(super) fn failed(&mut self, error: &WireError) -> Result<(), ConsensusError> {
         match error.class {

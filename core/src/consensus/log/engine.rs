@@ -3,6 +3,7 @@
 //! **Invariant:** a write is repeated with the same request id until it is answered or given up, so it takes effect
 //! at most once, whatever happens to leaders in between.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::balance::{self, RegionSource};
 use super::bring_along;
 use super::catch_up::CatchingUp;
 use super::chance::Chance;
+use super::deadline::{Deadline, NodeClock};
 use super::digests::{self, Ledger};
 use super::exchange;
 use super::membership;
@@ -110,6 +112,8 @@ pub struct LogConsensus {
     admission: Arc<Admission>,
     regions: RwLock<Option<RegionSource>>,
     chance: Chance,
+    /// What deadlines are told by while this node leads.
+    node_clock: NodeClock,
     pub(super) request_ids: RequestIds,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) outbox: Arc<Outbox>,
@@ -194,7 +198,8 @@ impl LogConsensus {
         let config = Arc::new(raft_config(&parts.settings).map_err(|error| fail(error.into()))?);
         let donor = Arc::new(Donor::new(Arc::clone(&parts.state), applied.clone()));
         parts.server.serve_shards(Arc::clone(&donor));
-        let network = Network::new(Arc::clone(&parts.transport), donor, chance.clone());
+        let node_clock = NodeClock::start();
+        let network = Network::new(Arc::clone(&parts.transport), donor, chance.clone(), node_clock);
         let raft = Raft::new(node_id, config, network, parts.log, machine).await.map_err(|error| fail(error.into()))?;
         let catching_up = CatchingUp::new(
             raft.clone(),
@@ -243,6 +248,7 @@ impl LogConsensus {
             regions: RwLock::default(),
             request_ids: RequestIds::new(chance.draw()),
             chance,
+            node_clock,
             clock,
             outbox,
             heard,
@@ -347,9 +353,18 @@ impl LogConsensus {
         self.transport.own_addresses()
     }
 
-    /// Has a request ordered by this peer, which must lead. For calls of other peers.
-    pub async fn propose_here(&self, id: [u8; 16], request: Request) -> Result<Placed, ProposeError> {
-        tokio::time::timeout(ATTEMPT_TIMEOUT, self.sequencer.propose(id, request))
+    /// Has a request ordered by this peer, which must lead, unless it is too late for it. For calls of other peers.
+    pub async fn propose_here(
+        &self,
+        id: [u8; 16],
+        request: Request,
+        until: Option<Deadline>,
+    ) -> Result<Placed, ProposeError> {
+        if until.is_some_and(|until| until.term != self.position.borrow().term) {
+            return Err(ProposeError::NotLeader);
+        }
+        let until = until.and_then(|until| self.node_clock.moment(until));
+        tokio::time::timeout(ATTEMPT_TIMEOUT, self.sequencer.propose(id, request, until))
             .await
             .unwrap_or(Err(ProposeError::Unknown))
     }
@@ -375,7 +390,10 @@ impl LogConsensus {
             let answer = match self.leader() {
                 None => Err(WireError::new(ErrorClass::Unavailable, "no leader is known")),
                 Some(leader) if leader == self.peer => self.lead_within(call, attempts.next_timeout()).await,
-                Some(leader) => self.ask_while_it_leads(leader, call, attempts.next_timeout()).await,
+                Some(leader) => match self.dated(call, attempts.deadline()) {
+                    Some(call) => self.ask_while_it_leads(leader, &call, attempts.next_timeout()).await,
+                    None => Err(WireError::new(ErrorClass::Unavailable, "the leader was not heard yet")),
+                },
             };
             match answer {
                 Ok(reply) => return Ok((reply, attempts.uncertain)),
@@ -383,6 +401,13 @@ impl LogConsensus {
             }
             attempts.pause(self.position.clone()).await?;
         }
+    }
+
+    /// A call with the moment after which it must not be carried out any more, by the leader's clock.
+    fn dated<'a>(&self, call: &'a Call, deadline: Instant) -> Option<Cow<'a, Call>> {
+        let Call::Submit { id, request, .. } = call else { return Some(Cow::Borrowed(call)) };
+        let until = Some(self.heard.deadline(deadline)?);
+        Some(Cow::Owned(Call::Submit { id: *id, request: request.clone(), until }))
     }
 
     /// Asks a leader, and waits for its answer no longer than until another one leads: it may be cut off.
@@ -418,8 +443,8 @@ impl LogConsensus {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the policy names every call; these are the leader's")]
     pub async fn lead(&self, call: &Call) -> Result<Reply, WireError> {
         let done = match call {
-            Call::Submit { id, request } => self
-                .propose_here(*id, request.clone())
+            Call::Submit { id, request, until } => self
+                .propose_here(*id, request.clone(), *until)
                 .await
                 .map(|Placed { term, index, outcome }| Reply::Receipt { term, index, outcome }),
             Call::ReadIndex => self.read_index_here().await.map(Reply::Index),
@@ -620,7 +645,7 @@ async fn append(raft: &Raft, entry: Entry) -> Result<(u64, u64, Vec<Outcome>), P
 /// A leader's refusal as it travels.
 fn to_wire(error: &ProposeError) -> WireError {
     let class = match error {
-        ProposeError::NotLeader | ProposeError::Overloaded => ErrorClass::Unavailable,
+        ProposeError::NotLeader | ProposeError::Overloaded | ProposeError::Late => ErrorClass::Unavailable,
         ProposeError::Unknown => ErrorClass::Unknown,
         // The peer is on its way out; another one will lead.
         ProposeError::Stopped(_) => ErrorClass::Unknown,

@@ -19,6 +19,9 @@ use super::types::{NodeId, SnapshotMeta, TypeConfig, Vote};
 pub struct RaftCall {
     /// Whom it is for.
     pub to: NodeId,
+    /// The sender's clock, see [`Deadline`](super::Deadline).
+    #[serde(default)]
+    pub clock: u64,
     /// What it says.
     pub message: RaftMessage,
 }

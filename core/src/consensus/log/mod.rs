@@ -6,6 +6,7 @@ mod balance;
 pub mod bring_along;
 mod catch_up;
 mod chance;
+mod deadline;
 mod digests;
 mod engine;
 mod exchange;
@@ -27,6 +28,7 @@ mod voters;
 mod writing;
 
 pub use balance::RegionSource;
+pub use deadline::Deadline;
 pub use digests::{Cause, Finding, Outcome as FindingOutcome};
 pub use engine::{LogConsensus, LogParts, StartError};
 pub use import::{FoundError, Founding, IMPORT_INDEX, found, import_changes};

@@ -19,6 +19,7 @@ use openraft::{AnyError, OptionalSend};
 use tokio::time::{Instant, sleep};
 
 use super::chance::Chance;
+use super::deadline::NodeClock;
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::types::{Node, NodeId, Snapshot, SnapshotContent, TypeConfig, Vote};
 use crate::catchup::{AnnexAsk, AnnexSums, Donor, encode_manifest, encode_rows, stage};
@@ -48,11 +49,12 @@ pub(super) struct Network {
     transport: Arc<dyn Transport>,
     donor: Arc<Donor>,
     chance: Chance,
+    clock: NodeClock,
 }
 
 impl Network {
-    pub(super) fn new(transport: Arc<dyn Transport>, donor: Arc<Donor>, chance: Chance) -> Self {
-        Self { transport, donor, chance }
+    pub(super) fn new(transport: Arc<dyn Transport>, donor: Arc<Donor>, chance: Chance, clock: NodeClock) -> Self {
+        Self { transport, donor, chance, clock }
     }
 
     fn client(&self, to: NodeId, node: &Node, append: Purpose, append_timeout: Duration) -> Client {
@@ -64,6 +66,7 @@ impl Network {
             transport: Arc::clone(&self.transport),
             donor: Arc::clone(&self.donor),
             chance: self.chance.clone(),
+            clock: self.clock,
         }
     }
 }
@@ -89,11 +92,13 @@ pub(super) struct Client {
     transport: Arc<dyn Transport>,
     donor: Arc<Donor>,
     chance: Chance,
+    clock: NodeClock,
 }
 
 impl Client {
     async fn call(&self, purpose: Purpose, message: RaftMessage, timeout: Duration) -> Rpc<RaftReply> {
-        let body = rpc::encode_raft(&RaftCall { to: self.to, message }).map_err(|error| lost(&error))?;
+        let call = RaftCall { to: self.to, clock: self.clock.now(), message };
+        let body = rpc::encode_raft(&call).map_err(|error| lost(&error))?;
         let answer = self.transport.call(self.peer, purpose, body, timeout).await;
         let answer = answer.map_err(|error| {
             let seen = !matches!(error, TransportError::NotSent { .. });

@@ -10,6 +10,7 @@ use openraft::raft::AppendEntriesResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::deadline::{Deadline, Tick};
 use super::engine::LogConsensus;
 use super::receiver::Raft;
 use super::settings::WithoutQuorum;
@@ -22,25 +23,30 @@ const SILENCE: u32 = 2;
 /// How many times longer than a quorum has to answer it is not asked again when it did not.
 const ASK_AGAIN: u32 = 3;
 
-/// When this peer last heard from a leader that it follows.
+/// When this peer last heard from a leader that it follows, and what that leader's clock was.
 #[derive(Clone, Debug)]
-pub(super) struct Heard(Arc<Mutex<Instant>>);
+pub(super) struct Heard(Arc<Mutex<(Instant, Option<Tick>)>>);
 
 impl Heard {
     /// The start counts as hearing: somebody who has just come has to be given time.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        Self(Arc::new(Mutex::new((Instant::now(), None))))
     }
 
-    /// Notes an answer to a leader.
-    pub(super) fn answered(&self, answer: &AppendEntriesResponse<TypeConfig>) {
+    /// Notes an answer to a leader, which came with a message that told its clock.
+    pub(super) fn answered(&self, answer: &AppendEntriesResponse<TypeConfig>, tick: Tick) {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            *self.0.lock() = Instant::now();
+            *self.0.lock() = (Instant::now(), Some(tick));
         }
     }
 
     pub(super) fn ago(&self) -> Duration {
-        self.0.lock().elapsed()
+        self.0.lock().0.elapsed()
+    }
+
+    /// What the clock of the leader that was heard last shows at `moment`, at least.
+    pub(super) fn deadline(&self, moment: Instant) -> Option<Deadline> {
+        self.0.lock().1.map(|tick| tick.at(moment))
     }
 }
 

@@ -11,6 +11,7 @@ use openraft::raft::AppendEntriesRequest;
 
 use super::admission::Admission;
 use super::catch_up::{CatchingUp, Offer};
+use super::deadline::Tick;
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::quorum::Heard;
 use super::roster::MembersTold;
@@ -45,9 +46,10 @@ impl RaftReceiver {
         Self { node_id, raft, inbox }
     }
 
-    async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> Result<RaftReply, String> {
+    async fn append(&self, request: AppendEntriesRequest<TypeConfig>, clock: u64) -> Result<RaftReply, String> {
+        let tick = Tick::of(&request, clock);
         let response = self.raft.append_entries(request).await.map_err(|error| error.to_string())?;
-        self.inbox.heard.answered(&response);
+        self.inbox.heard.answered(&response, tick);
         Ok(RaftReply::Append(response))
     }
 
@@ -66,7 +68,7 @@ impl RaftReceiver {
             return RaftReply::Refused(reason);
         }
         let answer = match call.message {
-            RaftMessage::Append(request) => self.append(request).await,
+            RaftMessage::Append(request) => self.append(request, call.clock).await,
             RaftMessage::Vote(request) => {
                 self.raft.vote(request).await.map(RaftReply::Vote).map_err(|error| error.to_string())
             }

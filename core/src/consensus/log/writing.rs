@@ -28,7 +28,7 @@ impl LogConsensus {
     }
 
     async fn order_as(&self, id: RequestId, request: Request, timeout: Duration) -> Result<Receipt, ConsensusError> {
-        let call = Call::Submit { id, request };
+        let call = Call::Submit { id, request, until: None };
         let (reply, uncertain) = self.ask_leader(&call, timeout).await?;
         // A merge shows it as well: whoever writes next need not wait until it is time to ask again.
         *self.unanswered.lock() = None;

@@ -21,7 +21,7 @@ pub const MAX_WRITE_BYTES: usize = 128 * 1024;
 const MAX_CONFLICT_BYTES: usize = 4 * MAX_WRITE_BYTES;
 
 const WRITE_VERSION: u8 = 1;
-/// The same with the attempt that went before it.
+/// The same with the attempt that went before it, and those that went before what it has seen.
 const WRITE_AFTER_ATTEMPT_VERSION: u8 = 2;
 const CONFLICT_VERSION: u8 = 1;
 const HISTORY_VERSION: u8 = 1;
@@ -59,6 +59,9 @@ mod wire {
         /// Sorted, 32 bytes each.
         #[prost(bytes = "vec", tag = "2")]
         pub(super) versions: Vec<u8>,
+        /// Sorted, 16 bytes each. Since version 2.
+        #[prost(bytes = "vec", tag = "3")]
+        pub(super) attempts: Vec<u8>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -153,7 +156,9 @@ pub(super) fn encode_write(write: &Write) -> Vec<u8> {
         repairs: Some((&write.repairs).into()),
         attempt: write.attempt.map(|attempt| attempt.to_vec()),
     };
-    with_version(if write.attempt.is_some() { WRITE_AFTER_ATTEMPT_VERSION } else { WRITE_VERSION }, &message)
+    let attempted =
+        write.attempt.is_some() || [&write.seen, &write.repairs].iter().any(|seen| !seen.attempts.is_empty());
+    with_version(if attempted { WRITE_AFTER_ATTEMPT_VERSION } else { WRITE_VERSION }, &message)
 }
 
 impl Eventual {
@@ -291,7 +296,11 @@ impl History {
 
 impl From<&Seen> for wire::Seen {
     fn from(seen: &Seen) -> Self {
-        Self { index: seen.index, versions: seen.versions.iter().flat_map(|id| *id.as_bytes()).collect() }
+        Self {
+            index: seen.index,
+            versions: seen.versions.iter().flat_map(|id| *id.as_bytes()).collect(),
+            attempts: seen.attempts.iter().flatten().copied().collect(),
+        }
     }
 }
 
@@ -303,8 +312,12 @@ impl TryFrom<wire::Seen> for Seen {
         if !rest.is_empty() || names.len() > MAX_SEEN {
             return Err(DecodeError::new("versions seen", "too many, or not 32 bytes each"));
         }
+        let (attempts, rest) = message.attempts.as_chunks::<16>();
+        if !rest.is_empty() || attempts.len() > MAX_SEEN {
+            return Err(DecodeError::new("attempts seen", "too many, or not 16 bytes each"));
+        }
         let versions: BTreeSet<_> = names.iter().map(|name| VersionId::from_bytes(*name)).collect();
-        Ok(Self { index: message.index, versions })
+        Ok(Self { index: message.index, versions, attempts: attempts.iter().copied().collect() })
     }
 }
 

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use cluster_types::{PeerId, Pin, PinMode, PinOptions, PinType, Timestamp};
 
 use super::Place;
-use super::version::{VersionId, wish_bytes};
+use super::version::{CarriedOut, Seen, VersionId, wish_bytes};
 use super::write::{Eventual, Wish};
 
 /// How many versions of one CID live side by side, how many removals and how many reallocations are remembered with
@@ -42,6 +42,13 @@ impl Version {
             .then_with(|| wish_bytes(&self.record).cmp(&wish_bytes(&other.record)))
             .then_with(|| VersionId::of_record(&self.record).cmp(&VersionId::of_record(&other.record)))
             .then_with(|| self.id.cmp(&other.id))
+    }
+
+    /// Whether the author of a write had seen it, if its index is believed so far. A wish of the log has a name of its own
+    /// even where an eventual write [shares](History::name_twin) it.
+    fn is_seen(&self, seen: &Seen, believed: u64) -> bool {
+        let by_wish = self.author.is_none() && seen.versions.contains(&self.wish);
+        by_wish || seen.contains(believed, &self.id, self.begins)
     }
 
     pub(super) fn reach(&self) -> (PinType, bool) {
@@ -185,7 +192,7 @@ impl History {
     pub(super) fn insert(&mut self, write: &Eventual, place: Place) {
         let (wishes, repairs) = (place.believed(write.seen.index), place.believed(write.repairs.index));
         // What the log has is its own wish, or came after it.
-        let stays = |author: Option<PeerId>| place.carried_out && author.is_none();
+        let stays = |author: Option<PeerId>| place.carried_out.is_some() && author.is_none();
         self.repairs
             .retain(|repair| stays(repair.author) || !write.repairs.contains(repairs, &repair.id, repair.begins));
         let (id, author, begins, reported) = (write.id(), Some(write.author), place.begins(), false);
@@ -197,7 +204,7 @@ impl History {
             (VersionId::of_wish(&pin), pin)
         });
         if let (Wish::Reallocate, Some((clamped, pin))) = (write.wish, &result) {
-            if place.carried_out {
+            if place.carried_out.is_some() {
                 return;
             }
             // The record it was decided on may be newer than this clock: as it stands it is meant.
@@ -208,33 +215,40 @@ impl History {
             self.repairs.push(Repair { id, author, begins, reported, target, allocations, time });
             return;
         }
-        self.versions
-            .retain(|version| stays(version.author) || !write.seen.contains(wishes, &version.id, version.begins));
+        self.versions.retain(|version| stays(version.author) || !version.is_seen(&write.seen, wishes));
         self.removals
             .retain(|removal| stays(removal.author) || !write.seen.contains(wishes, &removal.id, removal.begins));
-        match result {
-            Some((_, record)) if place.carried_out => self.name_twin(id, &record),
-            None if place.carried_out => {}
-            Some((wish, record)) => {
+        match (result, place.carried_out) {
+            (Some(_), Some(made)) => self.name_twin(id, made),
+            (None, Some(_)) => {}
+            (Some((wish, record)), None) => {
                 let joined = write.wish == Wish::Join;
                 self.versions.push(Version { id, author, begins, reported, joined, wish, record });
             }
-            None => {
+            (None, None) => {
                 let time = place.clamped(write.time);
                 self.removals.push(Removal { id, author, begins, reported, wish: write.wish, time });
             }
         }
     }
 
-    /// Gives the log's own version of a wish that it carried out the name of the eventual write of the same wish: whoever
-    /// has seen that one has seen this one. The leader may have given it another time.
-    fn name_twin(&mut self, id: VersionId, wish: &Pin) {
-        let timeless = |pin: &Pin| wish_bytes(&Pin { timestamp: Timestamp::ZERO, ..pin.clone() });
-        let wanted = timeless(wish);
-        let of_log = self.versions.iter_mut().filter(|version| version.author.is_none());
-        if let Some(twin) = of_log.into_iter().find(|version| timeless(&version.record) == wanted) {
+    /// Gives what the log made of an attempt the name of the eventual write of the same wish: whoever has seen that one has
+    /// seen this one.
+    fn name_twin(&mut self, id: VersionId, made: CarriedOut) {
+        let mut of_log = self.versions.iter_mut().filter(|version| version.author.is_none());
+        if let Some(twin) = of_log.find(|version| made.is(&version.wish)) {
             twin.id = id;
         }
+    }
+
+    /// The wishes of the log that it holds: in `now`, if no merge has come after that.
+    pub(super) fn wishes_of_log<'a>(
+        history: Option<&'a Self>,
+        now: Option<&Pin>,
+    ) -> impl Iterator<Item = VersionId> + use<'a> {
+        let versions = history.into_iter().flat_map(|history| &history.versions);
+        let of_log = versions.filter(|version| version.author.is_none()).map(|version| version.wish);
+        of_log.chain([now.map_or(VersionId::ABSENT, VersionId::of_wish), VersionId::ABSENT])
     }
 
     /// Remembers what the merge leaves as the record.

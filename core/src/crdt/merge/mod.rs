@@ -31,7 +31,7 @@ pub use codec::MAX_WRITE_BYTES;
 pub use conflict::{Conflict, Party, Rule};
 pub use history::History;
 pub use set::{MergeState, MergedCid, MergedSet, merge_all};
-pub use version::{MAX_SEEN, Seen, Sight, VersionId};
+pub use version::{CarriedOut, MAX_SEEN, Seen, Sight, VersionId};
 pub use write::{Eventual, InvalidWrite, RequestId, Wish, Write};
 
 /// The place of a merge in the log, or beside it.
@@ -43,26 +43,26 @@ pub struct Place {
     entry: Option<u64>,
     time: Timestamp,
     complete_since: u64,
-    /// Whether the log has carried the write out already, by itself.
-    carried_out: bool,
+    /// What the log has made of the write already, by itself.
+    carried_out: Option<CarriedOut>,
 }
 
 impl Place {
     /// In the entry `index`, written by the leader at `time`. What was merged is remembered for writes whose base is
     /// not before `complete_since`; older ones are merged by their records alone and reported as stale.
     pub fn entry(index: u64, time: Timestamp, complete_since: u64) -> Self {
-        Self { applied: index.saturating_sub(1), entry: Some(index), time, complete_since, carried_out: false }
+        Self { applied: index.saturating_sub(1), entry: Some(index), time, complete_since, carried_out: None }
     }
 
     /// On this peer only, on top of the state at `applied`, to show writes that are not in the log yet.
     pub fn overlay(applied: u64, time: Timestamp) -> Self {
-        Self { applied, entry: None, time, complete_since: 0, carried_out: false }
+        Self { applied, entry: None, time, complete_since: 0, carried_out: None }
     }
 
     /// The same for a write whose [attempt](Write::attempt) the log has carried out: its wish stands there, or was
     /// replaced there since. So it replaces nothing of the log, and adds nothing, but what its author had seen beyond the
     /// log is replaced as by any other.
-    pub(super) fn of_carried_out(self, carried_out: bool) -> Self {
+    pub(super) fn of_carried_out(self, carried_out: Option<CarriedOut>) -> Self {
         Self { carried_out, ..self }
     }
 

@@ -1,10 +1,11 @@
 //! Merging a set of writes: what one merge operation of the log carries, or what an overlay shows.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_types::{Cid, Pin};
 
-use super::{Conflict, Eventual, History, Merged, Place, RequestId, VersionId, merge};
+use super::{CarriedOut, Conflict, Eventual, History, Merged, Place, RequestId, VersionId, merge};
 
 /// The state that writes are merged into.
 pub trait MergeState {
@@ -17,10 +18,10 @@ pub trait MergeState {
     fn history(&self, cid: &Cid) -> Result<Option<History>, Self::Error>;
     /// Whether a write was [remembered](MergedSet::remember) by an earlier merge.
     fn is_known(&self, id: &VersionId) -> Result<bool, Self::Error>;
-    /// Whether the log carried this request out, with an effect. Whoever does not know says no: then it merges as any
-    /// other.
-    fn is_carried_out(&self, _request: &RequestId) -> Result<bool, Self::Error> {
-        Ok(false)
+    /// What the log made of this request, if it carried it out with an effect. Whoever does not know says none: then it
+    /// merges as any other.
+    fn carried_out(&self, _request: &RequestId) -> Result<Option<CarriedOut>, Self::Error> {
+        Ok(None)
     }
 }
 
@@ -87,10 +88,11 @@ pub(super) fn merge_all_with<S: MergeState>(
                 (record.clone(), record, state.history(&write.cid)?, false)
             }
         };
-        let carried_out = write.attempt.as_ref().map(|attempt| state.is_carried_out(attempt)).transpose()?;
-        let place = place.of_carried_out(carried_out == Some(true));
+        let carried_out = write.attempt.as_ref().map(|attempt| state.carried_out(attempt)).transpose()?;
+        let place = place.of_carried_out(carried_out.flatten());
+        let write = with_attempts_seen(state, write, now.as_ref(), history.as_ref())?;
         let Merged { record, history, reallocate, conflicts, remember } =
-            merge(now.as_ref(), history.as_ref(), write, place);
+            merge(now.as_ref(), history.as_ref(), &write, place);
         set.conflicts.extend(conflicts);
         set.remember.extend(remember);
         let reallocate = record.is_some() && (reallocate || again);
@@ -98,4 +100,22 @@ pub(super) fn merge_all_with<S: MergeState>(
     }
     set.cids = cids.into_values().collect();
     Ok(set)
+}
+
+/// A write with what the log made of the attempts that its author had seen.
+fn with_attempts_seen<'a, S: MergeState>(
+    state: &S,
+    write: &'a Eventual,
+    now: Option<&Pin>,
+    history: Option<&History>,
+) -> Result<Cow<'a, Eventual>, S::Error> {
+    let mut made = Vec::new();
+    for attempt in &write.seen.attempts {
+        made.extend(state.carried_out(attempt)?);
+    }
+    if made.is_empty() {
+        return Ok(Cow::Borrowed(write));
+    }
+    let wishes = History::wishes_of_log(history, now).filter(|wish| made.iter().any(|made| made.is(wish)));
+    Ok(Cow::Owned(write.having_seen(wishes)))
 }

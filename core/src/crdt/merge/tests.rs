@@ -277,11 +277,12 @@ fn what_the_log_carried_out_adds_nothing_and_replaces_what_it_saw_beyond_the_log
     let tried = checked(Write::by(peer(4), at(6), cid(), seen.result.clone(), sight).pin(pin("log", 3)));
     // The log has its wish, and for the unpin, what came after it.
     let place = |index| Place::entry(index, at(1_000), 0);
+    let made = Some(CarriedOut::Wish(CarriedOut::first_of(&pin("log", 3))));
     let mut ends = Vec::new();
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let (mut record, mut history, mut known) = (Some(pin("log", 3)), None, Vec::new());
         for (index, which) in (BASE + 10..).zip(order) {
-            let (write, carried_out) = [(&seen, false), (&unseen, false), (&tried, true)][which];
+            let (write, carried_out) = [(&seen, None), (&unseen, None), (&tried, made)][which];
             if known.contains(&write.id()) {
                 continue;
             }
@@ -297,7 +298,7 @@ fn what_the_log_carried_out_adds_nothing_and_replaces_what_it_saw_beyond_the_log
     let expected = (Some("unseen".to_owned()), vec!["log".to_owned(), "unseen".to_owned()]);
     assert!(ends.iter().all(|end| *end == expected), "{ends:?}");
     let unpin = checked(on(4, 6, Some(&pin("log", 3))).unpin());
-    let step = merge(Some(&pin("log", 3)), None, &unpin, place(30).of_carried_out(true));
+    let step = merge(Some(&pin("log", 3)), None, &unpin, place(30).of_carried_out(Some(CarriedOut::Removal)));
     assert_eq!((name(step.record.as_ref()), step.conflicts), (Some("log"), Vec::new()));
 }
 
@@ -355,7 +356,9 @@ fn sample() -> Eventual {
 }
 
 fn tried() -> Eventual {
-    checked(Write::clone(&sample()).tried_as(Some([0xa7; 16])))
+    let mut write = Write::clone(&sample()).tried_as(Some([0xa7; 16]));
+    write.seen.attempts.extend([[0xa5; 16], [0xa6; 16]]);
+    checked(write)
 }
 
 fn hex(bytes: &[u8]) -> String {

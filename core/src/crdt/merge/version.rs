@@ -5,7 +5,7 @@ use std::fmt;
 
 use cluster_types::Pin;
 
-use super::write::{Eventual, Wish};
+use super::write::{Eventual, RequestId, Wish};
 use crate::consensus::operation::{encode_pin, normalised};
 
 /// How many versions of a CID a write can have seen beyond the log. An author who has seen more without a quorum is
@@ -73,6 +73,32 @@ impl fmt::Debug for VersionId {
     }
 }
 
+/// What the log made of a request that it carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarriedOut {
+    /// A removal.
+    Removal,
+    /// This wish stood there: the first bytes of its name, enough to tell the few wishes for one CID apart. Every request
+    /// of the last minutes is remembered with them.
+    Wish([u8; 4]),
+}
+
+impl CarriedOut {
+    /// The first bytes of the name of a record's wish.
+    pub fn first_of(record: &Pin) -> [u8; 4] {
+        let VersionId([a, b, c, d, ..]) = VersionId::of_wish(record);
+        [a, b, c, d]
+    }
+
+    /// Whether it is this wish.
+    pub(super) fn is(&self, wish: &VersionId) -> bool {
+        match self {
+            Self::Removal => *wish == VersionId::ABSENT,
+            Self::Wish(first) => *wish != VersionId::ABSENT && wish.as_bytes().starts_with(first),
+        }
+    }
+}
+
 /// The canonical form of a record without its allocations.
 pub(super) fn wish_bytes(pin: &Pin) -> Vec<u8> {
     let mut pin = normalised(pin.clone());
@@ -87,6 +113,8 @@ pub struct Seen {
     pub index: u64,
     /// Eventual writes, and records that stood in the log where those who wrote them stood.
     pub versions: BTreeSet<VersionId>,
+    /// The [attempts](super::Write::attempt) that went before those writes: what the log made of them counts as seen.
+    pub attempts: BTreeSet<RequestId>,
 }
 
 impl Seen {
@@ -98,6 +126,7 @@ impl Seen {
     fn absorb(&mut self, other: &Self) {
         self.index = self.index.max(other.index);
         self.versions.extend(&other.versions);
+        self.attempts.extend(&other.attempts);
     }
 }
 
@@ -114,14 +143,15 @@ impl Sight {
         let wish = record.map_or(VersionId::ABSENT, VersionId::of_wish);
         let repairs = record.map(VersionId::of_record).into_iter().collect();
         Self {
-            wishes: Seen { index: applied, versions: BTreeSet::from([wish]) },
-            repairs: Seen { index: applied, versions: repairs },
+            wishes: Seen { index: applied, versions: BTreeSet::from([wish]), ..Seen::default() },
+            repairs: Seen { index: applied, versions: repairs, ..Seen::default() },
         }
     }
 
-    /// What the log may hold, or come to hold, as the author's own earlier attempt at the same wish; `None`: no record.
-    pub fn suspect(&mut self, record: Option<&Pin>) {
-        self.wishes.versions.insert(record.map_or(VersionId::ABSENT, VersionId::of_wish));
+    /// What the log may hold, or come to hold, as the author's own earlier attempt at the same pin. It is a guess for
+    /// those who do not know what became of the attempt: the log may have given it another time.
+    pub fn suspect(&mut self, record: &Pin) {
+        self.wishes.versions.insert(VersionId::of_wish(record));
     }
 
     /// An eventual write on the same CID that is in the overlay, and with it whatever its author had seen.
@@ -134,6 +164,7 @@ impl Sight {
         } else {
             self.wishes.absorb(&write.seen);
             self.wishes.versions.insert(write.id());
+            self.wishes.attempts.extend(write.attempt);
         }
     }
 }

@@ -129,7 +129,7 @@ impl Write {
     /// A pin that `author` brings from another cluster. Its time of submission and its holders are kept: those that are
     /// members by the time it is merged stay.
     pub fn join(author: PeerId, time: Timestamp, pin: Pin) -> Self {
-        let seen = Seen { index: 0, versions: [VersionId::ABSENT].into() };
+        let seen = Seen { versions: [VersionId::ABSENT].into(), ..Seen::default() };
         let cid = pin.cid;
         let result = Some(pin);
         Self { cid, author, time, wish: Wish::Join, base: None, result, seen, repairs: Seen::default(), attempt: None }
@@ -182,6 +182,13 @@ impl Eventual {
         (self.write.time, self.id)
     }
 
+    /// The same write by an author who had seen these wishes, too.
+    pub(super) fn having_seen(&self, wishes: impl IntoIterator<Item = VersionId>) -> Self {
+        let mut write = self.clone();
+        write.write.seen.versions.extend(wishes);
+        write
+    }
+
     /// Whether it does anything when merged at `place`: an expiry does nothing before its time.
     pub(super) fn takes_effect(&self, place: Place) -> bool {
         let due = |pin: &Pin| pin.options.expire_at <= place.clamped(self.write.time);
@@ -197,7 +204,8 @@ impl Eventual {
 
 fn check(write: &Write) -> Result<(), InvalidWrite> {
     let refuse = |reason: &str| Err(InvalidWrite::new(reason));
-    if write.seen.versions.len() > MAX_SEEN || write.repairs.versions.len() > MAX_SEEN {
+    let seen = [&write.seen, &write.repairs];
+    if seen.iter().any(|seen| seen.versions.len() > MAX_SEEN || seen.attempts.len() > MAX_SEEN) {
         return refuse("too many writes on this pin are waiting for the quorum");
     }
     for pin in write.base.iter().chain(&write.result) {
@@ -218,7 +226,8 @@ fn check(write: &Write) -> Result<(), InvalidWrite> {
             }
         }
         (Wish::Join, None, Some(_)) => {
-            let fresh = write.seen.index == 0 && write.seen.versions.iter().all(|id| *id == VersionId::ABSENT);
+            let Seen { index, versions, attempts } = &write.seen;
+            let fresh = *index == 0 && versions.iter().all(|id| *id == VersionId::ABSENT) && attempts.is_empty();
             if fresh && write.repairs == Seen::default() && write.attempt.is_none() {
                 Ok(())
             } else {

@@ -40,7 +40,7 @@ fn messages(id: NodeId, stranger: PeerId) -> Vec<RaftMessage> {
 }
 
 async fn send(from: &MemPeer, to: &TestNode, message: RaftMessage) -> RaftReply {
-    let call = encode_raft(&RaftCall { to: to.consensus.node_id, message }).unwrap();
+    let call = encode_raft(&RaftCall { to: to.consensus.node_id, clock: 0, message }).unwrap();
     let answer = from.call(to.peer(), Purpose::Control, call, Duration::from_secs(30)).await.unwrap();
     decode_raft_reply(&answer).unwrap()
 }
@@ -115,7 +115,7 @@ async fn calls_of_who_is_no_member_change_nothing_and_newcomers_are_bounded() {
     };
     let (peer, before) = (stranger.local_peer(), leader.digest().await);
     for call in [
-        Call::Submit { id: [1; 16], request: Request::Pin(Box::new(pin(1))) },
+        Call::Submit { id: [1; 16], request: Request::Pin(Box::new(pin(1))), until: None },
         Call::ReadIndex,
         Call::RemovePeer { peer: nodes[0].peer() },
         Call::JoinFor { peer, node_id: 3, addresses: Vec::new() },
@@ -142,7 +142,7 @@ async fn a_merge_that_no_message_could_carry_on_is_refused() {
     pin.options.metadata.insert("k".to_owned(), "v".repeat(60_000));
     let write = crate::crdt::merge::Write::join(PeerId::random(), pin.timestamp, pin);
     let writes = vec![crate::crdt::merge::Eventual::new(write).unwrap(); 5];
-    let placed = nodes[0].consensus.propose_here([1; 16], Request::Merge(writes)).await.unwrap();
+    let placed = nodes[0].consensus.propose_here([1; 16], Request::Merge(writes), None).await.unwrap();
     assert!(matches!(placed.outcome, Outcome::Refused(ref why) if why.class == ErrorClass::Invalid), "{placed:?}");
     assert!(nodes[0].pin(3).await.is_ok(), "the log goes on");
 }
