@@ -479,6 +479,12 @@ impl MergeState for Work<'_> {
         Ok(self.merging.merged.contains_key(id) || self.view.is_merged(id)?)
     }
 
+    fn is_written_in_entry(&self, cid: &Cid) -> bool {
+        let order = super::digest::order_key(cid);
+        let before = self.in_entry.get(&order);
+        before.is_some_and(|before| self.pins.get(&order).is_some_and(|touched| touched.now != *before))
+    }
+
     fn carried_out(&self, request: &RequestId) -> Result<Option<CarriedOut>, StateError> {
         let known = self.remembered(request)?;
         Ok(known.and_then(|packed| match packed.split_first() {

@@ -498,3 +498,19 @@ fn the_log_has_its_own_name_for_what_it_made_of_an_attempt() {
     ];
     assert_eq!(stands_after(operations), None, "its author had seen it in the log");
 }
+
+#[test]
+fn nobody_has_seen_what_the_same_entry_wrote_before_the_merge() {
+    use crate::crdt::merge::{Rule, Sight, Write};
+    let [old, log, apart] = ["old", "log", "apart"].map(everywhere);
+    let at = Timestamp::from_unix_seconds;
+    let mut state = State::default();
+    state.apply(&[entry(2_000, vec![(1, Operation::Put(Box::new(old.clone())))])]);
+    let write = Write::by(PeerId::random(), at(1_100), cid(1), Some(old.clone()), Sight::of_state(1, Some(&old)));
+    let log = Pin { timestamp: at(1_500), ..log };
+    let both = vec![(2, Operation::Put(Box::new(log))), (50, merging(vec![write.pin(apart)]))];
+    state.apply(&[entry(2_001, both)]);
+    assert_eq!(state.pins[&cid(1)].options.name, "log");
+    let told: Vec<Rule> = state.conflicts.iter().map(|event| event.conflict.rule).collect();
+    assert_eq!(told, [Rule::NewerPin]);
+}

@@ -24,6 +24,8 @@ struct Item {
     /// None: of the log.
     author: Option<PeerId>,
     id: Option<VersionId>,
+    /// The request of the log.
+    request: Option<[u8; 16]>,
     wish: Wish,
     time: Timestamp,
     /// None: it shall be gone.
@@ -126,7 +128,7 @@ impl Judge {
         if takes_effect {
             self.effective.insert(proposed.id);
             let time = pin.as_ref().map_or(time, |pin| pin.timestamp);
-            let item = Item { index, author: None, id: None, wish, time, pin };
+            let item = Item { index, author: None, id: None, request: Some(proposed.id), wish, time, pin };
             self.open.insert(cid, vec![item]);
         }
         Ok(())
@@ -150,6 +152,7 @@ impl Judge {
         }
         let written = self.written.get(&write.id()).cloned();
         let written = written.ok_or_else(|| format!("nobody accepted {}", describe(write)))?;
+        let attempts: BTreeSet<_> = written.saw.iter().filter_map(|id| self.written.get(id)?.write.attempt).collect();
         self.merged.insert(write.id(), index);
         let time = write.time.min(now);
         let over = |base: &Pin| base.options.expire_at <= time;
@@ -161,12 +164,13 @@ impl Judge {
         }
         let open = self.open.entry(write.cid).or_default();
         if in_log {
-            open.retain(|item| item.author.is_none() || !has_seen(&written, item));
+            open.retain(|item| item.author.is_none() || !has_seen(&written, &attempts, item));
             return Ok(());
         }
-        open.retain(|item| !has_seen(&written, item));
+        open.retain(|item| !has_seen(&written, &attempts, item));
         let pin = write.result.clone();
-        open.push(Item { index, author: Some(write.author), id: Some(write.id()), wish: write.wish, time, pin });
+        let (author, id) = (Some(write.author), Some(write.id()));
+        open.push(Item { index, author, id, request: None, wish: write.wish, time, pin });
         Ok(())
     }
 
@@ -227,13 +231,14 @@ impl Judge {
     }
 }
 
-/// Whether the author of an eventual write had seen a wish.
-fn has_seen(written: &Written, item: &Item) -> bool {
+/// Whether the author of an eventual write had seen a wish; `attempts` went before what he saw.
+fn has_seen(written: &Written, attempts: &BTreeSet<[u8; 16]>, item: &Item) -> bool {
     let by_name = match item.id {
         Some(id) => written.saw.contains(&id),
         None => written.saw_in_log.contains(&item.pin.as_ref().map(name)),
     };
-    by_name || item.index <= written.applied
+    let tried = item.request.is_some_and(|request| attempts.contains(&request));
+    by_name || tried || item.index <= written.applied
 }
 
 fn is_of(operation: &Operation, told: &Committed) -> bool {

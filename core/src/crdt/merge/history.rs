@@ -118,7 +118,7 @@ pub(super) struct Outcome {
 impl History {
     /// The log has spoken last: there is one version, or none.
     pub(super) fn begin(now: Option<&Pin>, place: Place) -> Self {
-        let (begins, reported) = (place.applied, false);
+        let (begins, reported) = (place.record, false);
         let mut history = Self {
             versions: Vec::new(),
             removals: Vec::new(),
@@ -160,7 +160,7 @@ impl History {
             return;
         }
         self.repairs.retain(|repair| repair.target != target);
-        let (allocations, time, begins) = (now.allocations.clone(), now.timestamp, place.applied);
+        let (allocations, time, begins) = (now.allocations.clone(), now.timestamp, place.record);
         self.repairs.push(Repair { id, author: None, begins, reported: false, target, allocations, time });
         self.left = Some((target, id));
     }

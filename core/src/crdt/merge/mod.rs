@@ -37,8 +37,10 @@ pub use write::{Eventual, InvalidWrite, RequestId, Wish, Write};
 /// The place of a merge in the log, or beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The last index that is in the present record for sure.
+    /// The last index that was applied before.
     applied: u64,
+    /// The last index that is in the present record for sure.
+    record: u64,
     /// The index of the entry that merges; none in an overlay.
     entry: Option<u64>,
     time: Timestamp,
@@ -51,12 +53,19 @@ impl Place {
     /// In the entry `index`, written by the leader at `time`. What was merged is remembered for writes whose base is
     /// not before `complete_since`; older ones are merged by their records alone and reported as stale.
     pub fn entry(index: u64, time: Timestamp, complete_since: u64) -> Self {
-        Self { applied: index.saturating_sub(1), entry: Some(index), time, complete_since, carried_out: None }
+        let applied = index.saturating_sub(1);
+        Self { applied, record: applied, entry: Some(index), time, complete_since, carried_out: None }
     }
 
     /// On this peer only, on top of the state at `applied`, to show writes that are not in the log yet.
     pub fn overlay(applied: u64, time: Timestamp) -> Self {
-        Self { applied, entry: None, time, complete_since: 0, carried_out: None }
+        Self { applied, record: applied, entry: None, time, complete_since: 0, carried_out: None }
+    }
+
+    /// The same for a record that an operation of the same entry wrote before: nobody had seen that.
+    fn behind_a_write(self, behind: bool) -> Self {
+        let record = self.entry.filter(|_entry| behind).unwrap_or(self.record);
+        Self { record, ..self }
     }
 
     /// The same for a write whose [attempt](Write::attempt) the log has carried out: its wish stands there, or was

@@ -18,6 +18,10 @@ pub trait MergeState {
     fn history(&self, cid: &Cid) -> Result<Option<History>, Self::Error>;
     /// Whether a write was [remembered](MergedSet::remember) by an earlier merge.
     fn is_known(&self, id: &VersionId) -> Result<bool, Self::Error>;
+    /// Whether an operation of the entry that merges has written the record of a CID before.
+    fn is_written_in_entry(&self, _cid: &Cid) -> bool {
+        false
+    }
     /// What the log made of this request, if it carried it out with an effect. Whoever does not know says none: then it
     /// merges as any other.
     fn carried_out(&self, _request: &RequestId) -> Result<Option<CarriedOut>, Self::Error> {
@@ -89,7 +93,7 @@ pub(super) fn merge_all_with<S: MergeState>(
             }
         };
         let carried_out = write.attempt.as_ref().map(|attempt| state.carried_out(attempt)).transpose()?;
-        let place = place.of_carried_out(carried_out.flatten());
+        let place = place.behind_a_write(state.is_written_in_entry(&write.cid)).of_carried_out(carried_out.flatten());
         let write = with_attempts_seen(state, write, now.as_ref(), history.as_ref())?;
         let Merged { record, history, reallocate, conflicts, remember } =
             merge(now.as_ref(), history.as_ref(), &write, place);
