@@ -14,6 +14,7 @@ use libp2p::{PeerId, Swarm, dns, noise, swarm, tcp, yamux};
 
 use super::behaviour::Behaviour;
 use super::boxed;
+use super::closing::Closing;
 use crate::config::NetworkConfig;
 use crate::discovery::announced;
 use crate::error::NetError;
@@ -109,7 +110,7 @@ fn transport(config: &NetworkConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, 
         .authenticate(noise)
         .multiplex(multiplexer)
         .timeout(config.dial_timeout)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Closing::new(muxer))));
     Ok(transport.boxed())
 }
 

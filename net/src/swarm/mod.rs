@@ -8,6 +8,7 @@
 mod actor;
 mod behaviour;
 mod build;
+mod closing;
 mod gate;
 
 use std::sync::Arc;
