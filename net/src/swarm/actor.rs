@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::behaviour::{Behaviour, BehaviourEvent, topic_name};
 use super::build::usable_listen_addresses;
+use super::connections::Connections;
 use super::gate::{Gate, Verdict};
 use super::{Announce, ConnectError, Request, Shared, boxed};
 use crate::config::NetworkConfig;
@@ -49,6 +50,7 @@ pub(crate) struct SwarmActor {
     waiting: HashMap<PeerId, Vec<ConnectReply>>,
     /// Every dial that is under way: which peer it shall reach, and who waits for this very one.
     dials: HashMap<ConnectionId, (Option<PeerId>, Option<DialReply>)>,
+    connections: Connections,
     gate: Gate,
     /// Remembered peers, which the connection limits must not keep out.
     welcome: BTreeSet<PeerId>,
@@ -66,6 +68,7 @@ impl SwarmActor {
             listen_failure: None,
             waiting: HashMap::new(),
             dials: HashMap::new(),
+            connections: Connections::default(),
             gate: Gate::new(Instant::now()),
             welcome: BTreeSet::new(),
             saved_revision: 0,
@@ -274,9 +277,12 @@ impl SwarmActor {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 self.on_connected(peer_id, connection_id, &endpoint, num_established.get());
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                tracing::debug!(peer = %peer_id, "disconnected");
-                self.shared.book.lock().disconnected(&peer_id, Instant::now(), rand::random());
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.connections.closed(&peer_id, connection_id);
+                if num_established == 0 {
+                    tracing::debug!(peer = %peer_id, "disconnected");
+                    self.shared.book.lock().disconnected(&peer_id, Instant::now(), rand::random());
+                }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 let (wanted, reply) = self.dials.remove(&connection_id).unwrap_or_default();
@@ -296,6 +302,11 @@ impl SwarmActor {
 
     fn on_connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint, count: u32) {
         tracing::debug!(%peer, inbound = endpoint.is_listener(), "connected");
+        if self.connections.opened(peer, connection, Instant::now()) {
+            tracing::debug!(%peer, "it has begun anew while an old connection was still there: all are closed");
+            // The only error is that it is not connected any more.
+            let _gone = self.swarm.disconnect_peer_id(peer);
+        }
         let dialled = match endpoint {
             ConnectedPoint::Dialer { address, .. } => Some(address),
             ConnectedPoint::Listener { .. } => None,

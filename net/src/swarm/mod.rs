@@ -9,6 +9,7 @@ mod actor;
 mod behaviour;
 mod build;
 mod closing;
+mod connections;
 mod gate;
 
 use std::sync::Arc;
