@@ -1,45 +1,57 @@
-//! Ends connections in bounded time.
+//! Ends connections, and all streams with them, in bounded time.
 //!
 //! A connection says goodbye before it is closed. Behind a cut nobody takes that, and for the minutes until the system gives up
 //! the connection counts as established: calls and gossip choose it, also when the same peer has long come back over another.
+//! And Yamux wakes the readers of its streams when a connection breaks, but not when this side closes it: they would wait for
+//! ever, and hold what they hold.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::{AsyncRead, AsyncWrite, FutureExt};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_millis(200);
 
-/// A connection whose end does not wait for the other side longer than [`GOODBYE`].
+/// A connection whose end does not wait for the other side longer than [`GOODBYE`], and ends its streams.
 pub(super) struct Closing<M> {
     muxer: M,
+    closed: CancellationToken,
     /// Since it is being closed.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl<M> Closing<M> {
     pub(super) fn new(muxer: M) -> Self {
-        Self { muxer, limit: None }
+        Self { muxer, closed: CancellationToken::new(), limit: None }
+    }
+
+    fn ending<S, E>(&self, opened: Poll<Result<S, E>>) -> Poll<Result<Ending<S>, E>> {
+        opened.map_ok(|stream| Ending { stream, closed: Box::pin(self.closed.clone().cancelled_owned()) })
     }
 }
 
-impl<M: StreamMuxer + Unpin> StreamMuxer for Closing<M> {
-    type Substream = M::Substream;
+impl<M: StreamMuxer<Substream: Unpin> + Unpin> StreamMuxer for Closing<M> {
+    type Substream = Ending<M::Substream>;
     type Error = M::Error;
 
-    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<M::Substream, M::Error>> {
-        Pin::new(&mut self.muxer).poll_inbound(cx)
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, M::Error>> {
+        let opened = Pin::new(&mut self.muxer).poll_inbound(cx);
+        self.ending(opened)
     }
 
-    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<M::Substream, M::Error>> {
-        Pin::new(&mut self.muxer).poll_outbound(cx)
+    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, M::Error>> {
+        let opened = Pin::new(&mut self.muxer).poll_outbound(cx);
+        self.ending(opened)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {
+        self.closed.cancel();
         if let Poll::Ready(closed) = Pin::new(&mut self.muxer).poll_close(cx) {
             return Poll::Ready(closed);
         }
@@ -52,11 +64,42 @@ impl<M: StreamMuxer + Unpin> StreamMuxer for Closing<M> {
     }
 }
 
+/// A stream that ends with its connection.
+pub(super) struct Ending<S> {
+    stream: S,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Ending<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_pending() && self.closed.poll_unpin(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the connection was closed here",
+            )));
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Ending<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use futures::io::Cursor;
+    use futures::AsyncReadExt;
     use libp2p::core::muxing::StreamMuxerExt;
 
     use super::*;
@@ -64,12 +107,35 @@ mod tests {
     /// Nobody is at the other end.
     struct Deaf;
 
+    /// Nothing comes, and nothing can be sent.
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, _bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
     impl StreamMuxer for Deaf {
-        type Substream = Cursor<Vec<u8>>;
+        type Substream = Silent;
         type Error = io::Error;
 
         fn poll_inbound(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<Self::Substream, io::Error>> {
-            Poll::Pending
+            Poll::Ready(Ok(Silent))
         }
 
         fn poll_outbound(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<Self::Substream, io::Error>> {
@@ -88,8 +154,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_also_when_nobody_takes_the_goodbye() {
         let began = tokio::time::Instant::now();
-        let ended = tokio::time::timeout(GOODBYE * 10, Closing::new(Deaf).close()).await;
+        let mut connection = Closing::new(Deaf);
+        let mut stream = futures::future::poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+        let reader = tokio::spawn(async move { stream.read(&mut [0]).await });
+        let ended = tokio::time::timeout(GOODBYE * 10, connection.close()).await;
         assert!(matches!(ended, Ok(Ok(()))), "{ended:?}");
         assert!(began.elapsed() >= GOODBYE, "it was given time");
+        let read = tokio::time::timeout(GOODBYE, reader).await.expect("who reads is told").unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }
