@@ -36,11 +36,12 @@ const MIN_BLOB: u64 = 4 << 10;
 /// queues are slow until then.
 const DELETIONS_TO_COMPACT: usize = 256;
 /// Families whose rows go where scans begin, and each scan walks over what is left of them.
-const QUEUES: [Family; 6] = [
+const QUEUES: [Family; 7] = [
     Family::TrackerDue,
     Family::TrackerStatus,
     Family::ByExpiry,
     Family::OutboxOrder,
+    Family::HistoryByIndex,
     Family::MergedByIndex,
     Family::Conflicts,
 ];

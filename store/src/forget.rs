@@ -11,7 +11,7 @@ use crate::keys::{self, Family};
 use crate::state::Database;
 
 /// What the log made, and the log.
-const OF_THE_CLUSTER: [Family; 9] = [
+const OF_THE_CLUSTER: [Family; 10] = [
     Family::RaftLog,
     Family::RaftMeta,
     Family::Shards,
@@ -19,6 +19,7 @@ const OF_THE_CLUSTER: [Family; 9] = [
     Family::Outcomes,
     Family::Committed,
     Family::History,
+    Family::HistoryByIndex,
     Family::Merged,
     Family::MergedByIndex,
 ];

@@ -152,7 +152,9 @@ fn replace_annex(database: &Database, groups: u32) -> Result<Merges, StateError>
         // Longer than any key.
         engine.delete_range(&mut batch, *family, &[], &[u8::MAX; 64]);
     }
-    engine.delete_range(&mut batch, Family::MergedByIndex, &[], &[u8::MAX; 64]);
+    for family in [Family::HistoryByIndex, Family::MergedByIndex] {
+        engine.delete_range(&mut batch, family, &[], &[u8::MAX; 64]);
+    }
     let mut merges = Merges::default();
     for group in 0..groups {
         let rows = engine.get(Family::Staging, &keys::staged_group(group))?;
@@ -166,6 +168,8 @@ fn replace_annex(database: &Database, groups: u32) -> Result<Merges, StateError>
             engine.put(&mut batch, family, &row.key, &row.value);
             if family == Family::History {
                 merges.histories += 1;
+                let last = codec::decode_history(&row.value)?.last_merged();
+                engine.put(&mut batch, Family::HistoryByIndex, keys::history_by_index(last, &row.key), []);
             } else {
                 merges.merged += 1;
                 let index = codec::decode_merged_at(&row.value)?.index.to_be_bytes();

@@ -47,6 +47,8 @@ pub(crate) enum Family {
     OutboxOrder,
     /// What merges left of pins.
     History,
+    /// Pins with a history, by the index of the last merge.
+    HistoryByIndex,
     /// Writes that were merged.
     Merged,
     /// Writes that were merged, by index.
@@ -71,7 +73,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The families of the state's database.
-    pub(crate) const STATE: [Self; 21] = [
+    pub(crate) const STATE: [Self; 22] = [
         Self::RaftLog,
         Self::RaftMeta,
         Self::Meta,
@@ -86,6 +88,7 @@ impl Family {
         Self::Outbox,
         Self::OutboxOrder,
         Self::History,
+        Self::HistoryByIndex,
         Self::Merged,
         Self::MergedByIndex,
         Self::Conflicts,
@@ -115,6 +118,7 @@ impl Family {
             Self::Outbox => "outbox",
             Self::OutboxOrder => "outbox_order",
             Self::History => "history",
+            Self::HistoryByIndex => "history_by_index",
             Self::Merged => "merged",
             Self::MergedByIndex => "merged_by_index",
             Self::Conflicts => "conflicts",
@@ -201,6 +205,7 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Outbox, prefix: b"", layout: "shard u16, CID, write 32 bytes -> number, own, write" },
     KeyKind { family: Family::OutboxOrder, prefix: b"", layout: "number u64 -> key of the outbox, own" },
     KeyKind { family: Family::History, prefix: b"", layout: "shard u16, CID -> history" },
+    KeyKind { family: Family::HistoryByIndex, prefix: b"", layout: "index u64, shard u16, CID -> nothing" },
     KeyKind { family: Family::Merged, prefix: b"", layout: "write 32 bytes -> index, time" },
     KeyKind { family: Family::MergedByIndex, prefix: b"", layout: "index u64, write 32 bytes -> nothing" },
     KeyKind { family: Family::Conflicts, prefix: b"", layout: "index u64, place u32 -> time, conflict" },
@@ -281,6 +286,17 @@ pub(crate) fn waiting_number(number: u64) -> [u8; 8] {
 /// Reads the key of a write that waits, by its number.
 pub(crate) fn read_waiting_number(key: &[u8]) -> Result<u64, StateError> {
     key.try_into().map(u64::from_be_bytes).map_err(|_| damaged_key(Family::OutboxOrder))
+}
+
+/// The key of a pin with a history, by the index of the last merge.
+pub(crate) fn history_by_index(index: u64, order: &[u8]) -> Vec<u8> {
+    join(&index.to_be_bytes(), order)
+}
+
+/// Reads the key of a pin with a history, by index.
+pub(crate) fn read_history_by_index(key: &[u8]) -> Result<(u64, Cid), StateError> {
+    let (index, order) = key.split_first_chunk().ok_or_else(|| damaged_key(Family::HistoryByIndex))?;
+    Ok((u64::from_be_bytes(*index), cid_of(order)?))
 }
 
 /// The key of a merged write by the index of the entry that merged it.
@@ -456,6 +472,7 @@ mod tests {
         assert!(keys.is_sorted());
         assert_eq!(keys.map(|key| read_merged_by_index(&key).unwrap()), merges);
         assert_eq!(read_waiting_number(&waiting_number(256)).unwrap(), 256);
+        assert_eq!(read_history_by_index(&history_by_index(256, &order)).unwrap(), (256, cid_of(&order).unwrap()));
         let seconds = [-9, -1, 0, 1, 9].map(|seconds| by_expiry(Timestamp::from_unix_seconds(seconds), &order));
         assert!(seconds.is_sorted());
     }
@@ -476,6 +493,7 @@ mod tests {
         assert!(read_merged_by_index(&[0; 8 + ID_BYTES - 1]).is_err());
         assert!(read_merged_by_index(&[0; 8 + ID_BYTES + 1]).is_err());
         assert!(read_waiting_number(&[0; 7]).is_err());
+        assert!(read_history_by_index(&[0; 7]).is_err() && read_history_by_index(&[0; 10]).is_err());
         assert!(due_at(&[0; 5]).is_err());
         assert!(order_part(&[0; 3], 2, Family::ByPeer).is_err());
         assert!(cid_of(&[0]).is_err());

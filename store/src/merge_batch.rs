@@ -56,9 +56,18 @@ impl MergeBatch<'_, '_> {
         let rows: BTreeMap<_, _> = changes.histories.iter().map(|(cid, history)| (order_key(cid), history)).collect();
         for (order, history) in rows {
             let value = history.as_ref().map(|history| history.encode());
-            let was = was_any && self.engine.get(Family::History, &order)?.is_some();
-            self.set(Family::History, &order, value.as_deref(), was);
-            self.counts.histories = count(self.counts.histories, was, value.is_some());
+            let was = if was_any { self.engine.get(Family::History, &order)? } else { None };
+            let was = was.map(|bytes| codec::decode_history(&bytes)).transpose()?;
+            if let Some(was) = &was {
+                let key = keys::history_by_index(was.last_merged(), &order);
+                self.engine.delete(self.batch, Family::HistoryByIndex, key);
+            }
+            if let Some(history) = history {
+                let key = keys::history_by_index(history.last_merged(), &order);
+                self.engine.put(self.batch, Family::HistoryByIndex, key, []);
+            }
+            self.set(Family::History, &order, value.as_deref(), was.is_some());
+            self.counts.histories = count(self.counts.histories, was.is_some(), value.is_some());
         }
         Ok(())
     }

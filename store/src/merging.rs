@@ -116,6 +116,22 @@ impl MergeView for View<'_> {
         Ok(self.counts.merged > 0 && self.get(Family::Merged, id.as_bytes())?.is_some())
     }
 
+    fn oldest_histories(&self, limit: usize) -> Result<Vec<(Cid, u64)>, StateError> {
+        if self.counts.histories == 0 {
+            return Ok(Vec::new());
+        }
+        self.with_moment(|moment| {
+            let mut rows = moment.rows(Family::HistoryByIndex, &[], None);
+            let mut oldest = Vec::new();
+            while oldest.len() < limit {
+                let Some((key, _empty)) = rows.next()? else { break };
+                let (index, cid) = keys::read_history_by_index(&key)?;
+                oldest.push((cid, index));
+            }
+            Ok(oldest)
+        })
+    }
+
     fn oldest_merged(&self, limit: usize) -> Result<Vec<(VersionId, MergedAt)>, StateError> {
         self.with_moment(|moment| {
             let mut rows = moment.rows(Family::MergedByIndex, &[], None);

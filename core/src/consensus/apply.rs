@@ -254,6 +254,7 @@ impl Work<'_> {
             }
         }
         self.forget_merges(set.remember.len())?;
+        self.forget_histories(merge.writes.len())?;
         Ok(Outcome::Unchanged)
     }
 
@@ -273,6 +274,27 @@ impl Work<'_> {
             }
             self.clock.merges_since = self.clock.merges_since.max(at.index);
             self.merging.forgotten.insert(id, at);
+        }
+        Ok(())
+    }
+
+    /// Forgets what merges left of pins, where nobody can bring a write of before that is not stale, a few with every merge.
+    fn forget_histories(&mut self, brought: usize) -> Result<(), StateError> {
+        let limit = brought + FORGET_MORE;
+        let histories = &mut self.merging.histories;
+        let mut oldest = match self.clock.merges_since {
+            0 => return Ok(()),
+            _ => self.view.oldest_histories(limit + histories.len())?,
+        };
+        // How entries are grouped must not matter: what this group wrote counts as if it were written.
+        oldest.retain(|(cid, _)| !histories.contains_key(&super::digest::order_key(cid)));
+        oldest.extend(histories.values().filter_map(|(cid, history)| Some((*cid, history.as_ref()?.last_merged()))));
+        oldest.sort_by_cached_key(|(cid, last)| (*last, super::digest::order_key(cid)));
+        for (cid, last) in oldest.into_iter().take(limit) {
+            if last > self.clock.merges_since {
+                break;
+            }
+            histories.insert(super::digest::order_key(&cid), (cid, None));
         }
         Ok(())
     }

@@ -42,6 +42,12 @@ impl MergeView for State {
     fn is_merged(&self, id: &VersionId) -> Result<bool, StateError> {
         Ok(self.merged.contains_key(id))
     }
+    fn oldest_histories(&self, limit: usize) -> Result<Vec<(Cid, u64)>, StateError> {
+        let mut all: Vec<_> = self.histories.iter().map(|(cid, history)| (*cid, history.last_merged())).collect();
+        all.sort_by_cached_key(|(cid, last)| (*last, crate::consensus::digest::order_key(cid)));
+        all.truncate(limit);
+        Ok(all)
+    }
     fn oldest_merged(&self, limit: usize) -> Result<Vec<(VersionId, MergedAt)>, StateError> {
         let mut all: Vec<_> = self.merged.iter().map(|(id, at)| (*id, *at)).collect();
         all.sort_unstable_by_key(|(id, at)| (at.index, *id));
@@ -513,4 +519,31 @@ fn nobody_has_seen_what_the_same_entry_wrote_before_the_merge() {
     assert_eq!(state.pins[&cid(1)].options.name, "log");
     let told: Vec<Rule> = state.conflicts.iter().map(|event| event.conflict.rule).collect();
     assert_eq!(told, [Rule::NewerPin]);
+}
+
+#[test]
+fn what_merges_left_is_forgotten_with_the_merges_however_entries_are_grouped() {
+    use crate::crdt::merge::{Sight, Write};
+    const DAY: i64 = 24 * 3600;
+    let write = |number: u8, seconds: i64| {
+        let pin = Pin { cid: cid(number), ..everywhere("apart") };
+        let time = Timestamp::from_unix_seconds(seconds);
+        let author = PeerId::from_bytes(&[0, 1, number]).unwrap();
+        Write::by(author, time, cid(number), None, Sight::of_state(0, None)).pin(pin)
+    };
+    let merge_at = |number: u8, seconds: i64| entry(seconds, vec![(number, merging(vec![write(number, seconds)]))]);
+    let entries: Vec<Entry> = (1..40)
+        .map(|number| merge_at(number, 2_000))
+        .chain((40..44).map(|number| merge_at(number, 2_000 + 61 * DAY)))
+        .collect();
+    let [mut together, mut apart] = [State::default(), State::default()];
+    together.apply(&entries);
+    for entry in &entries {
+        apart.apply(std::slice::from_ref(entry));
+    }
+    let kept: Vec<Cid> = apart.histories.keys().copied().collect();
+    assert_eq!(kept.len(), 4, "the old ones are gone");
+    assert!((40..44).all(|number| kept.contains(&cid(number))));
+    assert_eq!(together.histories, apart.histories);
+    assert_eq!(apart.pins.len(), 43, "what was merged stays");
 }

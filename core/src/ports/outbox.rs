@@ -91,6 +91,9 @@ pub trait MergeView {
     fn histories(&self) -> u64;
     /// What the last merge left of a CID.
     fn history(&self, cid: &Cid) -> Result<Option<History>, StateError>;
+    /// The CIDs with a history into which nothing was merged for longest, at most `limit`: with the index of the last merge,
+    /// by that and by listing order.
+    fn oldest_histories(&self, limit: usize) -> Result<Vec<(Cid, u64)>, StateError>;
     /// Whether a write was merged.
     fn is_merged(&self, id: &VersionId) -> Result<bool, StateError>;
     /// The merged writes that are remembered longest, at most `limit`, by index and name.

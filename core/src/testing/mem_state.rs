@@ -468,6 +468,13 @@ impl MergeView for State {
         Ok(self.merged.contains_key(id))
     }
 
+    fn oldest_histories(&self, limit: usize) -> Result<Vec<(Cid, u64)>, StateError> {
+        let mut oldest: Vec<_> =
+            self.histories.iter().map(|(order, (cid, history))| (history.last_merged(), order, *cid)).collect();
+        oldest.sort_unstable();
+        Ok(oldest.into_iter().take(limit).map(|(last, _order, cid)| (cid, last)).collect())
+    }
+
     fn oldest_merged(&self, limit: usize) -> Result<Vec<(VersionId, MergedAt)>, StateError> {
         let mut merged: Vec<_> = self.merged.iter().map(|(id, at)| (*id, *at)).collect();
         merged.sort_unstable_by_key(|(id, at)| (at.index, *id));

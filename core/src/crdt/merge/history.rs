@@ -1,8 +1,8 @@
 //! What is known of a CID that eventual writes are merged into: every living version, not only the first.
 //!
 //! A history is a few records for a CID that was written without a quorum, and nothing for any other. It is part of the
-//! state: every peer has the same. It may be forgotten when no write can come any more that was made before
-//! [`History::last_merged`].
+//! state: every peer has the same. It is forgotten when a write that was made before [`History::last_merged`] would be a stale
+//! one.
 
 use std::cmp::Ordering;
 

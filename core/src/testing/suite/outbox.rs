@@ -312,10 +312,14 @@ async fn histories_are_kept_and_counted<S: StateStore>(store: &S) {
     update(store, set(vec![(cid(1), Some(history(1, 8))), (cid(2), Some(history(2, 8))), (cid(3), None)])).await;
     update(store, set(vec![(cid(1), Some(history(1, 9)))])).await;
     assert_eq!(look(store, |view| view.histories()).await, 2);
+    let oldest = |limit| look(store, move |view| view.oldest_histories(limit));
+    assert_eq!(oldest(9).await.expect("readable"), [(cid(2), 8), (cid(1), 9)]);
+    assert_eq!(oldest(1).await.expect("readable"), [(cid(2), 8)]);
     assert_eq!(look(store, |view| view.history(&cid(1))).await.expect("readable"), Some(history(1, 9)));
     assert_eq!(look(store, |view| view.history(&cid(3))).await.expect("readable"), None);
     update(store, set(vec![(cid(1), None), (cid(4), None)])).await;
     assert_eq!(look(store, |view| view.histories()).await, 1);
+    assert_eq!(oldest(9).await.expect("readable"), [(cid(2), 8)]);
     assert_eq!(look(store, |view| view.history(&cid(1))).await.expect("readable"), None);
     assert_eq!(look(store, |view| view.history(&cid(2))).await.expect("readable"), Some(history(2, 8)));
 }
