@@ -12,6 +12,7 @@ mod ledger;
 mod load;
 mod lone;
 mod raft;
+mod repair;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_api::ApiServer;
+use cluster_core::cluster::duty::Outlook;
 use cluster_core::cluster::meet::Meeting;
 use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
 use cluster_core::consensus::Consensus;
@@ -385,15 +386,17 @@ impl Rooms<'_> {
             rand::random(),
             services,
         );
-        // Only a leader acts on these: on a follower they rest.
+        // Members act on these; on a follower they rest.
         let repair = repin::RepinConfig {
             enabled: config.repinning && !config.follower_mode,
             grace: config.repinning_grace_period,
             ..repin::RepinConfig::default()
         };
-        repin::start(repair, Arc::clone(&state), Arc::clone(&agreement), monitor.suspects(), services);
-        let interval = config.state_sync_interval;
-        expiry::start(interval, Arc::clone(&state), Arc::clone(&agreement), Arc::clone(self.clock), services);
+        let (peer, grace) = (self.network.local_peer(), config.repinning_grace_period);
+        let outlook = Outlook { peer, suspects: monitor.suspects(), grace };
+        repin::start(repair, Arc::clone(&state), Arc::clone(&agreement), outlook.clone(), services);
+        let (interval, clock) = (config.state_sync_interval, Arc::clone(self.clock));
+        expiry::start(interval, Arc::clone(&state), Arc::clone(&agreement), clock, outlook, services);
         Arc::new(Cluster::new(ClusterParts {
             settings: ClusterSettings {
                 peer_name: config.peer_name.clone(),

@@ -68,7 +68,11 @@ pub(super) fn standing(peer: &PeerId, request: &AllocationRequest, basis: Alloca
     if holds && request.keep_silent {
         return Standing::Current;
     }
-    let names = names(basis.allocate_by);
+    let mut names = names(basis.allocate_by);
+    if request.keep_silent {
+        // Another metric may outlive the ping by which a peer counts as silent.
+        names.push(Metric::PING);
+    }
     if let Some(missing) = names.iter().find(|name| basis.metrics.get(name, peer).is_none()) {
         return Standing::NoMetric((*missing).to_owned());
     }

@@ -31,7 +31,7 @@ pub struct AllocationRequest {
     /// Peers that must not hold it.
     pub excluded: BTreeSet<PeerId>,
     /// Whether a holder counts as current whatever is known of it. For repair, which names the peers that are gone in
-    /// `excluded`: a holder that is only silent for a moment, or full, keeps its copy.
+    /// `excluded`: a holder that is only silent for a moment, or full, keeps its copy, and nobody who is silent gets one.
     pub keep_silent: bool,
 }
 

@@ -124,12 +124,15 @@ fn below_the_minimum_the_dead_are_dropped_and_it_is_filled_to_the_maximum() {
 }
 
 #[test]
-fn a_repair_keeps_the_copies_of_peers_that_are_only_silent() {
-    let metrics = || free(&[(1, 5), (3, 9), (4, 7)]);
-    // 2 is gone, 9 was not heard lately, 11 is no member any more.
+fn a_repair_keeps_the_copies_of_peers_that_are_only_silent_and_gives_them_no_other() {
+    let metrics = || {
+        let pings = [1, 3, 4].map(|n| metric("ping", n, "", 0, false));
+        Vec::from_iter(free(&[(1, 5), (3, 9), (4, 7), (5, 99)]).into_iter().chain(pings))
+    };
+    // 2 is gone, 9 was not heard lately, 11 is no member any more; of 5, only its space was heard lately.
     let mut request = request(3, 3, &[1, 9, 2, 11]);
     request.excluded.insert(peer(2));
-    assert_eq!(decide(&request, &["freespace"], metrics()), Ok(peers(&[1, 3, 4])));
+    assert_eq!(decide(&request, &["freespace"], metrics()), Ok(peers(&[1, 5, 3])));
     request.keep_silent = true;
     assert_eq!(decide(&request, &["freespace"], metrics()), Ok(peers(&[1, 9, 3])));
 }

@@ -1,7 +1,8 @@
 //! Removes pins whose time is over.
 //!
-//! A reconciler on the leader: it reads the index of expiry times, so its cost is that of what has expired. Apply judges
-//! each removal again by the time of its entry, so a pin whose time was moved meanwhile stays.
+//! A reconciler on the leader, and without a quorum on every voter for its [share](super::duty): it reads the index of
+//! expiry times, so its cost is that of what has expired. Apply judges each removal again by the time of its entry, so a
+//! pin whose time was moved meanwhile stays.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +13,15 @@ use cluster_types::{BoxError, Cid, ErrorChain, ErrorClass, Role};
 use futures::TryStreamExt;
 use futures::future::join_all;
 
+use super::duty::{Duty, Outlook};
 use crate::consensus::{Consensus, Outcome, Position, Request};
 use crate::ports::{Clock, Scan, StateError, StateStore};
 use crate::task::{OnExit, TaskGroup};
 
 /// Pins that are removed together; they share log entries.
 const BATCH: usize = 256;
+/// Pins that are looked for together: each look passes those of other peers again, where several share the work.
+const PAGE: usize = 16 * BATCH;
 
 /// Starts the reconciler; it looks every `interval`, and when this peer begins to lead.
 pub fn start(
@@ -25,10 +29,11 @@ pub fn start(
     state: Arc<dyn StateStore>,
     consensus: Arc<dyn Consensus>,
     clock: Arc<dyn Clock>,
+    outlook: Outlook,
     tasks: &TaskGroup,
 ) {
     let position = consensus.position();
-    let expiry = Expiry { interval, state, consensus, clock, position };
+    let expiry = Expiry { interval, state, consensus, clock, outlook, position };
     let stop = tasks.stop_token();
     tasks.spawn("expiry", OnExit::StopPeer, async move {
         tokio::select! {
@@ -44,6 +49,7 @@ struct Expiry {
     state: Arc<dyn StateStore>,
     consensus: Arc<dyn Consensus>,
     clock: Arc<dyn Clock>,
+    outlook: Outlook,
     position: watch::Receiver<Position>,
 }
 
@@ -56,9 +62,7 @@ impl fmt::Debug for Expiry {
 impl Expiry {
     async fn run(mut self) -> Result<(), BoxError> {
         loop {
-            if self.position.wait_for(|position| position.role == Role::Leader).await.is_err() {
-                return Ok(());
-            }
+            let leads = self.position.borrow().role == Role::Leader;
             match self.sweep().await {
                 Ok(()) => {}
                 Err(error) if error.class() == ErrorClass::Fatal => return Err(error.into()),
@@ -66,7 +70,7 @@ impl Expiry {
             }
             tokio::select! {
                 biased;
-                told = self.position.wait_for(|position| position.role != Role::Leader) => {
+                told = self.position.wait_for(|position| (position.role == Role::Leader) != leads) => {
                     if told.is_err() {
                         return Ok(());
                     }
@@ -76,28 +80,40 @@ impl Expiry {
         }
     }
 
-    /// Removes what has expired, batch by batch, while this peer leads and removing works.
+    fn duty(&self) -> Option<Duty> {
+        self.outlook.duty(self.consensus.as_ref(), &self.position)
+    }
+
+    /// Removes what has expired, batch by batch, while it is on this peer to do so and removing works.
     async fn sweep(&self) -> Result<(), StateError> {
-        while self.position.borrow().role == Role::Leader {
-            let expired = self.expired().await?;
-            let removed = self.remove(&expired).await;
-            if removed > 0 {
+        while let Some(duty) = self.duty() {
+            let expired = self.expired(&duty).await?;
+            for batch in expired.chunks(BATCH) {
+                if self.duty().as_ref() != Some(&duty) {
+                    break;
+                }
+                let removed = self.remove(batch).await;
+                if removed == 0 {
+                    // It would come first again; the next round must do.
+                    return Ok(());
+                }
                 tracing::info!(pins = removed, "removed expired pins");
             }
-            // What could not be removed comes first again; without progress the next round must do.
-            if expired.len() < BATCH || removed == 0 {
+            if expired.len() < PAGE {
                 break;
             }
         }
         Ok(())
     }
 
-    async fn expired(&self) -> Result<Vec<Cid>, StateError> {
+    /// Of what has expired, the first that is on this peer.
+    async fn expired(&self, duty: &Duty) -> Result<Vec<Cid>, StateError> {
         let mut rows = self.state.scan(Scan::Expiring { until: self.clock.now() });
         let mut expired = Vec::new();
-        while expired.len() < BATCH {
+        while expired.len() < PAGE {
             match rows.try_next().await? {
-                Some(row) => expired.push(row.cid),
+                Some(row) if duty.covers(&row.cid) => expired.push(row.cid),
+                Some(_) => {}
                 None => break,
             }
         }
@@ -121,12 +137,20 @@ impl Expiry {
 
 #[cfg(test)]
 mod tests {
-    use cluster_types::Timestamp;
+    use std::collections::BTreeSet;
+
+    use cluster_types::{PeerId, Timestamp};
 
     use super::*;
     use crate::cluster::repin::tests::FakeConsensus;
     use crate::testing::MemState;
     use crate::tracker::fakes::{TestClock, cid, pin_on, until};
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn outlook(peer: PeerId) -> Outlook {
+        Outlook { peer, suspects: watch::Sender::new(BTreeSet::new()).subscribe(), grace: GRACE }
+    }
 
     fn store_with_expiry(clock: &TestClock, pins: u32) -> Arc<MemState> {
         let store = Arc::new(MemState::default());
@@ -146,7 +170,7 @@ mod tests {
         let store = store_with_expiry(&clock, many);
         let consensus = FakeConsensus::leading(Arc::clone(&store), None);
         let tasks = TaskGroup::new();
-        start(Duration::from_secs(300), store.clone(), consensus.clone(), clock, &tasks);
+        start(Duration::from_secs(300), store.clone(), consensus.clone(), clock, outlook(PeerId::random()), &tasks);
         until(|| store.pins() == 1).await;
         assert_eq!(consensus.requests().len(), usize::try_from(many).unwrap());
         assert!(store.pin_now(&cid(many)).is_some_and(|pin| pin.options.expire_at == Timestamp::ZERO));
@@ -160,11 +184,37 @@ mod tests {
         let consensus = FakeConsensus::leading(Arc::clone(&store), None);
         consensus.set_role(Role::Voter);
         let tasks = TaskGroup::new();
-        start(Duration::from_secs(300), store.clone(), consensus.clone(), clock, &tasks);
+        start(Duration::from_secs(300), store.clone(), consensus.clone(), clock, outlook(PeerId::random()), &tasks);
         tokio::time::sleep(Duration::from_secs(3600)).await;
         assert_eq!(consensus.requests(), []);
         consensus.set_role(Role::Leader);
         until(|| store.pins() == 1).await;
         assert!(tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_quorum_every_pin_is_removed_by_its_closest_peer() {
+        let clock = Arc::new(TestClock::new());
+        let peers = [(); 2].map(|()| PeerId::random());
+        let mut left = Vec::new();
+        for peer in peers {
+            let store = store_with_expiry(&clock, 40);
+            let consensus = FakeConsensus::leading(Arc::clone(&store), None);
+            consensus.set_role(Role::Voter);
+            for member in peers {
+                consensus.join(member);
+            }
+            consensus.cut_off();
+            let tasks = TaskGroup::new();
+            let interval = GRACE / 4;
+            start(interval, store.clone(), consensus.clone(), clock.clone(), outlook(peer), &tasks);
+            tokio::time::sleep(GRACE / 2).await;
+            assert_eq!(consensus.requests(), [], "not at the first silence");
+            tokio::time::sleep(GRACE * 2).await;
+            left.push((0..40).filter(|n| store.pin_now(&cid(*n)).is_some()).collect::<BTreeSet<u32>>());
+            assert!(tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+        }
+        assert!(left[0].is_disjoint(&left[1]), "nothing is left to nobody");
+        assert_eq!(left[0].len() + left[1].len(), 40, "and nothing is done twice");
     }
 }

@@ -6,6 +6,7 @@
 mod add;
 mod allocator;
 mod answer;
+pub mod duty;
 mod events;
 pub mod expiry;
 pub mod meet;

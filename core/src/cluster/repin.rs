@@ -1,12 +1,13 @@
 //! Gives pins new peers when too few of their copies are left.
 //!
-//! A reconciler on the leader: when members have been silent for longer than a grace period, it goes through the pins
-//! given to them, page by page, and asks consensus to re-allocate those that fell below their minimum: the fewest live
-//! copies first within a page, and not faster than a limit, for moving data costs the whole cluster. It keeps nothing
-//! on disk: whoever leads next begins again, and finds only what is still to be done.
+//! A reconciler on the leader, and without a quorum on every voter for its [share](super::duty): when members have been
+//! silent for longer than a grace period, it goes through the pins given to them, page by page, and asks consensus to
+//! re-allocate those that fell below their minimum: the fewest live copies first within a page, and not faster than a
+//! limit, for moving data costs the whole cluster. It keeps nothing on disk: whoever leads next begins again, and finds
+//! only what is still to be done.
 //!
 //! **Invariant:** pins with enough live copies, and pins that are everywhere, are not touched.
-//! **Invariant:** nothing more is submitted once a peer it was about has returned, or another peer leads.
+//! **Invariant:** nothing more is submitted once a peer it was about has returned, or the work is another's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,6 +21,7 @@ use futures::TryStreamExt;
 use futures::future::join_all;
 use tokio::time::Instant;
 
+use super::duty::{Duty, Outlook};
 use crate::consensus::{Consensus, Outcome, Position, Request};
 use crate::ports::{Scan, StateError, StateStore};
 use crate::task::{OnExit, TaskGroup};
@@ -29,6 +31,12 @@ const AT_A_TIME: usize = 32;
 
 /// The longest pause between two attempts, unless a longer one is configured: a round walks all pins of the dead.
 const LONGEST_RETRY: Duration = Duration::from_secs(30 * 60);
+
+/// How often a peer looks whether there is a quorum, while members are silent.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How much slower it goes without a quorum: most cuts heal, and what is moved then moves back.
+const SLOWER_ALONE: u32 = 10;
 
 /// When and how fast pins are given new peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,12 +65,12 @@ impl Default for RepinConfig {
     }
 }
 
-/// Starts the reconciler. `suspects` are the members whose ping has expired.
+/// Starts the reconciler.
 pub fn start(
     config: RepinConfig,
     state: Arc<dyn StateStore>,
     consensus: Arc<dyn Consensus>,
-    suspects: watch::Receiver<BTreeSet<PeerId>>,
+    outlook: Outlook,
     tasks: &TaskGroup,
 ) {
     if !config.enabled {
@@ -70,7 +78,7 @@ pub fn start(
     }
     let position = consensus.position();
     let (suspicion, attempts) = (Suspicion::default(), Attempts::new(config.retry));
-    let repin = Repin { config, state, consensus, suspects, position, suspicion, attempts };
+    let repin = Repin { config, state, consensus, outlook, position, suspicion, attempts };
     let stop = tasks.stop_token();
     tasks.spawn("repin", OnExit::StopPeer, async move {
         tokio::select! {
@@ -118,6 +126,13 @@ enum Round {
     Interrupted,
 }
 
+/// Whose pins are looked after, and which of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Task {
+    duty: Duty,
+    dead: BTreeSet<PeerId>,
+}
+
 /// When to try again, and how long to wait after the next failure.
 #[derive(Debug)]
 struct Attempts {
@@ -147,7 +162,7 @@ struct Repin {
     config: RepinConfig,
     state: Arc<dyn StateStore>,
     consensus: Arc<dyn Consensus>,
-    suspects: watch::Receiver<BTreeSet<PeerId>>,
+    outlook: Outlook,
     position: watch::Receiver<Position>,
     suspicion: Suspicion,
     attempts: Attempts,
@@ -161,27 +176,27 @@ impl fmt::Debug for Repin {
 
 impl Repin {
     async fn run(mut self) -> Result<(), BoxError> {
-        // The dead whose pins were looked after, while leading.
-        let mut done_for: Option<BTreeSet<PeerId>> = None;
-        let mut tried_for = BTreeSet::new();
+        let mut done_for: Option<Task> = None;
+        let mut tried_for = None;
         loop {
-            let leads = self.leads();
             let members = self.members();
+            let leads = self.position.borrow().role == Role::Leader;
             let dead = self.dead();
-            if !leads {
+            let task = self.duty().map(|duty| Task { duty, dead });
+            if task.is_none() {
                 done_for = None;
             }
-            if !leads || dead != tried_for {
+            if task != tried_for {
                 self.attempts.start_over();
-                tried_for.clone_from(&dead);
+                tried_for.clone_from(&task);
             }
-            let open = leads && !dead.is_empty() && done_for.as_ref() != Some(&dead);
-            if open && Instant::now() >= self.attempts.next {
-                tracing::info!(peers = dead.len(), "looking for pins that lost too many copies");
-                match self.round(&dead).await {
+            let open = task.filter(|task| !task.dead.is_empty() && done_for.as_ref() != Some(task));
+            if let Some(task) = open.as_ref().filter(|_task| Instant::now() >= self.attempts.next) {
+                tracing::info!(peers = task.dead.len(), "looking for pins that lost too many copies");
+                match self.round(task).await {
                     Ok(Round::Done) => {
                         self.attempts.start_over();
-                        done_for = Some(dead.clone());
+                        done_for = Some(task.clone());
                     }
                     Ok(Round::Interrupted) => continue,
                     Ok(Round::Incomplete) => self.attempts.fail(),
@@ -192,7 +207,7 @@ impl Repin {
                     }
                 }
             }
-            let open = leads && !dead.is_empty() && done_for.as_ref() != Some(&dead);
+            let open = open.is_some() && done_for != open;
             if self.rest(leads, &members, open).await.is_err() {
                 return Ok(());
             }
@@ -205,7 +220,9 @@ impl Repin {
     async fn rest(&mut self, leads: bool, members: &BTreeSet<PeerId>, open: bool) -> Result<(), watch::Gone> {
         let now = Instant::now();
         let retry = open.then_some(self.attempts.next);
-        let wake_at = self.suspicion.next(now, self.config.grace).into_iter().chain(retry).min();
+        // Nothing tells that a quorum is lost; it can be seen, and matters only while somebody is silent.
+        let look = (!self.suspicion.since.is_empty()).then_some(now + LOOK);
+        let wake_at = self.suspicion.next(now, self.config.grace).into_iter().chain(retry).chain(look).min();
         let timer = async {
             match wake_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -220,7 +237,7 @@ impl Repin {
                 self.attempts.start_over();
                 told.map(drop)
             }
-            told = self.suspects.changed() => {
+            told = self.outlook.suspects.changed() => {
                 self.attempts.start_over();
                 told
             }
@@ -228,8 +245,8 @@ impl Repin {
         }
     }
 
-    fn leads(&self) -> bool {
-        self.position.borrow().role == Role::Leader
+    fn duty(&self) -> Option<Duty> {
+        self.outlook.duty(self.consensus.as_ref(), &self.position)
     }
 
     fn members(&self) -> BTreeSet<PeerId> {
@@ -238,27 +255,30 @@ impl Repin {
 
     fn dead(&mut self) -> BTreeSet<PeerId> {
         let now = Instant::now();
-        self.suspicion.update(&self.suspects.borrow(), now);
+        self.suspicion.update(&self.outlook.suspects.borrow(), now);
         self.suspicion.dead(now, self.config.grace)
     }
 
-    /// Whether this peer still leads and none of `dead` has returned.
-    fn still_holds(&mut self, dead: &BTreeSet<PeerId>) -> bool {
-        self.leads() && self.dead().is_superset(dead)
+    /// Whether the task is this peer's still, and none of the dead has returned.
+    fn still_holds(&mut self, task: &Task) -> bool {
+        self.duty().as_ref() == Some(&task.duty) && self.dead().is_superset(&task.dead)
     }
 
     /// Goes once through the pins of the dead.
-    async fn round(&mut self, dead: &BTreeSet<PeerId>) -> Result<Round, StateError> {
+    async fn round(&mut self, task: &Task) -> Result<Round, StateError> {
+        let Task { duty, dead } = task;
         let mut helped = true;
         for peer in dead {
             let mut after = None;
             loop {
                 let pins = self.page(*peer, after).await?;
-                for cids in endangered(&pins, dead).chunks(AT_A_TIME) {
-                    if !self.still_holds(dead) {
+                let mut endangered = endangered(&pins, dead);
+                endangered.retain(|cid| duty.covers(cid));
+                for cids in endangered.chunks(AT_A_TIME) {
+                    if !self.still_holds(task) {
                         return Ok(Round::Interrupted);
                     }
-                    helped &= self.reallocate(cids, dead).await;
+                    helped &= self.reallocate(cids, task).await;
                 }
                 if pins.len() < self.config.page {
                     break;
@@ -282,7 +302,7 @@ impl Repin {
     }
 
     /// Asks for new peers; true when every pin has them. Takes at least as long as the rate allows.
-    async fn reallocate(&self, cids: &[Cid], dead: &BTreeSet<PeerId>) -> bool {
+    async fn reallocate(&self, cids: &[Cid], Task { duty, dead }: &Task) -> bool {
         let began = Instant::now();
         let asked = cids.iter().map(|cid| {
             self.consensus.submit(Request::Reallocate { cid: *cid, exclude: dead.iter().copied().collect() })
@@ -302,7 +322,9 @@ impl Repin {
             }
         }
         let count = u32::try_from(cids.len()).unwrap_or(u32::MAX);
-        tokio::time::sleep_until(began + Duration::from_secs(1) * count / self.config.per_second.get()).await;
+        let slower = if *duty == Duty::All { 1 } else { SLOWER_ALONE };
+        let pause = Duration::from_secs(1) * count / self.config.per_second.get() * slower;
+        tokio::time::sleep_until(began + pause).await;
         helped
     }
 }

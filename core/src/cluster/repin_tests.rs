@@ -15,20 +15,33 @@ pub(crate) struct FakeConsensus {
     /// Who gets what others lose; without one, re-allocations are refused.
     spare: Mutex<Option<PeerId>>,
     position: watch::Sender<Position>,
+    /// Since when no quorum answers.
+    alone_since: Mutex<Option<Instant>>,
     requests: Mutex<Vec<Request>>,
 }
 
 impl FakeConsensus {
     pub(crate) fn leading(store: Arc<MemState>, spare: Option<PeerId>) -> Arc<Self> {
         let position = watch::Sender::new(Position { role: Role::Leader, ..Position::default() });
-        Arc::new(Self { store, spare: Mutex::new(spare), position, requests: Mutex::new(Vec::new()) })
+        let (spare, alone_since, requests) = (Mutex::new(spare), Mutex::new(None), Mutex::new(Vec::new()));
+        Arc::new(Self { store, spare, position, alone_since, requests })
     }
 
     pub(crate) fn set_role(&self, role: Role) {
         self.position.send_modify(|position| position.role = role);
     }
 
-    fn join(&self, peer: PeerId) {
+    /// From now on no quorum answers.
+    pub(crate) fn cut_off(&self) {
+        *self.alone_since.lock() = Some(Instant::now());
+    }
+
+    /// A quorum answers again.
+    fn heal(&self) {
+        *self.alone_since.lock() = None;
+    }
+
+    pub(crate) fn join(&self, peer: PeerId) {
         let member = Member { peer, node_id: 1, voter: true, addresses: Vec::new() };
         self.position.send_modify(|position| position.members.push(member));
     }
@@ -70,6 +83,9 @@ impl Consensus for FakeConsensus {
     fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
     }
+    fn alone_for(&self) -> Option<Duration> {
+        self.alone_since.lock().map(|since| since.elapsed())
+    }
     async fn report(&self) -> Result<StateReport, ConsensusError> {
         Err(ConsensusError::Overloaded)
     }
@@ -99,13 +115,18 @@ struct Scene {
 const GRACE: Duration = Duration::from_secs(60);
 
 fn scene(pins: Vec<Pin>, spare: Option<PeerId>, config: RepinConfig) -> Scene {
+    scene_of(PeerId::random(), pins, spare, config)
+}
+
+fn scene_of(peer: PeerId, pins: Vec<Pin>, spare: Option<PeerId>, config: RepinConfig) -> Scene {
     let store = Arc::new(MemState::default());
     for pin in pins {
         store.put(pin);
     }
     let consensus = FakeConsensus::leading(Arc::clone(&store), spare);
     let (suspects, tasks) = (watch::Sender::new(BTreeSet::new()), TaskGroup::new());
-    start(config, store.clone(), consensus.clone(), suspects.subscribe(), &tasks);
+    let outlook = Outlook { peer, suspects: suspects.subscribe(), grace: config.grace };
+    start(config, store.clone(), consensus.clone(), outlook, &tasks);
     Scene { store, consensus, suspects, tasks }
 }
 
@@ -222,5 +243,57 @@ async fn disabled_means_never() {
     scene.suspects.send_replace(BTreeSet::from([dead]));
     tokio::time::sleep(GRACE * 10).await;
     assert_eq!(scene.consensus.requests(), []);
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+}
+
+/// What a peer re-allocates when it and `other` are cut off from the holder of forty pins.
+async fn share_of(peer: PeerId, other: PeerId, dead: PeerId) -> BTreeSet<Cid> {
+    let pins = (0..40).map(|n| with_min(n, 1, &[dead])).collect();
+    let scene = scene_of(peer, pins, Some(peer), config());
+    scene.consensus.set_role(Role::Voter);
+    for member in [peer, other, dead] {
+        scene.consensus.join(member);
+    }
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    tokio::time::sleep(GRACE * 10).await;
+    assert_eq!(scene.consensus.requests(), [], "that is the leader's work while there may be one");
+    scene.consensus.cut_off();
+    tokio::time::sleep(GRACE - Duration::from_secs(1)).await;
+    assert_eq!(scene.consensus.requests(), [], "not before the quorum was missing for as long");
+    tokio::time::sleep(GRACE * 10).await;
+    let moved = cids(&scene.consensus.requests());
+    let share: BTreeSet<Cid> = moved.iter().copied().collect();
+    assert_eq!(moved.len(), share.len(), "each once");
+    assert!(scene.tasks.shut_down(GRACE).await.is_empty());
+    share
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_quorum_every_pin_is_repaired_by_its_closest_peer() {
+    let [one, other, dead] = [(); 3].map(|()| PeerId::random());
+    let (mine, theirs) = (share_of(one, other, dead).await, share_of(other, one, dead).await);
+    assert!(mine.is_disjoint(&theirs), "nobody does what another does");
+    assert_eq!(mine.len() + theirs.len(), 40, "and nothing is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_alone_takes_its_time_and_stops_when_a_quorum_is_back() {
+    let [one, dead] = [(); 2].map(|()| PeerId::random());
+    let pins = (0..200).map(|n| with_min(n, 1, &[dead])).collect();
+    let slow = RepinConfig { per_second: NonZeroU32::MIN.saturating_add(9), page: 1000, ..config() };
+    let scene = scene_of(one, pins, Some(one), slow);
+    scene.consensus.set_role(Role::Voter);
+    for member in [one, dead] {
+        scene.consensus.join(member);
+    }
+    scene.suspects.send_replace(BTreeSet::from([dead]));
+    scene.consensus.cut_off();
+    until(|| scene.consensus.requests().len() == AT_A_TIME).await;
+    let began = Instant::now();
+    until(|| scene.consensus.requests().len() == AT_A_TIME * 2).await;
+    assert!(began.elapsed() > Duration::from_secs(30), "a tenth of the rate");
+    scene.consensus.heal();
+    tokio::time::sleep(GRACE * 10).await;
+    assert_eq!(scene.consensus.requests().len(), AT_A_TIME * 2);
     assert!(scene.tasks.shut_down(GRACE).await.is_empty());
 }

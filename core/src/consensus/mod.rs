@@ -179,6 +179,9 @@ pub trait Consensus: Send + Sync + 'static {
     async fn read_barrier(&self) -> Result<(), ConsensusError>;
     /// Where this peer is, always up to date.
     fn position(&self) -> watch::Receiver<Position>;
+    /// For how long no quorum has been heard where writes are accepted without one; `None` while one is heard, and where
+    /// they are refused. Whoever hears a leader that has lost its quorum does not know of it. Costs nothing.
+    fn alone_for(&self) -> Option<Duration>;
     /// Position and digest of one instant.
     async fn report(&self) -> Result<StateReport, ConsensusError>;
     /// Makes a peer a member; already being one is success.

@@ -186,6 +186,10 @@ impl Consensus for Follower {
         self.position.clone()
     }
 
+    fn alone_for(&self) -> Option<std::time::Duration> {
+        None
+    }
+
     async fn report(&self) -> Result<StateReport, ConsensusError> {
         let position = self.position.borrow().clone();
         report::of(self.state.as_ref(), position).await

@@ -1,12 +1,17 @@
 //! Nodes that are cut off from each other and come together again, in `crdt` mode.
 
+use std::collections::BTreeSet;
+
 use cluster_types::Cid;
 
 use super::super::deadline::Deadline;
 use super::*;
+use crate::cluster::duty::Outlook;
+use crate::cluster::repin::{self, RepinConfig};
 use crate::consensus::sequencer::ProposeError;
 use crate::crdt::merge::Rule;
 use crate::ports::{Changes, OutboxStore, PinChange};
+use crate::watch;
 
 const AFTER: Duration = Duration::from_secs(2);
 pub(super) const ACCEPT: WithoutQuorum = WithoutQuorum::Accept { after: AFTER };
@@ -49,22 +54,29 @@ pub(super) async fn assert_whole(nodes: &[&TestNode]) {
     assert!(contents.windows(2).all(|pair| pair[0] == pair[1]), "all show the same");
 }
 
-/// Five nodes, cut into three and two.
-async fn cut(net: &MemNet) -> (Vec<TestNode>, Vec<usize>, Vec<usize>) {
+/// Five nodes, and which three and two of them will be cut apart. The leader is the first of the two, or of the three.
+async fn sides(net: &MemNet, few_lead: bool) -> (Vec<TestNode>, Vec<usize>, Vec<usize>) {
     let nodes = several(net, 5, accepting()).await;
     let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await.peer();
     // From here on the leader knows itself to be one.
     nodes[0].pin(1_000).await.unwrap();
-    // The leader is on the smaller side: whoever it answers is answered by nobody.
     let mut order: Vec<usize> = (0..5).collect();
     order.sort_by_key(|at| nodes[*at].peer() != leader);
-    let (few, many) = (order[..2].to_vec(), order[2..].to_vec());
-    for one in &few {
-        for other in &many {
-            net.cut(nodes[*one].peer(), nodes[*other].peer());
-        }
-    }
+    let few = order.split_off(if few_lead { 2 } else { 3 });
+    let (few, many) = if few_lead { (order, few) } else { (few, order) };
     (nodes, many, few)
+}
+
+/// Five nodes, cut into three and two.
+async fn cut(net: &MemNet) -> (Vec<TestNode>, Vec<usize>, Vec<usize>) {
+    // The leader is on the smaller side: whoever it answers is answered by nobody.
+    let (nodes, many, few) = sides(net, true).await;
+    net.partition(&peers(&nodes, &few), &peers(&nodes, &many));
+    (nodes, many, few)
+}
+
+fn peers(nodes: &[TestNode], places: &[usize]) -> Vec<PeerId> {
+    places.iter().map(|at| nodes[*at].peer()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,6 +123,25 @@ async fn who_is_cut_off_knows_it_and_who_is_back_too() {
     }
     for node in &nodes {
         until("all are back", async || node.consensus.without_quorum_for().is_none()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_alone_where_it_may_write_so_and_not_for_one_write_without_an_answer() {
+    for (settings, may_write) in [(accepting(), true), (settings(), false)] {
+        let net = MemNet::new(20);
+        let nodes = several(&net, 3, settings).await;
+        let leader = leader_among(&nodes.iter().collect::<Vec<_>>()).await;
+        leader.consensus.nobody_answers();
+        assert_eq!(leader.consensus.without_quorum_for().is_some(), may_write);
+        assert_eq!(leader.consensus.alone_for(), None);
+        for lost in &nodes[..2] {
+            net.isolate(lost.peer());
+        }
+        for node in &nodes {
+            until("all know", async || node.consensus.without_quorum_for().is_some_and(|time| time > AFTER * 3)).await;
+            assert_eq!(node.consensus.alone_for().is_some(), may_write);
+        }
     }
 }
 
@@ -404,4 +435,72 @@ async fn who_moves_twice_brings_what_is_shown_and_not_what_it_brought_before() {
     let again = start_in(&net, peer, disks, &[], ACCEPT).await.unwrap();
     assert_whole(&[&again]).await;
     assert!(shown(&again, 1).await.is_none() && shown(&again, 2).await.is_some());
+}
+
+/// Lets a node repair, with a monitor that the test plays.
+fn repairing(node: &TestNode, grace: Duration) -> watch::Sender<BTreeSet<PeerId>> {
+    let suspects = watch::Sender::new(BTreeSet::new());
+    let outlook = Outlook { peer: node.peer(), suspects: suspects.subscribe(), grace };
+    let config = RepinConfig { grace, ..RepinConfig::default() };
+    repin::start(config, Arc::clone(&node.disks.state) as _, Arc::clone(&node.consensus) as _, outlook, &node.tasks);
+    suspects
+}
+
+/// Cuts five nodes into three and two. Each side gives the pins that had a holder on each to two of its own, and when it
+/// heals each has two.
+async fn repair_on_both_sides(few_lead: bool) {
+    let (net, grace) = (MemNet::new(19), Duration::from_secs(40));
+    let (nodes, many, few) = sides(&net, few_lead).await;
+    let first = vec![nodes[few[0]].peer(), nodes[many[0]].peer()];
+    // So many that each of two peers looks after some.
+    let numbers = 1..=12;
+    for number in numbers.clone() {
+        let mut both = pin(number);
+        (both.options.replication_factor_min, both.options.replication_factor_max) = (2, 2);
+        both.allocations.clone_from(&first);
+        let receipt = nodes[0].consensus.submit(Request::Pin(Box::new(both))).await.unwrap();
+        assert_ne!(receipt.commit, Commit::Eventual);
+    }
+    let all: Vec<&TestNode> = nodes.iter().collect();
+    assert_whole(&all).await;
+    let monitors: Vec<_> = nodes.iter().map(|node| repairing(node, grace)).collect();
+    net.partition(&peers(&nodes, &few), &peers(&nodes, &many));
+    for (side, others) in [(&few, &many), (&many, &few)] {
+        for at in side {
+            monitors[*at].send_replace(peers(&nodes, others).into_iter().collect());
+        }
+    }
+    tokio::time::sleep(grace / 2).await;
+    for node in &nodes {
+        assert_eq!(shown(node, 1).await.unwrap().allocations, first, "a short silence moves nothing");
+    }
+    for side in [&few, &many] {
+        let here: BTreeSet<PeerId> = peers(&nodes, side).into_iter().collect();
+        for (at, number) in side.iter().flat_map(|at| numbers.clone().map(move |number| (at, number))) {
+            until(&format!("pin {number} on two of its side"), async || {
+                let holders: BTreeSet<PeerId> =
+                    shown(&nodes[*at], number).await.unwrap().allocations.into_iter().collect();
+                holders.len() == 2 && holders.is_subset(&here)
+            })
+            .await;
+        }
+    }
+    for monitor in &monitors {
+        monitor.send_replace(BTreeSet::new());
+    }
+    net.heal_all();
+    assert_whole(&all).await;
+    for number in numbers {
+        assert_eq!(shown(&nodes[0], number).await.unwrap().allocations.len(), 2, "pin {number}: the excess is dropped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_sides_of_a_cut_repair_and_each_pin_has_as_many_holders_as_it_should() {
+    repair_on_both_sides(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_side_that_follows_a_leader_without_a_quorum_repairs_too() {
+    repair_on_both_sides(true).await;
 }

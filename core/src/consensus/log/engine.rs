@@ -558,6 +558,12 @@ impl Consensus for LogConsensus {
         self.position.clone()
     }
 
+    fn alone_for(&self) -> Option<Duration> {
+        // A write that took too long does not count: the quorum may have answered the next one.
+        let accepts = matches!(self.settings.without_quorum, WithoutQuorum::Accept { .. });
+        accepts.then(|| self.silent_for()).flatten()
+    }
+
     async fn report(&self) -> Result<StateReport, ConsensusError> {
         let position = self.position.borrow().clone();
         let report = report::of(self.state.as_ref(), position).await?;

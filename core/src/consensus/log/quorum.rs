@@ -94,18 +94,24 @@ impl LogConsensus {
     /// A leader goes by who acknowledges it, others by whether they hear from a leader; whoever had to accept a write
     /// alone goes by that until the quorum is asked again.
     pub fn without_quorum_for(&self) -> Option<Duration> {
-        let (leads, member) = {
-            let position = self.position.borrow();
-            (position.role == Role::Leader, !position.removed && !position.members.is_empty())
-        };
-        if !member {
+        if !self.is_seated() {
             return None;
         }
+        self.silent_for().or_else(|| {
+            let WithoutQuorum::Accept { after } = self.settings.without_quorum else { return None };
+            self.unanswered_since(after).map(|at| at.elapsed())
+        })
+    }
+
+    /// For how long a quorum, or the leader, has not been heard; `None`: lately, or this peer is no member. Costs nothing.
+    pub(super) fn silent_for(&self) -> Option<Duration> {
+        let leads = self.position.borrow().role == Role::Leader;
         let silent = if leads { acknowledged_ago(&self.raft) } else { self.heard.ago() };
-        if silent > self.settings.election.1 * SILENCE {
-            return Some(silent);
-        }
-        let WithoutQuorum::Accept { after } = self.settings.without_quorum else { return None };
-        self.unanswered_since(after).map(|at| at.elapsed())
+        (self.is_seated() && silent > self.settings.election.1 * SILENCE).then_some(silent)
+    }
+
+    fn is_seated(&self) -> bool {
+        let position = self.position.borrow();
+        !position.removed && !position.members.is_empty()
     }
 }

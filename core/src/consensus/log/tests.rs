@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster_types::{Commit, ErrorClass, PeerId, Pin, PinOptions, Role, WireError};
+use cluster_types::{Commit, ErrorClass, PeerId, Pin, PinOptions, ReplicationFactor, Role, WireError};
 use futures::TryStreamExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
@@ -25,12 +25,14 @@ use crate::testing::{MemLog, MemNet, MemPeer, MemRecord, MemState};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Chooses the first peers that are not excluded.
-struct FirstPeers;
+/// Chooses the first peers that are connected and not excluded, as many as may be.
+struct FirstPeers(Arc<MemPeer>);
 
 impl Allocator for FirstPeers {
     fn snapshot(&self, members: &[PeerId]) -> Box<dyn AllocationSnapshot> {
-        Box::new(Chosen(members.to_vec()))
+        let (own, connected) = (self.0.local_peer(), self.0.connected());
+        let heard = |peer: &&PeerId| **peer == own || connected.contains(peer);
+        Box::new(Chosen(members.iter().filter(heard).copied().collect()))
     }
 }
 
@@ -38,7 +40,11 @@ struct Chosen(Vec<PeerId>);
 
 impl AllocationSnapshot for Chosen {
     fn allocate(&self, question: &AllocationQuestion<'_>) -> Result<Vec<PeerId>, WireError> {
-        Ok(self.0.iter().filter(|peer| !question.excluded.contains(peer)).take(1).copied().collect())
+        let count = match question.replication {
+            ReplicationFactor::Between { max, .. } => usize::try_from(max).unwrap(),
+            ReplicationFactor::Everywhere => 1,
+        };
+        Ok(self.0.iter().filter(|peer| !question.excluded.contains(peer)).take(count).copied().collect())
     }
 }
 
@@ -151,7 +157,7 @@ async fn start_with(
         transport: Arc::clone(&network) as _,
         gossip: Arc::clone(&network) as _,
         server: Arc::clone(&server),
-        allocator: Arc::new(FirstPeers),
+        allocator: Arc::new(FirstPeers(Arc::clone(&network))),
         clock: Arc::new(SystemClock),
         chance: rand::make_rng(),
         bootstrap: bootstrap.to_vec(),
