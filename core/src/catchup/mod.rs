@@ -28,7 +28,7 @@ pub use annex::{AnnexAsk, AnnexSums, Group};
 pub(crate) use donor::read;
 pub use donor::{Donor, Lent};
 pub use progress::Progress;
-pub use pull::{Gather, Gathered, Pull, PullError};
+pub use pull::{Gather, Gathered, Kept, Pull, PullError};
 pub(crate) use rows::{decode_rows, encode_rows};
 pub use stage::Stage;
 pub use turns::Asker;
