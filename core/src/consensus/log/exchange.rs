@@ -39,23 +39,14 @@ const AUTHORS_FIRST: Duration = Duration::from_secs(5);
 /// Starts to pass writes on.
 pub(super) fn start(node: &Arc<LogConsensus>, gossip: Arc<dyn Gossip>, tasks: &TaskGroup) {
     let [deliver, note, listen] = [(); 3].map(|()| Arc::clone(node));
-    spawn(tasks, "merging", async move { deliver_all(&deliver).await });
+    tasks.spawn_until_stopped("merging", async move { deliver_all(&deliver).await });
     let publisher = Arc::clone(&gossip);
-    spawn(tasks, "outbox notes", async move { tell_others(&note, publisher.as_ref()).await });
+    tasks.spawn_until_stopped("outbox notes", async move { tell_others(&note, publisher.as_ref()).await });
     let group = tasks.clone();
-    spawn(tasks, "outbox of others", async move { listen_to_others(&listen, gossip.as_ref(), &group).await });
-}
-
-fn spawn(tasks: &TaskGroup, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    let stop = tasks.stop_token();
-    tasks.spawn(name, OnExit::StopPeer, async move {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
-        Ok::<(), BoxError>(())
-    });
+    tasks.spawn_until_stopped(
+        "outbox of others",
+        async move { listen_to_others(&listen, gossip.as_ref(), &group).await },
+    );
 }
 
 /// Tells how many writes this peer has accepted, when there is a new one and again while any waits.
