@@ -86,6 +86,19 @@ impl TaskGroup {
         drop(tokio::spawn(tracked));
     }
 
+    /// Runs work that goes on until the group stops, and is dropped then; a panic in it stops the peer.
+    pub fn spawn_until_stopped(&self, name: TaskName, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop_token();
+        self.spawn(name, OnExit::StopPeer, async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+            Ok::<(), BoxError>(())
+        });
+    }
+
     /// The task whose end stopped the group, if one did.
     pub fn failed(&self) -> Option<TaskName> {
         *self.inner.failed.lock()

@@ -52,8 +52,33 @@ fn forget(database: &Database, applied: &[u8]) -> Result<(), StateError> {
         engine.delete_range(&mut batch, family, &[], &END);
     }
     let merging = present.figures.read().merging;
-    let merging = MergeCounts { committed: 0, histories: 0, ..merging };
+    let merging = MergeCounts { committed: 0, histories: 0, merged: 0, ..merging };
     engine.put(&mut batch, Family::Meta, keys::MERGE_COUNTS, codec::encode_merge_counts(&merging));
     engine.put(&mut batch, Family::Meta, keys::APPLIED, codec::encode_opaque(applied));
     engine.write_durably(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_core::crdt::merge::VersionId;
+    use cluster_core::ports::{Changes, MergedAt, StateStore};
+    use cluster_types::Timestamp;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::engine::StoreOptions;
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_not_counted() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+        let at = MergedAt { index: 1, time: Timestamp::from_unix_seconds(1) };
+        let merged = vec![(VersionId::from_bytes([1; 32]), at)];
+        let changes = Changes { merged, ..Changes::default() };
+        store.state().update(Box::new(move |_view| Ok(changes))).await.unwrap();
+        assert_eq!(store.state().merges(), (0, 1));
+        store.forget_cluster(Bytes::from_static(b"gone")).await.unwrap();
+        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+        assert_eq!(store.state().merges(), (0, 0));
+    }
 }

@@ -158,6 +158,10 @@ impl OutboxStore for RocksState {
         outbox_count(&self.present.figures.read().merging)
     }
 
+    fn settled_count(&self) -> u64 {
+        self.present.figures.read().merging.committed
+    }
+
     async fn flush(&self) -> Result<(), StateError> {
         self.flushes.share(|| self.door.run(Kind::Urgent, |database| database.engine.flush())).await
     }

@@ -11,6 +11,10 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 /// What is logged of libraries unless somebody asks for more.
 const LIBRARIES: LevelFilter = LevelFilter::WARN;
 
+/// Libraries that warn of what we take into account: gossip that a peer does not take off our hands is dropped, by the
+/// thousand in a cut, and whoever misses it asks.
+const NOISY: [&str; 1] = ["libp2p_gossipsub"];
+
 /// Packages of this project, as they stand in log targets.
 const OWN_TARGETS: [&str; 9] = [
     "cluster_types",
@@ -113,7 +117,10 @@ pub fn start(levels: Targets) -> Result<(), TryInitError> {
 }
 
 fn everything_at(level: LevelFilter) -> Targets {
-    Targets::new().with_default(LIBRARIES.min(level)).with_targets(OWN_TARGETS.map(|target| (target, level)))
+    Targets::new()
+        .with_default(LIBRARIES.min(level))
+        .with_targets(NOISY.map(|target| (target, LevelFilter::ERROR)))
+        .with_targets(OWN_TARGETS.map(|target| (target, level)))
 }
 
 fn parse_level(text: &str) -> Result<LevelFilter, LogLevelError> {
@@ -148,6 +155,8 @@ mod tests {
         assert!(!levels.would_enable("cluster_api", &Level::DEBUG));
         assert!(!levels.would_enable("libp2p_swarm", &Level::INFO));
         assert!(levels.would_enable("libp2p_swarm", &Level::WARN));
+        assert!(!levels.would_enable("libp2p_gossipsub::behaviour", &Level::WARN), "a full queue is no news");
+        assert!(levels.would_enable("libp2p_gossipsub::behaviour", &Level::ERROR));
     }
 
     #[test]

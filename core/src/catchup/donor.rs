@@ -2,35 +2,23 @@
 //!
 //! **Invariant:** an answer is of exactly the log index asked about: from the present state when its tail reaches back
 //! to that index, else from a frozen state that is lent for the time of a transfer.
-//! **Invariant:** while writes come in, a donor rests [`REST`] times as long as an answer took, so that they keep their
-//! pace.
+//! **Invariant:** while writes come in, a donor rests [`REST`](super::turns::REST) times as long as an answer took, so
+//! that they keep their pace.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use cluster_types::{ErrorClass, PeerId, WireError};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::answer::answer;
+use super::turns::{Asker, Turns};
 use super::wire::{Ask, PartKind, Told, encode_manifest};
 use crate::consensus::log::AppliedPosition;
 use crate::crdt::manifest::Manifest;
 use crate::ports::{ReadFn, SnapshotHandle, StateError, StateStore};
 use crate::watch;
-
-/// How many times as long as an answer took a donor rests afterwards, if writes came in meanwhile: a seventeenth of one
-/// core's time is left for serving. Three donors and their receiver on one machine with two cores then leave the writers
-/// there more than four fifths of them.
-pub const REST: u32 = 16;
-/// The longest rest.
-const LONGEST_REST: Duration = Duration::from_millis(250);
-/// Questions of one peer that may wait; a receiver has half as many in flight.
-const WAITING: u32 = 8;
-/// Questions of all peers that may wait: the last of them is answered before its peer gives up.
-const ALL_WAITING: u32 = 16;
 
 /// Serves shards.
 pub struct Donor {
@@ -38,24 +26,7 @@ pub struct Donor {
     applied: watch::Receiver<u64>,
     /// Frozen states that are lent, by the index they show.
     lent: Mutex<Vec<(u64, Weak<dyn SnapshotHandle>)>>,
-    waiting: Mutex<BTreeMap<PeerId, u32>>,
-    pace: tokio::sync::Mutex<Pace>,
-}
-
-/// When the next answer may begin.
-struct Pace {
-    free_at: Instant,
-    /// The index applied when the last answer ended.
-    seen: u64,
-}
-
-impl Pace {
-    /// After an answer that took so long, when `applied` is the index applied.
-    fn rest(&mut self, took: Duration, applied: u64) {
-        if std::mem::replace(&mut self.seen, applied) != applied {
-            self.free_at = Instant::now() + (took * REST).min(LONGEST_REST);
-        }
-    }
+    turns: Turns,
 }
 
 impl fmt::Debug for Donor {
@@ -70,35 +41,10 @@ pub struct Lent {
     _handle: Arc<dyn SnapshotHandle>,
 }
 
-/// A question that waits.
-struct Waiting<'a> {
-    donor: &'a Donor,
-    peer: PeerId,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.donor.waiting.lock();
-        if let Some(count) = waiting.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                waiting.remove(&self.peer);
-            }
-        }
-    }
-}
-
 impl Donor {
     /// Serves `state`, of which `applied` tells the index.
     pub fn new(state: Arc<dyn StateStore>, applied: watch::Receiver<u64>) -> Self {
-        let pace = Pace { free_at: Instant::now(), seen: 0 };
-        Self {
-            state,
-            applied,
-            lent: Mutex::new(Vec::new()),
-            waiting: Mutex::new(BTreeMap::new()),
-            pace: tokio::sync::Mutex::new(pace),
-        }
+        Self { state, applied, lent: Mutex::new(Vec::new()), turns: Turns::new() }
     }
 
     /// From now on shards as of `index` are served from a frozen state, too, where the present one cannot tell.
@@ -110,41 +56,39 @@ impl Donor {
     }
 
     /// Answers a question of `from`.
-    pub async fn answer(&self, from: PeerId, ask: Ask) -> Result<Told, WireError> {
+    pub async fn answer(&self, from: PeerId, asker: Asker, ask: Ask) -> Result<Told, WireError> {
         if ask.shards().is_none() {
             return Err(WireError::new(ErrorClass::Invalid, "the shards asked about make no sense"));
         }
-        let Some(_waiting) = self.wait(from) else { return Ok(Told::Busy) };
-        let mut pace = self.pace.lock().await;
-        sleep_until(pace.free_at).await;
+        let Some(slot) = self.turns.slot(from, asker) else { return Ok(Told::Busy) };
+        let mut pace = slot.turn().await;
         let began = Instant::now();
         let told = self.tell(ask).await;
-        pace.rest(began.elapsed(), *self.applied.borrow());
+        pace.rest(asker, began.elapsed(), *self.applied.borrow());
         told.map_err(|error| WireError::from_error(error.class(), &error))
     }
 
     /// What every shard is now, if that is not before `at_least`: compressed, and its index.
-    pub async fn manifest(&self, at_least: u64) -> Result<(u64, bytes::Bytes), WireError> {
-        let failed = |error: &StateError| WireError::from_error(error.class(), error);
-        let (shards, applied) = self.state.shards().await.map_err(|error| failed(&error))?;
-        let index = AppliedPosition::decode(applied.as_ref()).map_err(|error| failed(&error))?.index();
+    pub async fn manifest(&self, from: PeerId, asker: Asker, at_least: u64) -> Result<(u64, bytes::Bytes), WireError> {
+        let unavailable = |reason: String| WireError::new(ErrorClass::Unavailable, reason);
+        let slot = self.turns.slot(from, asker);
+        let slot = slot.ok_or_else(|| unavailable("too many questions wait here".to_owned()))?;
+        let mut pace = slot.turn().await;
+        let began = Instant::now();
+        let manifest = self.present().await;
+        pace.rest(asker, began.elapsed(), *self.applied.borrow());
+        let (index, manifest) = manifest.map_err(|error| WireError::from_error(error.class(), &error))?;
         if index < at_least {
-            return Err(WireError::new(ErrorClass::Unavailable, format!("this peer has applied up to {index} only")));
+            return Err(unavailable(format!("this peer has applied up to {index} only")));
         }
-        let manifest = Manifest::of(applied.unwrap_or_default(), &shards);
-        let manifest = manifest.map_err(|error| WireError::from_error(error.class(), &error))?;
         Ok((index, encode_manifest(&manifest)))
     }
 
-    fn wait(&self, peer: PeerId) -> Option<Waiting<'_>> {
-        let mut waiting = self.waiting.lock();
-        let all: u32 = waiting.values().sum();
-        let count = waiting.get(&peer).copied().unwrap_or_default();
-        if count >= WAITING || all >= ALL_WAITING {
-            return None;
-        }
-        waiting.insert(peer, count + 1);
-        Some(Waiting { donor: self, peer })
+    async fn present(&self) -> Result<(u64, Manifest), StateError> {
+        let (shards, applied) = self.state.shards().await?;
+        let index = AppliedPosition::decode(applied.as_ref())?.index();
+        let manifest = Manifest::of(applied.unwrap_or_default(), &shards);
+        Ok((index, manifest.map_err(|error| StateError::InvalidSnapshot { what: error.to_string() })?))
     }
 
     async fn tell(&self, ask: Ask) -> Result<Told, StateError> {

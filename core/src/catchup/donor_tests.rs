@@ -1,7 +1,10 @@
 //! Donors.
 
+use std::time::Duration;
+
 use futures::poll;
 
+use super::super::turns::{LONGEST_REST, REST, WAITING};
 use super::super::wire::Wanted;
 use super::*;
 use crate::consensus::digest::shard_of;
@@ -50,22 +53,24 @@ async fn cut_tail(state: &MemState) {
 async fn a_donor_says_what_it_cannot_tell() {
     let (state, _applied, donor) = three_entries().await;
     let since = |base, index| ask(index, Wanted::Since { base, shards: vec![shard_of(&cid(1))] });
-    assert_eq!(donor.answer(peer(9), whole(4, 1)).await.unwrap(), Told::Behind);
-    assert_eq!(kinds(&donor.answer(peer(9), since(1, 3)).await.unwrap()), [(PartKind::Complete, 1)]);
-    assert_eq!(kinds(&donor.answer(peer(9), since(2, 2)).await.unwrap()), [(PartKind::Complete, 0)]);
+    assert_eq!(donor.answer(peer(9), Asker::Member, whole(4, 1)).await.unwrap(), Told::Behind);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, since(1, 3)).await.unwrap()), [(PartKind::Complete, 1)]);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, since(2, 2)).await.unwrap()), [(PartKind::Complete, 0)]);
     // As it was then, not as it is.
     for (asked, then) in [(since(1, 2), 2), (whole(2, 1), 2), (since(0, 1), 1), (whole(3, 1), 3)] {
-        let Told::Shards { packed, .. } = donor.answer(peer(9), asked).await.unwrap() else { panic!("it can tell") };
+        let Told::Shards { packed, .. } = donor.answer(peer(9), Asker::Member, asked).await.unwrap() else {
+            panic!("it can tell")
+        };
         let expected = encode_pin(&pin_on(1, &[then]));
         assert_eq!(unpack(&packed, 1).unwrap(), [(cid(1), Some(expected.into()))]);
     }
     cut_tail(&state).await;
-    assert_eq!(kinds(&donor.answer(peer(9), since(1, 3)).await.unwrap()), [(PartKind::BaseGone, 0)]);
-    assert_eq!(kinds(&donor.answer(peer(9), since(1, 2)).await.unwrap()), [(PartKind::IndexGone, 0)]);
-    assert_eq!(kinds(&donor.answer(peer(9), whole(3, 1)).await.unwrap()), [(PartKind::Complete, 1)]);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, since(1, 3)).await.unwrap()), [(PartKind::BaseGone, 0)]);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, since(1, 2)).await.unwrap()), [(PartKind::IndexGone, 0)]);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, whole(3, 1)).await.unwrap()), [(PartKind::Complete, 1)]);
     for nonsense in [vec![], vec![3, 3], vec![4, 3], vec![4096]] {
         let asked = ask(3, Wanted::Whole { shards: nonsense, skip: 0 });
-        assert_eq!(donor.answer(peer(9), asked).await.unwrap_err().class, ErrorClass::Invalid);
+        assert_eq!(donor.answer(peer(9), Asker::Member, asked).await.unwrap_err().class, ErrorClass::Invalid);
     }
 }
 
@@ -82,42 +87,48 @@ async fn a_frozen_state_that_is_lent_tells_what_the_present_one_cannot() {
         Ok(Changes { shards, ..Changes::default() })
     };
     state.update(Box::new(update)).await.unwrap();
-    assert_eq!(kinds(&donor.answer(peer(9), whole(3, 1)).await.unwrap()), [(PartKind::IndexGone, 0)]);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, whole(3, 1)).await.unwrap()), [(PartKind::IndexGone, 0)]);
     let lent = donor.lend(3, frozen);
-    assert_eq!(kinds(&donor.answer(peer(9), whole(3, 1)).await.unwrap()), [(PartKind::Complete, 1)]);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, whole(3, 1)).await.unwrap()), [(PartKind::Complete, 1)]);
     drop((lent, state.make_snapshot().await.unwrap()));
-    assert_eq!(kinds(&donor.answer(peer(9), whole(3, 1)).await.unwrap()), [(PartKind::IndexGone, 0)]);
+    assert_eq!(kinds(&donor.answer(peer(9), Asker::Member, whole(3, 1)).await.unwrap()), [(PartKind::IndexGone, 0)]);
 }
 
 #[tokio::test]
 async fn questions_beyond_what_may_wait_are_refused_at_once() {
     let (_state, _applied, donor) = three_entries().await;
-    let busy = donor.pace.lock().await;
-    let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(donor.answer(peer(1), whole(3, 1)))).collect();
+    let busy = donor.turns.hold().await;
+    let mut waiting: Vec<_> =
+        (0..WAITING).map(|_| Box::pin(donor.answer(peer(1), Asker::Member, whole(3, 1)))).collect();
     for question in &mut waiting {
         assert!(poll!(question).is_pending());
     }
-    assert_eq!(donor.answer(peer(1), whole(3, 1)).await.unwrap(), Told::Busy);
-    let mut others: Vec<_> = (0..WAITING).map(|_| Box::pin(donor.answer(peer(2), whole(3, 1)))).collect();
+    assert_eq!(donor.answer(peer(1), Asker::Member, whole(3, 1)).await.unwrap(), Told::Busy);
+    let mut others: Vec<_> =
+        (0..WAITING).map(|_| Box::pin(donor.answer(peer(2), Asker::Member, whole(3, 1)))).collect();
     for question in &mut others {
         assert!(poll!(question).is_pending());
     }
-    assert_eq!(donor.answer(peer(3), whole(3, 1)).await.unwrap(), Told::Busy, "all together have a bound, too");
+    assert_eq!(
+        donor.answer(peer(3), Asker::Member, whole(3, 1)).await.unwrap(),
+        Told::Busy,
+        "all together have a bound, too"
+    );
     drop((busy, waiting));
     for question in others {
         assert!(matches!(question.await.unwrap(), Told::Shards { .. }));
     }
-    assert!(matches!(donor.answer(peer(1), whole(3, 1)).await.unwrap(), Told::Shards { .. }));
+    assert!(matches!(donor.answer(peer(1), Asker::Member, whole(3, 1)).await.unwrap(), Told::Shards { .. }));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_donor_rests_while_writes_come_in_and_only_then() {
     let (_state, applied, donor) = three_entries().await;
-    drop(donor.answer(peer(1), whole(3, 1)).await.unwrap());
+    drop(donor.answer(peer(1), Asker::Member, whole(3, 1)).await.unwrap());
     let rest_after = async |took: Duration| {
-        let mut pace = donor.pace.lock().await;
-        pace.rest(took, *donor.applied.borrow());
-        pace.free_at.saturating_duration_since(Instant::now())
+        let mut pace = donor.turns.hold().await;
+        pace.rest(Asker::Member, took, *donor.applied.borrow());
+        pace.rest_of(Asker::Member)
     };
     assert_eq!(rest_after(Duration::from_millis(10)).await, Duration::ZERO, "nothing was written");
     applied.send_replace(4);
@@ -125,6 +136,62 @@ async fn a_donor_rests_while_writes_come_in_and_only_then() {
     applied.send_replace(5);
     assert_eq!(rest_after(Duration::from_secs(10)).await, LONGEST_REST);
     let began = Instant::now();
-    drop(donor.answer(peer(1), whole(3, 1)).await.unwrap());
+    drop(donor.answer(peer(1), Asker::Member, whole(3, 1)).await.unwrap());
     assert_eq!(began.elapsed().as_millis(), LONGEST_REST.as_millis(), "the next answer waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_are_served_before_strangers_and_in_slots_of_their_own() {
+    let (_state, applied, donor) = three_entries().await;
+    let busy = donor.turns.hold().await;
+    let mut strangers = Vec::new();
+    for stranger in [5, 6] {
+        strangers
+            .extend((0..WAITING - 1).map(|_| Box::pin(donor.answer(peer(stranger), Asker::Stranger, whole(3, 1)))));
+    }
+    for question in &mut strangers {
+        assert!(poll!(question).is_pending());
+    }
+    let mut manifests: Vec<_> = [5, 6].map(|number| Box::pin(donor.manifest(peer(number), Asker::Stranger, 0))).into();
+    for question in &mut manifests {
+        assert!(poll!(question).is_pending());
+    }
+    let refused = donor.manifest(peer(5), Asker::Stranger, 0).await.unwrap_err();
+    assert_eq!(refused.class, ErrorClass::Unavailable, "a manifest takes a slot");
+    assert_eq!(donor.answer(peer(7), Asker::Stranger, whole(3, 1)).await.unwrap(), Told::Busy);
+    let mut member = Box::pin(donor.answer(peer(1), Asker::Member, whole(3, 1)));
+    assert!(poll!(&mut member).is_pending(), "strangers take no slot of members");
+    drop(busy);
+    for _ in 0..9 {
+        for question in &mut strangers {
+            assert!(poll!(question).is_pending(), "a member waits");
+        }
+    }
+    assert!(matches!(member.await.unwrap(), Told::Shards { .. }));
+    for question in strangers {
+        assert!(matches!(question.await.unwrap(), Told::Shards { .. }));
+    }
+    for question in manifests {
+        assert_eq!(question.await.unwrap().0, 0, "the test wrote no position");
+    }
+    // What strangers ask makes strangers rest.
+    applied.send_replace(4);
+    let mut pace = donor.turns.hold().await;
+    pace.rest(Asker::Stranger, Duration::from_secs(10), 4);
+    assert_eq!(pace.rest_of(Asker::Member), Duration::ZERO);
+    assert_eq!(pace.rest_of(Asker::Stranger), LONGEST_REST);
+    drop(pace);
+    let began = Instant::now();
+    let stranger = donor.answer(peer(5), Asker::Stranger, whole(3, 1));
+    let member = async {
+        drop(donor.answer(peer(1), Asker::Member, whole(3, 1)).await.unwrap());
+        began.elapsed()
+    };
+    let (stranger, member) = futures::join!(stranger, member);
+    assert!(matches!(stranger.unwrap(), Told::Shards { .. }));
+    assert_eq!(
+        (member, began.elapsed() >= LONGEST_REST),
+        (Duration::ZERO, true),
+        "nobody rests for a stranger's answer"
+    );
 }

@@ -10,7 +10,7 @@
 //! something else is named in the log, and another one is asked.
 //! **Invariant:** of a pull that is cut off only what is in flight is lost: [`pull::IN_FLIGHT`] answers, each of about a
 //! shard.
-//! **Invariant:** a donor serves one answer at a time and rests while writes come in ([`donor::REST`]).
+//! **Invariant:** a donor serves one answer at a time and rests while writes come in ([`turns::REST`]).
 
 mod annex;
 mod answer;
@@ -20,6 +20,7 @@ pub mod progress;
 pub mod pull;
 mod rows;
 pub mod stage;
+pub mod turns;
 mod whole;
 mod wire;
 
@@ -27,8 +28,9 @@ pub use annex::{AnnexAsk, AnnexSums, Group};
 pub(crate) use donor::read;
 pub use donor::{Donor, Lent};
 pub use progress::Progress;
-pub use pull::{Gather, Gathered, Pull, PullError};
+pub use pull::{Gather, Gathered, Kept, Pull, PullError};
 pub(crate) use rows::{decode_rows, encode_rows};
 pub use stage::Stage;
+pub use turns::Asker;
 pub(crate) use whole::{Asked, ask_whole};
 pub use wire::{Ask, Part, PartKind, Told, Wanted, decode_manifest, encode_manifest};

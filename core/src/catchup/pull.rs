@@ -42,6 +42,27 @@ pub enum Gathered {
     Whole(Records),
 }
 
+/// What became of what came of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The shard is as the manifest says.
+    Right,
+    /// It would not be: whoever gave it told something wrong.
+    Wrong,
+    /// The changes are to something that is not here any more, because the state has moved meanwhile: nobody's fault.
+    Moved,
+}
+
+impl Kept {
+    fn end(self) -> End {
+        match self {
+            Self::Right => End::Kept,
+            Self::Wrong => End::Wrong,
+            Self::Moved => End::BaseGone,
+        }
+    }
+}
+
 /// Where shards are brought to.
 #[async_trait]
 pub trait Gather: Send + Sync {
@@ -49,8 +70,9 @@ pub trait Gather: Send + Sync {
     async fn base(&self, shard: u16) -> Result<Option<u64>, StateError>;
     /// The records of a shard that are here.
     async fn records(&self, shard: u16) -> Result<Records, StateError>;
-    /// Keeps what came, if the shard then is as the manifest says; tells whether it is.
-    async fn keep(&self, shard: u16, what: Gathered) -> Result<bool, StateError>;
+    /// Keeps what came, if the shard then is as the manifest says; tells whether it is. Changes are to what was here when
+    /// [`Gather::base`] or [`Gather::records`] told of it.
+    async fn keep(&self, shard: u16, what: Gathered) -> Result<Kept, StateError>;
 }
 
 /// A pull came to no end.
@@ -212,10 +234,7 @@ impl Pull<'_> {
         let mut ends = Vec::new();
         for (shard, kind, records) in parts {
             let end = match kind {
-                PartKind::Complete => {
-                    let kept = self.gather.keep(shard, Gathered::Changes(adjust(shard, records))).await?;
-                    if kept { End::Kept } else { End::Wrong }
-                }
+                PartKind::Complete => self.gather.keep(shard, Gathered::Changes(adjust(shard, records))).await?.end(),
                 // So many changes of one shard: all of it is not much more.
                 PartKind::More | PartKind::TooMuch => End::TooMuch,
                 PartKind::BaseGone => End::BaseGone,
@@ -238,16 +257,15 @@ impl Pull<'_> {
             for (shard, kind, records) in parts {
                 let mut records: Records =
                     records.into_iter().filter_map(|(cid, record)| Some((cid, record?))).collect();
-                let came = records.len();
+                let mut had = 0;
                 if Some(&shard) == shards.first() {
+                    had = begun.len();
                     records.append(&mut begun);
                 }
                 let end = match kind {
-                    PartKind::Complete => {
-                        let kept = self.gather.keep(shard, Gathered::Whole(records)).await?;
-                        if kept { End::Kept } else { End::Wrong }
-                    }
-                    PartKind::More if came > 0 && records.len() < MAX_SHARD_RECORDS => {
+                    PartKind::Complete => self.gather.keep(shard, Gathered::Whole(records)).await?.end(),
+                    // Whoever gives the same again would keep the question for ever.
+                    PartKind::More if records.len() > had && records.len() < MAX_SHARD_RECORDS => {
                         more = Some(shard);
                         begun = records;
                         continue;

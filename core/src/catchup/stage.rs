@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::Cid;
 use futures::TryStreamExt;
+use parking_lot::Mutex;
 
 use super::donor::read;
-use super::pull::{Gather, Gathered};
+use super::pull::{Gather, Gathered, Kept};
 use super::wire::encode_manifest;
 use crate::consensus::digest::SHARDS;
 use crate::consensus::operation::encode_pin;
@@ -27,12 +28,14 @@ pub struct Stage<'a, S: ?Sized> {
     index: u64,
     /// The log index the state is at.
     own_index: u64,
+    /// What shards of the state were when somebody was told of them, to be given changes to that.
+    told: Mutex<BTreeMap<u16, ShardSum>>,
 }
 
 impl<'a, S: StateStore + ?Sized> Stage<'a, S> {
     /// Stages what `manifest` says, which is of `index`; the state has applied `own_index`.
     pub fn new(state: &'a S, manifest: &'a Manifest, index: u64, own_index: u64) -> Self {
-        Self { state, manifest, index, own_index }
+        Self { state, manifest, index, own_index, told: Mutex::default() }
     }
 
     /// The shards that are neither here nor staged as the manifest says, and how many differ from the state at all. What
@@ -132,41 +135,50 @@ impl<'a, S: StateStore + ?Sized> Stage<'a, S> {
 #[async_trait]
 impl<S: StateStore + ?Sized> Gather for Stage<'_, S> {
     async fn base(&self, shard: u16) -> Result<Option<u64>, StateError> {
-        if let Some(staged) = self.state.staged_shard(shard).await? {
-            return Ok(Some(staged.head.index));
-        }
-        let pins = read(|look| self.state.read(look), move |view| Ok(view.shard(shard)?.sum.pins)).await?;
-        Ok((pins > 0).then_some(self.own_index))
+        let staged = self.state.staged_shard(shard).await?;
+        let sum = read(|look| self.state.read(look), move |view| Ok(view.shard(shard)?.sum)).await?;
+        self.told.lock().insert(shard, sum);
+        Ok(staged.map(|staged| staged.head.index).or((sum.pins > 0).then_some(self.own_index)))
     }
 
     async fn records(&self, shard: u16) -> Result<Records, StateError> {
         let staged = self.state.staged_shard(shard).await?;
-        let mut records = read(|look| self.state.read(look), move |view| shard::records(view, shard)).await?;
+        let look = move |view: &dyn StateView| Ok((shard::records(view, shard)?, view.shard(shard)?.sum));
+        let (mut records, sum) = read(|read| self.state.read(read), look).await?;
+        self.told.lock().entry(shard).or_insert(sum);
         if let Some(staged) = staged {
             apply(&mut records, &staged.changes);
         }
         Ok(records)
     }
 
-    async fn keep(&self, shard: u16, what: Gathered) -> Result<bool, StateError> {
+    async fn keep(&self, shard: u16, what: Gathered) -> Result<Kept, StateError> {
         let before = self.state.staged_shard(shard).await?;
         let index = self.index;
+        let told = self.told.lock().remove(&shard);
         let staged = match what {
             Gathered::Whole(records) => {
                 read(|look| self.state.read(look), move |view| difference(view, shard, index, &records)).await?
             }
             Gathered::Changes(changes) => {
+                let bases = [told, before.as_ref().map(|staged| staged.head.base)];
                 let mut together: BTreeMap<Cid, Option<Bytes>> =
                     before.map(|staged| staged.changes).unwrap_or_default().into_iter().collect();
                 together.extend(changes);
-                read(|look| self.state.read(look), move |view| changed(view, shard, index, together)).await?
+                let staged =
+                    read(|look| self.state.read(look), move |view| changed(view, shard, index, together)).await?;
+                if bases.into_iter().flatten().any(|base| base != staged.head.base) {
+                    return Ok(Kept::Moved);
+                }
+                staged
             }
         };
         let right = self.manifest.matches(shard, &staged.head.sum);
-        if right {
-            self.state.stage_shards(vec![(shard, Some(staged))]).await?;
+        if !right {
+            return Ok(Kept::Wrong);
         }
-        Ok(right)
+        self.state.stage_shards(vec![(shard, Some(staged))]).await?;
+        Ok(Kept::Right)
     }
 }
 
@@ -274,3 +286,7 @@ fn step_back(records: &mut Records, sum: &mut ShardSum, entries: &[TailEntry]) {
     }
     undo(records, entries, first.index.saturating_sub(1));
 }
+
+#[cfg(test)]
+#[path = "stage_tests.rs"]
+mod tests;

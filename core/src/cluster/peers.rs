@@ -15,7 +15,7 @@ use crate::ports::Scan;
 use crate::rpc::{Call, NodeInfo, PeerClient, Reply};
 
 /// How many members are asked at a time.
-const ASKED_AT_ONCE: usize = 16;
+pub(super) const ASKED_AT_ONCE: usize = 64;
 /// How many reallocations of a leaving member's pins are ordered at a time.
 const VACATED_AT_ONCE: usize = 256;
 /// How long collecting garbage on one peer may take.
@@ -70,7 +70,7 @@ impl Cluster {
     /// Asks every member, this one included, and lists the answers by peer.
     pub(super) async fn ask_members(&self, call: &Call) -> BTreeMap<PeerId, Result<Reply, WireError>> {
         stream::iter(self.members())
-            .map(|peer| async move { (peer, self.ask(peer, call, PEER_TIMEOUT).await) })
+            .map(|peer| async move { (peer, self.ask_connected(peer, call).await) })
             .buffer_unordered(ASKED_AT_ONCE)
             .collect()
             .await
@@ -83,6 +83,15 @@ impl Cluster {
         } else {
             self.client.ask(peer, call, timeout).await
         }
+    }
+
+    /// Asks one member how something is, if it can be reached: one that is not connected is being dialled all the time, and
+    /// whoever asks about many should not wait for that.
+    pub(super) async fn ask_connected(&self, peer: PeerId, call: &Call) -> Result<Reply, WireError> {
+        if is_in_reach(&self.peer, &peer, &self.parts.transport.connected()) {
+            return self.ask(peer, call, PEER_TIMEOUT).await;
+        }
+        Err(WireError::new(ErrorClass::Unavailable, format!("peer {peer} is not reachable: it is not connected")))
     }
 
     pub(super) async fn node_info(&self) -> NodeInfo {
@@ -181,5 +190,22 @@ impl Cluster {
             all.peer_map.insert(peer.to_base58(), done);
         }
         Ok(all)
+    }
+}
+
+fn is_in_reach(here: &PeerId, peer: &PeerId, connected: &[PeerId]) -> bool {
+    peer == here || connected.contains(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_connected_is_out_of_reach_but_for_oneself() {
+        let [here, near, far] = [(); 3].map(|()| PeerId::random());
+        assert!(is_in_reach(&here, &here, &[]));
+        assert!(is_in_reach(&here, &near, &[near]));
+        assert!(!is_in_reach(&here, &far, &[near]));
     }
 }

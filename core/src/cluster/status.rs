@@ -12,7 +12,8 @@ use cluster_types::{
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 
-use super::service::{Cluster, PEER_TIMEOUT, from_state};
+use super::peers::ASKED_AT_ONCE;
+use super::service::{Cluster, from_state};
 use super::{Listing, Reach, ServiceResult};
 use crate::consensus::digest::order_key;
 use crate::consensus::operation::encode_pin;
@@ -25,8 +26,6 @@ const PAGE: u32 = 512;
 const PAGE_BYTES: usize = 1024 * 1024;
 /// Rows looked at after which a page ends, however few fitted the filter: what a peer does in a fraction of its time.
 const PAGE_ROWS: usize = 16 * 1024;
-/// How many peers are asked about one pin at a time.
-const ASKED_AT_ONCE: usize = 16;
 
 impl Cluster {
     /// How one pin is doing here; the node is asked when it should have it.
@@ -114,7 +113,7 @@ impl Cluster {
         }
         let call = &call;
         let answers: Vec<_> = stream::iter(asked)
-            .map(|peer| async move { (peer, self.ask(peer, call, PEER_TIMEOUT).await) })
+            .map(|peer| async move { (peer, self.ask_connected(peer, call).await) })
             .buffer_unordered(ASKED_AT_ONCE)
             .collect()
             .await;
@@ -249,7 +248,7 @@ impl Source {
         call: &(impl Fn(Option<Cid>) -> Call + Sync),
     ) -> Result<(), (PeerId, WireError)> {
         while self.items.is_empty() && (!self.begun || self.next.is_some()) {
-            let asked = cluster.ask(self.peer, &call(self.next), PEER_TIMEOUT).await;
+            let asked = cluster.ask_connected(self.peer, &call(self.next)).await;
             self.begun = true;
             let before = self.next.take();
             match asked {

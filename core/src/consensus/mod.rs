@@ -134,6 +134,12 @@ pub enum ConsensusError {
         /// How long was waited.
         after: Duration,
     },
+    /// It was accepted here, and the disk failed then: after a restart it may be there or not.
+    #[error("the write was accepted here, but it could not be flushed to the disk: {reason}. It may still take effect")]
+    Unflushed {
+        /// What failed.
+        reason: String,
+    },
     /// There is too much to do.
     #[error("too many writes are waiting; nothing was changed, try again")]
     Overloaded,
@@ -161,7 +167,7 @@ impl ConsensusError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NoQuorum { .. } | Self::Overloaded => ErrorClass::Unavailable,
-            Self::OutcomeUnknown { .. } => ErrorClass::Unknown,
+            Self::OutcomeUnknown { .. } | Self::Unflushed { .. } => ErrorClass::Unknown,
             Self::Membership { class, .. } => *class,
             Self::ReadOnly => ErrorClass::Invalid,
             Self::Stopped { .. } => ErrorClass::Fatal,

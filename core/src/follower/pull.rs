@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cluster_types::{ErrorChain, PeerId};
 
 use super::{CatchUp, CatchUpError, Trust};
-use crate::catchup::{Gather, Gathered, Pull, PullError, Stage, decode_manifest};
+use crate::catchup::{Gather, Gathered, Kept, Pull, PullError, Stage, decode_manifest};
 use crate::consensus::digest::root;
 use crate::consensus::log::{AppliedPosition, EffectAt};
 use crate::crdt::Records;
@@ -134,7 +134,7 @@ impl<G: Gather> Gather for Anew<'_, G> {
         self.0.records(shard).await
     }
 
-    async fn keep(&self, shard: u16, what: Gathered) -> Result<bool, StateError> {
+    async fn keep(&self, shard: u16, what: Gathered) -> Result<Kept, StateError> {
         self.0.keep(shard, what).await
     }
 }

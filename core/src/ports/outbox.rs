@@ -108,6 +108,9 @@ pub trait OutboxStore: Send + Sync + 'static {
     async fn outbox(&self, after: u64, limit: usize) -> Result<Vec<Waiting>, StateError>;
     /// How much waits; costs nothing.
     fn waiting_count(&self) -> OutboxCount;
+    /// How many CIDs on which writes wait are settled: shown with those on top of the log's record, which is kept beneath.
+    /// Costs nothing.
+    fn settled_count(&self) -> u64;
     /// Everything updated so far survives a power cut when this returns.
     async fn flush(&self) -> Result<(), StateError>;
     /// Conflicts, newest first, from before `before` (index and place): at most `limit`, and no more than come to

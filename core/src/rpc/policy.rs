@@ -21,7 +21,7 @@ pub fn access(call: &Call) -> Access {
         // A peer that wants to join is not a member yet.
         Call::Reserve | Call::Join { .. } | Call::Meet { .. } => Access::Newcomers,
         // Followers are outside of the membership. They only read, and what each peer may have read at a time is bounded
-        // where it is answered.
+        // where it is answered, after what members ask.
         Call::Shards(_) | Call::Manifest { .. } => Access::Open,
         Call::Removed { .. }
         | Call::Submit { .. }

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::newcomers::Newcomers;
 use super::policy::{Access, access};
 use super::wire::{Call, Incoming, Reply, decode_incoming, encode_raft_reply, encode_reply};
-use crate::catchup::Donor;
+use crate::catchup::{Asker, Donor};
 use crate::consensus::log::{RaftReceiver, RaftReply};
 use crate::ports::{CallHandler, Purpose};
 
@@ -55,6 +55,13 @@ impl CallServer {
         *self.service.write() = Some(service);
     }
 
+    /// Who asks; while this peer starts, by what its log knows.
+    fn asker(&self, from: &PeerId) -> Asker {
+        let service = self.service.read().as_ref().map(|service| service.is_member(from));
+        let is_member = service.or_else(|| self.raft.read().as_ref().map(|raft| raft.is_member(*from)));
+        if is_member.unwrap_or_default() { Asker::Member } else { Asker::Stranger }
+    }
+
     async fn answer_call(&self, from: PeerId, call: Call) -> Result<Reply, WireError> {
         let raft = self.raft.read().clone();
         if let (Call::Members, Some(raft)) = (&call, raft) {
@@ -63,9 +70,11 @@ impl CallServer {
         let donor = self.donor.read().clone();
         // Open to whoever knows the secret, by the policy; answered as soon as there is a state.
         let call = match (donor, call) {
-            (Some(donor), Call::Shards(ask)) => return donor.answer(from, ask).await.map(Reply::Shards),
+            (Some(donor), Call::Shards(ask)) => {
+                return donor.answer(from, self.asker(&from), ask).await.map(Reply::Shards);
+            }
             (Some(donor), Call::Manifest { at_least }) => {
-                let manifest = donor.manifest(at_least).await;
+                let manifest = donor.manifest(from, self.asker(&from), at_least).await;
                 return manifest.map(|(index, manifest)| Reply::Manifest { index, manifest });
             }
             (_, call) => call,

@@ -77,6 +77,7 @@ struct Inner {
     durable_staging: MemStaging,
     update_time: Option<(Range<Duration>, StdRng)>,
     observer: Option<StateObserver>,
+    flush_fails: bool,
 }
 
 impl fmt::Debug for Inner {
@@ -163,8 +164,7 @@ impl MemState {
             durable: inner.durable.clone(),
             frozen: inner.frozen.clone(),
             durable_staging: inner.durable_staging.clone(),
-            update_time: None,
-            observer: None,
+            ..Inner::default()
         };
         Self { inner: Arc::new(Mutex::new(inner)), updating: Arc::default() }
     }
@@ -197,6 +197,11 @@ impl MemState {
             sleep(pause / 2).await;
         }
         done
+    }
+
+    /// From now on every flush fails.
+    pub fn break_flush(&self) {
+        self.inner.lock().flush_fails = true;
     }
 
     /// Drops everything that belongs to a cluster, in one step; what is shown, what waits and what the tracker knows
@@ -495,9 +500,17 @@ impl OutboxStore for MemState {
         self.inner.lock().written.outbox_count()
     }
 
+    fn settled_count(&self) -> u64 {
+        self.inner.lock().written.committed.len() as u64
+    }
+
     async fn flush(&self) -> Result<(), StateError> {
         // In its turn as well: what was updated before is flushed.
-        self.in_turn(|_inner| Ok(())).await?;
+        self.in_turn(|inner| match inner.flush_fails {
+            true => Err(StateError::Io { operation: "flush", cause: "the disk is broken".into() }),
+            false => Ok(()),
+        })
+        .await?;
         self.sync();
         Ok(())
     }

@@ -23,6 +23,8 @@ const MAX_SOURCES: usize = 4_096;
 const WINDOW: u64 = 128;
 /// After so long, a number that is too low is believed: the clock was set back, or the replay is too late to harm.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// When nothing newer came of a source for so long, old messages of it are odd; before that they are only late.
+const ODD_AFTER: Duration = Duration::from_secs(45);
 /// What a message costs beyond its bytes: its envelope, a signature to check.
 const MESSAGE_COST: u64 = 512;
 /// What remembered peers may say: the leader, every batch of a bulk load.
@@ -83,7 +85,7 @@ pub(super) enum Verdict {
     /// Its number is lower than it can be, but its source was not heard for a day: it counts.
     AcceptOld,
     /// It was here before, or is older than what was: a replay, or the clock of its source was set back. `first` is
-    /// said of one far too old, once until its source is heard again.
+    /// said of one far too old whose source has said nothing newer for a while, once until that is heard again.
     Old { first: bool },
     /// Its source says too much.
     TooMuch,
@@ -120,7 +122,8 @@ impl Gate {
         let is_late = now.saturating_duration_since(source.heard_at) >= FORGET_AFTER;
         if !is_new && !is_late {
             let far_too_old = source.highest - number >= WINDOW;
-            return Verdict::Old { first: far_too_old && !std::mem::replace(&mut source.suspected, far_too_old) };
+            let is_odd = far_too_old && now.duration_since(source.heard_at) >= ODD_AFTER;
+            return Verdict::Old { first: is_odd && !std::mem::replace(&mut source.suspected, true) };
         }
         let cost = MESSAGE_COST + size as u64;
         if !source.bucket.holds(allowance, cost, now) || !(remembered || self.strangers.holds(OF_STRANGERS, cost, now))
@@ -210,6 +213,8 @@ mod tests {
         assert_eq!(world.hear(START + 30), Verdict::Accept);
         let restarted = START + 3_600_000_000_000;
         assert_eq!(world.hear(restarted), Verdict::Accept);
+        assert_eq!(world.hear(START + 31), OLD, "it may only be late");
+        world.now += ODD_AFTER;
         assert_eq!(world.hear(START + 31), Verdict::Old { first: true });
     }
 
@@ -221,7 +226,7 @@ mod tests {
             assert_eq!(world.hear(START + number), OLD, "{number}");
         }
         assert_eq!(world.hear(START + 10), Verdict::Accept, "late, but within the window");
-        assert_eq!(world.hear(START + 4), Verdict::Old { first: true }, "beyond the window nobody knows");
+        assert_eq!(world.hear(START + 4), OLD, "beyond the window nobody knows");
         assert_eq!(world.hear(START + 9), OLD);
     }
 

@@ -1,6 +1,7 @@
 //! Nodes that are cut off from each other and come together again, in `crdt` mode.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster_types::Cid;
 
@@ -196,6 +197,38 @@ async fn an_unpin_that_a_silent_leader_may_have_carried_out_is_not_answered_with
     let doubt = ConsensusError::OutcomeUnknown { after: AFTER };
     let told = author.consensus.accept(unpin(), Some(([7; 16], doubt))).await;
     assert!(matches!(told, Err(ConsensusError::OutcomeUnknown { .. })), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_was_accepted_and_not_flushed_may_take_effect() {
+    let net = MemNet::new(27);
+    let (nodes, _many, few) = cut(&net).await;
+    let author = &nodes[few[0]];
+    author.disks.state.break_flush();
+    let told = author.consensus.submit(named(1, "in doubt")).await;
+    assert!(told.as_ref().is_err_and(|error| error.class() == ErrorClass::Unknown), "{told:?}");
+    assert!(shown(author, 1).await.is_some(), "it is shown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_walks_the_outbox_only_when_something_of_it_is_not_shown() {
+    let net = MemNet::new(28);
+    let (nodes, _many, few) = cut(&net).await;
+    let author = &nodes[few[0]];
+    author.pin(1).await.unwrap();
+    let state = Arc::clone(&author.disks.state);
+    let updates = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&updates);
+    state.observe(Arc::new(move |_event: crate::testing::mem_state::StateEvent<'_>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    }));
+    let before = updates.load(Ordering::Relaxed);
+    author.consensus.outbox.restore(1).await.unwrap();
+    assert_eq!(updates.load(Ordering::Relaxed), before, "everything is shown");
+    drop(author.consensus.outbox.lower().await.unwrap());
+    assert!(shown(author, 1).await.is_none(), "as when an installation is cut off");
+    author.consensus.outbox.restore(1).await.unwrap();
+    assert!(shown(author, 1).await.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,7 +93,20 @@ struct Current {
     taking: Option<Taking>,
     stop: CancellationToken,
     done: watch::Receiver<Option<Done>>,
-    finish: Option<watch::Sender<Option<Done>>>,
+    finish: Option<Finish>,
+}
+
+/// Tells how it ended; dropped without, also by a panic, it tells that nobody goes on.
+struct Finish(watch::Sender<Option<Done>>);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|done| {
+            let given_up = done.is_none();
+            done.get_or_insert_with(|| Err("the snapshot was given up".to_owned()));
+            given_up
+        });
+    }
 }
 
 impl CatchingUp {
@@ -164,7 +177,7 @@ impl CatchingUp {
             taking,
             stop: self.tasks.stop_token().child_token(),
             done,
-            finish: Some(finish),
+            finish: Some(Finish(finish)),
         });
         if current.taking.is_none() {
             self.work(current, None);
@@ -206,7 +219,7 @@ impl CatchingUp {
         let stop = current.stop.clone();
         self.tasks.spawn("catch up", OnExit::Continue, async move {
             let done = work.run(&stop).await;
-            finish.send_replace(Some(done));
+            finish.0.send_replace(Some(done));
             Ok::<(), BoxError>(())
         });
     }
@@ -421,5 +434,22 @@ impl Work {
             lag_entries = now.lag_entries,
             "catching up"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_ends_for_those_who_wait() {
+        let (finish, done) = watch::channel(None);
+        let finish = Finish(finish);
+        let work = tokio::task::spawn_blocking(move || {
+            let _finish = finish;
+            panic!("on purpose");
+        });
+        assert!(work.await.is_err());
+        assert!(matches!(*done.borrow(), Some(Err(_))), "or the same snapshot would be joined for ever");
     }
 }

@@ -39,23 +39,14 @@ const AUTHORS_FIRST: Duration = Duration::from_secs(5);
 /// Starts to pass writes on.
 pub(super) fn start(node: &Arc<LogConsensus>, gossip: Arc<dyn Gossip>, tasks: &TaskGroup) {
     let [deliver, note, listen] = [(); 3].map(|()| Arc::clone(node));
-    spawn(tasks, "merging", async move { deliver_all(&deliver).await });
+    tasks.spawn_until_stopped("merging", async move { deliver_all(&deliver).await });
     let publisher = Arc::clone(&gossip);
-    spawn(tasks, "outbox notes", async move { tell_others(&note, publisher.as_ref()).await });
+    tasks.spawn_until_stopped("outbox notes", async move { tell_others(&note, publisher.as_ref()).await });
     let group = tasks.clone();
-    spawn(tasks, "outbox of others", async move { listen_to_others(&listen, gossip.as_ref(), &group).await });
-}
-
-fn spawn(tasks: &TaskGroup, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    let stop = tasks.stop_token();
-    tasks.spawn(name, OnExit::StopPeer, async move {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
-        Ok::<(), BoxError>(())
-    });
+    tasks.spawn_until_stopped(
+        "outbox of others",
+        async move { listen_to_others(&listen, gossip.as_ref(), &group).await },
+    );
 }
 
 /// Tells how many writes this peer has accepted, when there is a new one and again while any waits.
@@ -89,16 +80,9 @@ async fn listen_to_others(node: &Arc<LogConsensus>, gossip: &dyn Gossip, tasks: 
         if !node.is_member(&from) {
             continue;
         }
-        {
-            let mut known = known.lock();
-            let known = known.entry(from).or_default();
-            // A peer whose disk was replaced counts anew.
-            known.taken = if last < known.taken { 0 } else { known.taken };
-            known.announced = last;
-            if known.asking || known.taken >= last {
-                continue;
-            }
-            known.asking = true;
+        let node_id = node.position().borrow().members.iter().find(|member| member.peer == from).map(|m| m.node_id);
+        if !known.lock().entry(from).or_default().hear(node_id, last) {
+            continue;
         }
         let (node, known, stop) = (Arc::clone(node), Arc::clone(&known), tasks.stop_token());
         tasks.spawn("eventual writes of a member", OnExit::Continue, async move {
@@ -121,9 +105,27 @@ async fn listen_to_others(node: &Arc<LogConsensus>, gossip: &dyn Gossip, tasks: 
 /// What is known of a member's outbox.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
+    /// Its raft id, as long as it is known: another one belongs to another disk.
+    node_id: Option<u64>,
     announced: u64,
     taken: u64,
     asking: bool,
+}
+
+impl Known {
+    /// It announces writes up to `last`. Says whether it is to be asked for some, and takes that as under way.
+    fn hear(&mut self, node_id: Option<u64>, last: u64) -> bool {
+        let replaced = node_id.is_some() && self.node_id.is_some() && node_id != self.node_id;
+        self.node_id = node_id.or(self.node_id);
+        // A peer whose disk was replaced counts anew.
+        if replaced || last < self.taken {
+            self.taken = 0;
+        }
+        self.announced = last;
+        let ask = !self.asking && self.taken < last;
+        self.asking |= ask;
+        ask
+    }
 }
 
 async fn ask_for_rest(
@@ -274,6 +276,23 @@ mod tests {
     use super::*;
     use crate::crdt::merge::Write;
     use crate::tracker::fakes::cid;
+
+    #[test]
+    fn a_replaced_disk_counts_anew_also_when_it_has_more_than_the_old_one() {
+        let mut known = Known::default();
+        let mut hear = |node_id, last| {
+            let asked = known.hear(node_id, last);
+            if asked {
+                (known.asking, known.taken) = (false, last);
+            }
+            asked
+        };
+        assert!(hear(None, 2), "not in the membership yet");
+        assert!(hear(Some(1), 3) && !hear(Some(1), 3));
+        assert!(hear(Some(1), 2), "fewer than were taken");
+        assert!(hear(Some(2), 2), "as many, of another disk");
+        assert!(!hear(None, 2) && !hear(Some(2), 2));
+    }
 
     #[tokio::test]
     async fn a_write_that_cannot_be_merged_keeps_back_no_other() {

@@ -69,22 +69,23 @@ impl Outbox {
     }
 
     /// Accepts a write; what is accepted is on the disk when this returns. `attempt`: the id under which a leader may have
-    /// accepted it too.
+    /// accepted it too. The inner error: it is written and shown, and flushing it failed, so nobody knows whether it is there
+    /// after a restart.
     pub(super) async fn accept(
         &self,
         request: Request,
         attempt: Option<RequestId>,
         members: Vec<PeerId>,
-    ) -> Result<Outcome, StateError> {
+    ) -> Result<Result<Outcome, StateError>, StateError> {
         let outcome = self
             .change(members, move |author, view| {
                 let Accepted { outcome, changes } = author.accept(view, &request, attempt)?;
                 Ok((outcome, changes))
             })
             .await?;
-        self.parts.state.flush().await?;
+        let flushed = self.parts.state.flush().await;
         self.tell();
-        Ok(outcome)
+        Ok(flushed.map(|()| outcome))
     }
 
     /// Takes over writes that another member accepted. Those that are known stay as they are.
@@ -130,8 +131,16 @@ impl Outbox {
         Ok(Lowered { outbox: self, _gate: gate })
     }
 
-    /// Shows what waits on top of the state at `applied`: after the start, in case an installation was cut off.
-    pub(super) async fn raise(&self, applied: u64) -> Result<(), StateError> {
+    /// After the start: shows what waits on top of the state at `applied`, in case an installation was cut off. Whoever
+    /// brought a million pins along and has one write on each does not walk them at every start.
+    pub(super) async fn restore(&self, applied: u64) -> Result<(), StateError> {
+        let state = &self.parts.state;
+        // There are as many CIDs as writes at most, and lowering settles none.
+        if state.settled_count() >= state.waiting_count().all { Ok(()) } else { self.raise(applied).await }
+    }
+
+    /// Shows what waits on top of the state at `applied`.
+    async fn raise(&self, applied: u64) -> Result<(), StateError> {
         let effect = (self.parts.effect_at)(applied);
         self.each_page(
             |applied, cids| {

@@ -58,6 +58,11 @@ impl RaftReceiver {
         self.inbox.admission.members().await
     }
 
+    /// Whether a peer may do what members may.
+    pub fn is_member(&self, peer: PeerId) -> bool {
+        self.inbox.admission.is_member(peer)
+    }
+
     /// Answers one message.
     pub async fn receive(&self, from: PeerId, call: RaftCall) -> RaftReply {
         if call.to != self.node_id {

@@ -62,7 +62,7 @@ pub(super) fn raft_config(settings: &LogSettings) -> Result<openraft::Config, op
         heartbeat_interval: millis(settings.heartbeat),
         election_timeout_min: millis(settings.election.0),
         election_timeout_max: millis(settings.election.1),
-        // Sixteen entries of at most 320 KiB stay below the largest message.
+        // The log gives out about a megabyte at a time, however many entries that is, so a message never gets too large.
         max_payload_entries: 16,
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(settings.snapshot_every),
         replication_lag_threshold: settings.snapshot_every * 2,

@@ -146,7 +146,7 @@ impl StateMachine {
     /// The same, with what waits in `outbox` shown on top.
     pub(super) async fn beneath(self, outbox: Arc<Outbox>) -> Result<Self, StateError> {
         // The installation of a snapshot may have been cut off while nothing was shown on top.
-        outbox.raise(self.position.index()).await?;
+        outbox.restore(self.position.index()).await?;
         Ok(Self { outbox: Some(outbox), ..self })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_types::{Commit, WireError};
+use cluster_types::{Commit, ErrorChain, WireError};
 use tokio::time::Instant;
 
 use super::engine::LogConsensus;
@@ -74,6 +74,7 @@ impl LogConsensus {
             ConsensusError::Overloaded
             | ConsensusError::Membership { .. }
             | ConsensusError::ReadOnly
+            | ConsensusError::Unflushed { .. }
             | ConsensusError::Stopped { .. } => return Err(error),
         };
         self.nobody_answers();
@@ -89,7 +90,9 @@ impl LogConsensus {
     ) -> Result<Receipt, ConsensusError> {
         let attempt = doubt.as_ref().map(|(id, _)| *id);
         let accepted = self.outbox.accept(request, attempt, self.member_peers()).await;
-        let outcome = accepted.map_err(|error| exchange::refused(&error))?;
+        let outcome = accepted
+            .map_err(|error| exchange::refused(&error))?
+            .map_err(|unflushed| ConsensusError::Unflushed { reason: ErrorChain(&unflushed).to_string() })?;
         match (doubt, &outcome) {
             (Some((_, doubt)), Outcome::Refused(_)) => Err(doubt),
             _ => Ok(Receipt { commit: Commit::Eventual, outcome }),

@@ -171,7 +171,7 @@ impl<S: StateStore> Gather for Hooked<'_, S> {
         self.stage.records(shard).await
     }
 
-    async fn keep(&self, shard: u16, what: Gathered) -> Result<bool, StateError> {
+    async fn keep(&self, shard: u16, what: Gathered) -> Result<crate::catchup::Kept, StateError> {
         (self.before)()?;
         self.stage.keep(shard, what).await
     }

@@ -257,7 +257,7 @@ async fn what_is_shown_and_what_the_log_has<S: StateStore>(store: &S) {
     for (number, shown) in (1..).zip(&shown) {
         assert_eq!(store.pin(cid(number)).await.expect("readable"), *shown);
     }
-    assert_eq!(store.pins(), 3);
+    assert_eq!((store.pins(), store.settled_count()), (3, 3));
     let mut listed: Vec<Cid> = [1, 3, 4].map(cid).to_vec();
     listed.sort_by_key(order_key);
     assert_eq!(cids(store, Scan::All { after: None }).await, listed);
@@ -269,6 +269,7 @@ async fn what_is_shown_and_what_the_log_has<S: StateStore>(store: &S) {
     let pins = vec![change(2, None, log[1].clone()), change(3, shown[2].clone(), None)];
     let committed = (1..=3).map(|number| (cid(number), None)).collect();
     update(store, Changes { pins, committed, ..Changes::default() }).await;
+    assert_eq!(store.settled_count(), 0);
     let now = vec![shown[0].clone(), log[1].clone(), None, log[3].clone()];
     assert_eq!(look(store, seen).await, (now.clone(), now));
 }

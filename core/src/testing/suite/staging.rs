@@ -9,7 +9,7 @@ use cluster_types::ErrorClass;
 use super::pinset::{assert_sound, cid, pin, pin_on, put};
 use super::state::{content, shared};
 use crate::catchup::stage::{manifest_of, stage_from};
-use crate::catchup::{Gather, Gathered, Stage, encode_manifest};
+use crate::catchup::{Gather, Gathered, Kept, Stage, encode_manifest};
 use crate::consensus::digest::shard_of;
 use crate::consensus::operation::encode_pin;
 use crate::ports::{AnnexRow, LocalEffect, ShardSum, StagedHead, StagedOverview, StagedShard, StateStore};
@@ -110,9 +110,10 @@ async fn a_state_that_moves_meanwhile_is_made_right<S: StateStore>(from: &S, to:
     for at in missing {
         let mut wrong = shards[usize::from(at)].1.clone();
         wrong.pop_first();
-        assert!(!stage.keep(at, Gathered::Whole(wrong)).await.expect("compared"), "its sum is another one");
+        let kept = stage.keep(at, Gathered::Whole(wrong)).await.expect("compared");
+        assert_eq!(kept, Kept::Wrong, "its sum is another one");
         let right = Gathered::Whole(shards[usize::from(at)].1.clone());
-        assert!(stage.keep(at, right).await.expect("compared"));
+        assert_eq!(stage.keep(at, right).await.expect("compared"), Kept::Right);
     }
     stage.verify().await.expect("everything is there");
     // Entries of the log of its own arrive after all: of a shard that is staged, and of one that was right.

@@ -20,9 +20,9 @@ use crate::consensus::overlay::Settling;
 use crate::crdt::{Records, shard};
 use crate::ports::{Changes, LocalEffect, ShardState, ShardSum, StateError, StateView};
 
-/// How long a voter may take to tell a shard. While this peer waits it applies nothing.
+/// How long a voter may take to tell a shard, and then a learner. While this peer waits it applies nothing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Learners that are asked, one after the other, for what no voter has.
+/// Learners that are asked, all at once, for what no voter has.
 const LEARNERS_ASKED: usize = 3;
 /// Pause before a voter that has not applied the index yet, or is busy, is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -108,8 +108,9 @@ async fn judge(parts: &Parts, at: u16, index: u64) -> Result<Verdict, StateError
     }
     if let Some((sum, None)) = votes.decided() {
         // It is known what is right, and no voter has it: a learner may.
-        for peer in learners {
-            if let Some((_, records)) = ask(parts, peer, index, at).await.filter(|(told, _)| *told == sum) {
+        let mut answers: FuturesUnordered<_> = learners.into_iter().map(|peer| ask(parts, peer, index, at)).collect();
+        while let Some(answer) = answers.next().await {
+            if let Some((_, records)) = answer.filter(|(told, _)| *told == sum) {
                 return put_right(parts, at, index, (stored, sum), records).await.map(Verdict::Repaired);
             }
         }

@@ -21,14 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster_types::{BoxError, ErrorClass, WireError};
+use cluster_types::{ErrorClass, WireError};
 use tokio::time::sleep;
 
 use super::engine::LogConsensus;
 use super::state_machine::EffectAt;
 use crate::catchup::encode_manifest;
 use crate::ports::{Clock, Gossip};
-use crate::task::{OnExit, TaskGroup};
+use crate::task::TaskGroup;
 use crate::watch;
 
 pub use findings::{Cause, Finding, Outcome};
@@ -51,29 +51,17 @@ pub(super) struct Parts {
 pub(super) fn start(parts: Parts, tasks: &TaskGroup) {
     let parts = Arc::new(parts);
     let [notes, listening, comparing, auditing, again] = [(); 5].map(|()| Arc::clone(&parts));
-    spawn(tasks, "digest notes", async move { compare::tell_others(&notes).await });
-    spawn(tasks, "digests of others", async move { compare::listen(&listening).await });
-    spawn(tasks, "digest comparison", async move { compare::run(&comparing).await });
-    spawn(tasks, "audit", async move { audit::run(&auditing).await });
-    spawn(tasks, "unresolved shards", async move {
+    tasks.spawn_until_stopped("digest notes", async move { compare::tell_others(&notes).await });
+    tasks.spawn_until_stopped("digests of others", async move { compare::listen(&listening).await });
+    tasks.spawn_until_stopped("digest comparison", async move { compare::run(&comparing).await });
+    tasks.spawn_until_stopped("audit", async move { audit::run(&auditing).await });
+    tasks.spawn_until_stopped("unresolved shards", async move {
         loop {
             sleep(RETRY_EVERY).await;
             for (shard, cause) in again.node.ledger.unresolved() {
                 examine::examine(&again, shard, cause).await;
             }
         }
-    });
-}
-
-fn spawn(tasks: &TaskGroup, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    let stop = tasks.stop_token();
-    tasks.spawn(name, OnExit::StopPeer, async move {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
-        Ok::<(), BoxError>(())
     });
 }
 
