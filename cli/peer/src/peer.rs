@@ -83,9 +83,8 @@ pub enum PeerError {
     /// It was removed, and something waits here that no other peer may have.
     #[error(
         "this peer was removed from its cluster while {writes} writes that it had accepted without a quorum waited here: \
-         they are in its state and nowhere else, perhaps. Save what it shows with `ipfs-cluster-service state export`, \
-         move its state folder away, start it with --bootstrap <swarm address of a member>, and pin again what is \
-         missing"
+         they are in its state and nowhere else, perhaps. Start it with --bootstrap <swarm address of a member>, then it \
+         joins again and they are merged; or give them up by moving its state folder away"
     )]
     RemovedWithWrites {
         /// How many.

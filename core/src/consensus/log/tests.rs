@@ -4,6 +4,7 @@ mod digests;
 mod hostile;
 mod import;
 mod remnant;
+mod removed;
 mod seats;
 
 use std::sync::Arc;
