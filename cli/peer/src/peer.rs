@@ -331,7 +331,8 @@ impl Rooms<'_> {
         let log = LogConsensus::start(parts, ordering).await.map_err(start("consensus"))?;
         log.spread_voters(wire::regions(monitor));
         monitor.follow_members(log.position(), services);
-        let meeting = Meeting::new(Arc::clone(&log), self.store.state(), Arc::clone(self.network) as _);
+        let trust = joining::trust(self.config, self.network.local_peer());
+        let meeting = Meeting::new(Arc::clone(&log), self.store.state(), Arc::clone(self.network) as _, trust);
         Ok(Ordering::Log(log, meeting))
     }
 

@@ -6,6 +6,7 @@
 mod add;
 mod allocator;
 mod answer;
+mod claim;
 mod events;
 pub mod expiry;
 pub mod meet;
@@ -25,6 +26,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 pub use allocator::MetricAllocator;
+pub use claim::Named;
 pub use service::{Cluster, ClusterParts, ClusterSettings, Standing};
 
 /// The text of every "no such pin"; clients compare it.

@@ -341,6 +341,11 @@ impl LogConsensus {
         source.map(|source| source()).unwrap_or_default()
     }
 
+    /// A number that nobody can foresee.
+    pub(crate) fn draw(&self) -> u64 {
+        self.chance.draw()
+    }
+
     /// Whether a peer may do what members may: it is one, or members vouch for it.
     pub fn is_member(&self, peer: &PeerId) -> bool {
         let known = self.position.borrow().members.iter().any(|member| member.peer == *peer);

@@ -3,6 +3,7 @@
 mod digests;
 mod hostile;
 mod import;
+mod liars;
 mod remnant;
 mod removed;
 mod seats;
@@ -15,10 +16,13 @@ use cluster_types::{Commit, ErrorClass, PeerId, Pin, PinOptions, Role, WireError
 use futures::TryStreamExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
+use liars::meet;
+
 use super::*;
 use crate::cluster::meet::Meeting;
 use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Receipt, Request};
+use crate::follower::Trust;
 use crate::ports::{AnnexRow, Changes, RequestKey, StateStore, SystemClock, Transport};
 use crate::rpc::{Call, CallServer, PeerService, Reply};
 use crate::task::TaskGroup;
@@ -159,7 +163,7 @@ async fn start_with(
         settings,
     };
     let consensus = LogConsensus::start(parts, &tasks).await?;
-    let meeting = Meeting::new(Arc::clone(&consensus), Arc::clone(&disks.state) as _, Arc::clone(&network) as _);
+    let meeting = meet(&consensus, &disks, &network, Trust::Everyone);
     server.serve_calls(Arc::new(Answers(Arc::clone(&consensus), Arc::clone(&meeting))));
     Ok(TestNode { consensus, meeting, network, disks, tasks })
 }
