@@ -8,7 +8,7 @@ use cluster_api::ApiServer;
 use cluster_core::cluster::meet::Meeting;
 use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
 use cluster_core::consensus::Consensus;
-use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
+use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts, bring_along};
 use cluster_core::consensus::sequencer::Allocator;
 use cluster_core::monitor::Monitor;
 use cluster_core::ports::{
@@ -24,7 +24,7 @@ use cluster_types::{BoxError, Multiaddr, PeerId, Role};
 use crate::config::Config;
 use crate::following::{self, Ordering};
 use crate::founding;
-use crate::grace::{GRACE, Grace};
+use crate::grace::{GRACE, Grace, close, shut_down};
 use crate::joining;
 use crate::state;
 use crate::wire;
@@ -140,10 +140,7 @@ impl Peer {
         let groups: [TaskGroup; 4] = std::array::from_fn(|_| TaskGroup::new());
         let started = Self::start_in(groups.clone(), config, bootstrap).await;
         if started.is_err() {
-            let late = futures::future::join_all(groups.iter().map(|group| group.shut_down(GRACE / 4))).await.concat();
-            if !late.is_empty() {
-                tracing::warn!(?late, "these did not stop in time");
-            }
+            shut_down(&groups).await;
         }
         started
     }
@@ -186,9 +183,17 @@ impl Peer {
         let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
         let allocator: Arc<dyn Allocator> = Arc::new(allocator);
         let ordering_of = if config.cluster.follower_mode {
-            rooms.follow(&server, &ordering).await?
+            rooms.follow(&server, &ordering).await
         } else {
-            rooms.take_part(&server, &monitor, &allocator, members, [&ordering, &services]).await?
+            rooms.take_part(&server, &monitor, &allocator, members, [&ordering, &services]).await
+        };
+        let ordering_of = match ordering_of {
+            Ok(ordering_of) => ordering_of,
+            Err(error) => {
+                shut_down(&[services, ordering, node, swarm]).await;
+                close(store, blocks).await;
+                return Err(error);
+            }
         };
         let cluster = rooms.cluster(&ordering_of, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);
@@ -212,6 +217,19 @@ impl Peer {
                 tracing::warn!(%error, "the IPFS node does not answer yet");
             }
             tokio::time::sleep(NODE_PAUSE).await;
+        }
+    }
+
+    /// What identifies the cluster that this peer's state belongs to, if it does.
+    pub(crate) async fn cluster_id(&self) -> Option<u64> {
+        // What cannot be read now is said by what needs it.
+        bring_along::cluster_of(self.store.state().as_ref()).await.unwrap_or_default()
+    }
+
+    /// For so long at least, this peer joins no other cluster by itself.
+    pub(crate) fn stay(&self, time: Duration) {
+        if let Ordering::Log(_, meeting) = &self.ordering_of {
+            meeting.stay(time);
         }
     }
 

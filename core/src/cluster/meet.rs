@@ -133,6 +133,12 @@ impl Meeting {
         });
     }
 
+    /// For so long at least, this peer joins no other cluster by itself.
+    pub fn stay(&self, time: Duration) {
+        let mut stays_until = self.stays_until.lock();
+        *stays_until = (*stays_until).max(Some(Instant::now() + time));
+    }
+
     /// Told once: the addresses of a member of the cluster that this peer is to join instead of its own.
     pub fn to_join(&self) -> watch::Receiver<Option<Vec<Multiaddr>>> {
         self.join.subscribe()
@@ -149,7 +155,7 @@ impl Meeting {
         // Without a quorum nobody could be let in.
         let welcome = suits && self.consensus.read_barrier().await.is_ok();
         if welcome {
-            *self.stays_until.lock() = Some(Instant::now() + STAY);
+            self.stay(STAY);
         }
         (Some(own), welcome)
     }

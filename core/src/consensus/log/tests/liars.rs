@@ -135,3 +135,15 @@ async fn who_is_not_trusted_is_not_asked() {
     assert!(node.network.connected().contains(&doubtful.local_peer()));
     assert_eq!(ignored.asked.load(Ordering::Relaxed), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_could_not_join_stays_for_a_while() {
+    let net = MemNet::new(44);
+    let nodes = several(&net, 1, accepting()).await;
+    let (_network, _liar) = liar(&net, &nodes, 8, 1, &[]);
+    let (began, pause) = (tokio::time::Instant::now(), Duration::from_secs(300));
+    nodes[0].meeting.stay(pause);
+    nodes[0].meeting.start(&nodes[0].tasks);
+    told_to_join(&nodes[0].meeting).await;
+    assert!(began.elapsed() >= pause, "{:?}", began.elapsed());
+}
