@@ -3,11 +3,21 @@
 //! `CLUSTER_JOIN_PINS` says how many pins each cluster has (default 1,000); a tenth of them are the same CIDs under other
 //! names.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use cluster_core::cluster::Named;
+use cluster_core::cluster::meet::ClusterInfo;
+use cluster_core::ports::Transport;
+use cluster_core::rpc::{Call, CallServer, PeerService, Reply};
+use cluster_core::task::TaskGroup;
 use cluster_core::testing::linear::Told;
+use cluster_net::{ClusterSecret, Identity, Network, NetworkConfig};
 use cluster_tests::process::{Mode, NodeKind, ProcessCluster};
 use cluster_tests::wait;
+use cluster_types::{ErrorClass, PeerId, WireError};
 use futures::{StreamExt, stream};
 
 use crate::client::{inline_cid, pin};
@@ -70,4 +80,92 @@ async fn two_clusters_with_pins_of_their_own_become_one() {
 /// The event log is each peer's own: who came later may have got the outcome without the events.
 fn peer_was_there(cluster: &ProcessCluster, large: &ProcessCluster) -> bool {
     std::ptr::eq(cluster, large)
+}
+
+/// A host that welcomes everybody, gives out raft ids, and never lets anybody in.
+struct Host {
+    says: ClusterInfo,
+    asked_to_let_in: AtomicUsize,
+}
+
+#[async_trait]
+impl PeerService for Host {
+    async fn answer(&self, _from: PeerId, call: Call) -> Result<Reply, WireError> {
+        if let Call::Meet { .. } = call {
+            return Ok(Reply::Cluster { cluster: Some(self.says.clone()), welcome: true });
+        }
+        if let Call::Reserve = call {
+            return Ok(Reply::Index(5));
+        }
+        if let Call::Join { .. } = call {
+            self.asked_to_let_in.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(WireError::new(ErrorClass::Unavailable, "not today"))
+    }
+
+    fn is_member(&self, _peer: &PeerId) -> bool {
+        false
+    }
+}
+
+/// Connects such a host to the peers of a cluster.
+async fn host_beside(cluster: &ProcessCluster) -> (Arc<Host>, TaskGroup) {
+    let secret = ClusterSecret::from_hex(cluster.secret()).unwrap();
+    let config = NetworkConfig::new(Identity::generate(), Some(secret), vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()]);
+    let tasks = TaskGroup::new();
+    let network = Network::start(config, &tasks).await.unwrap();
+    let (peer, addresses) = (network.local_peer(), network.own_addresses());
+    let says = ClusterInfo {
+        id: 7,
+        name: "ipfs-cluster".to_owned(),
+        node_id: 7,
+        members: 1,
+        pins: u64::MAX,
+        sociable: true,
+        addresses: addresses.clone(),
+        remnant: false,
+        peers: vec![Named { peer, addresses }],
+    };
+    let host = Arc::new(Host { says, asked_to_let_in: AtomicUsize::new(0) });
+    let server = Arc::new(CallServer::default());
+    server.serve_calls(Arc::clone(&host) as _);
+    network.serve(server);
+    for (peer, address) in cluster.addresses() {
+        network.remember(peer, vec![address]);
+    }
+    (host, tasks)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_let_in_goes_on_by_itself_and_does_not_try_again_at_once() {
+    let cluster = ProcessCluster::start_in(Mode::Crdt, &[NodeKind::Embedded]).await.unwrap();
+    assert_eq!(pin(&cluster, 0, &inline_cid(1), "before").await, Told::Pinned);
+    let (host, tasks) = host_beside(&cluster).await;
+    // While it tries, it does not answer.
+    wait::until("it to try, and to give up", LIMIT, || async {
+        let asked = host.asked_to_let_in.load(Ordering::Relaxed);
+        let leader = cluster.state(0).await.map(|state| state.leader);
+        if asked > 0 && matches!(leader, Ok(Some(_))) {
+            Ok(())
+        } else {
+            Err((asked, leader.map_err(drop), cluster.log_tail(0)))
+        }
+    })
+    .await;
+    let asked = host.asked_to_let_in.load(Ordering::Relaxed);
+    for number in [2_u64, 3] {
+        wait::until("it to serve", LIMIT, || async {
+            let state = cluster.state(0).await.map_err(|error| format!("{error:#}"))?;
+            let settled = state.leader.is_some() && state.eventual == 0 && state.pins == number - 1;
+            if settled { Ok(()) } else { Err(format!("{state:?}")) }
+        })
+        .await;
+        assert_eq!(pin(&cluster, 0, &inline_cid(number), "after").await, Told::Pinned);
+        assert_eq!(host.asked_to_let_in.load(Ordering::Relaxed), asked, "within the pause");
+        if number == 2 {
+            assert_eq!(cluster.stop(0).await.unwrap(), Some(0), "in order");
+            drop(tasks.shut_down(LIMIT).await);
+            cluster.start_peer(0).await.unwrap();
+        }
+    }
 }

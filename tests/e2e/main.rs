@@ -16,5 +16,6 @@ mod joining;
 mod kubo;
 mod partition;
 mod recover;
+mod removed;
 mod state;
 mod together;

@@ -84,7 +84,7 @@ pub(crate) async fn check(config: &Config, store: &Store, is_member: bool) -> Re
 }
 
 /// Whose word counts, by the configuration.
-fn trust(config: &Config) -> Trust {
+pub(crate) fn trust(config: &Config) -> Trust {
     match &config.consensus.mode {
         ConsensusMode::Crdt { trusted: TrustedPeers::Only(peers), .. } => Trust::Only(peers.iter().copied().collect()),
         ConsensusMode::Crdt { trusted: TrustedPeers::Everyone, .. } | ConsensusMode::Raft { .. } => Trust::Everyone,

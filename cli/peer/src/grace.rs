@@ -1,8 +1,10 @@
 //! How the time that stopping may take is shared out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::task::TaskGroup;
+use cluster_store::{BlockStore, Store};
 use tokio::time::Instant;
 
 /// How long stopping may take in all before what is late is named and left behind. Supervisors that kill wait longer.
@@ -59,6 +61,26 @@ impl Grace {
             self.late(name);
         }
         ended
+    }
+}
+
+/// Ends what a peer that could not be started has begun.
+pub(crate) async fn shut_down(groups: &[TaskGroup; 4]) {
+    let late = futures::future::join_all(groups.iter().map(|group| group.shut_down(GRACE / 4))).await.concat();
+    if !late.is_empty() {
+        tracing::warn!(?late, "these did not stop in time");
+    }
+}
+
+/// Closes what a peer that could not be started has open: its parts know each other, so none of them is dropped.
+pub(crate) async fn close(store: Store, blocks: Option<Arc<BlockStore>>) {
+    if let Some(blocks) = blocks
+        && let Err(error) = blocks.close().await
+    {
+        tracing::warn!(%error, "the block store did not close cleanly");
+    }
+    if let Err(error) = store.close().await {
+        tracing::warn!(%error, "the store did not close cleanly");
     }
 }
 

@@ -4,13 +4,27 @@ use std::sync::Arc;
 
 use cluster_core::cluster::meet::same_cluster;
 use cluster_core::consensus::log::bring_along;
+use cluster_core::follower::Trust;
 use cluster_core::ports::{StateStore, Transport};
 use cluster_net::Network;
 use cluster_store::{Store, StoreOptions};
 use cluster_types::PeerId;
 
 use crate::config::Config;
+use crate::following;
+use crate::founding;
 use crate::peer::{PeerError, start};
+
+/// Which strangers' word on their cluster counts: that of those whom the configuration trusts or names.
+pub(crate) fn trust(config: &Config, own: PeerId) -> Trust {
+    match following::trust(config) {
+        Trust::Only(mut peers) => {
+            peers.extend(founding::named_peers(config, own).into_keys());
+            Trust::Only(peers)
+        }
+        Trust::Everyone => Trust::Everyone,
+    }
+}
 
 /// Takes `store` out of its cluster if `hosts` belong to another one. Nothing is lost if that is cut off, or if nobody lets
 /// this peer in afterwards: its pins wait in its outbox.

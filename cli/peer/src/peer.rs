@@ -9,7 +9,7 @@ use cluster_core::cluster::duty::Outlook;
 use cluster_core::cluster::meet::Meeting;
 use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
 use cluster_core::consensus::Consensus;
-use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts};
+use cluster_core::consensus::log::{EffectAt, LogConsensus, LogParts, bring_along};
 use cluster_core::consensus::sequencer::Allocator;
 use cluster_core::monitor::Monitor;
 use cluster_core::ports::{
@@ -25,7 +25,7 @@ use cluster_types::{BoxError, Multiaddr, PeerId, Role};
 use crate::config::Config;
 use crate::following::{self, Ordering};
 use crate::founding;
-use crate::grace::{GRACE, Grace};
+use crate::grace::{GRACE, Grace, close, shut_down};
 use crate::joining;
 use crate::state;
 use crate::wire;
@@ -84,9 +84,8 @@ pub enum PeerError {
     /// It was removed, and something waits here that no other peer may have.
     #[error(
         "this peer was removed from its cluster while {writes} writes that it had accepted without a quorum waited here: \
-         they are in its state and nowhere else, perhaps. Save what it shows with `ipfs-cluster-service state export`, \
-         move its state folder away, start it with --bootstrap <swarm address of a member>, and pin again what is \
-         missing"
+         they are in its state and nowhere else, perhaps. Start it with --bootstrap <swarm address of a member>, then it \
+         joins again and they are merged; or give them up by moving its state folder away"
     )]
     RemovedWithWrites {
         /// How many.
@@ -142,10 +141,7 @@ impl Peer {
         let groups: [TaskGroup; 4] = std::array::from_fn(|_| TaskGroup::new());
         let started = Self::start_in(groups.clone(), config, bootstrap).await;
         if started.is_err() {
-            let late = futures::future::join_all(groups.iter().map(|group| group.shut_down(GRACE / 4))).await.concat();
-            if !late.is_empty() {
-                tracing::warn!(?late, "these did not stop in time");
-            }
+            shut_down(&groups).await;
         }
         started
     }
@@ -188,9 +184,17 @@ impl Peer {
         let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
         let allocator: Arc<dyn Allocator> = Arc::new(allocator);
         let ordering_of = if config.cluster.follower_mode {
-            rooms.follow(&server, &ordering).await?
+            rooms.follow(&server, &ordering).await
         } else {
-            rooms.take_part(&server, &monitor, &allocator, members, [&ordering, &services]).await?
+            rooms.take_part(&server, &monitor, &allocator, members, [&ordering, &services]).await
+        };
+        let ordering_of = match ordering_of {
+            Ok(ordering_of) => ordering_of,
+            Err(error) => {
+                shut_down(&[services, ordering, node, swarm]).await;
+                close(store, blocks).await;
+                return Err(error);
+            }
         };
         let cluster = rooms.cluster(&ordering_of, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);
@@ -214,6 +218,19 @@ impl Peer {
                 tracing::warn!(%error, "the IPFS node does not answer yet");
             }
             tokio::time::sleep(NODE_PAUSE).await;
+        }
+    }
+
+    /// What identifies the cluster that this peer's state belongs to, if it does.
+    pub(crate) async fn cluster_id(&self) -> Option<u64> {
+        // What cannot be read now is said by what needs it.
+        bring_along::cluster_of(self.store.state().as_ref()).await.unwrap_or_default()
+    }
+
+    /// For so long at least, this peer joins no other cluster by itself.
+    pub(crate) fn stay(&self, time: Duration) {
+        if let Ordering::Log(_, meeting) = &self.ordering_of {
+            meeting.stay(time);
         }
     }
 
@@ -333,7 +350,8 @@ impl Rooms<'_> {
         let log = LogConsensus::start(parts, ordering).await.map_err(start("consensus"))?;
         log.spread_voters(wire::regions(monitor));
         monitor.follow_members(log.position(), services);
-        let meeting = Meeting::new(Arc::clone(&log), self.store.state(), Arc::clone(self.network) as _);
+        let trust = joining::trust(self.config, self.network.local_peer());
+        let meeting = Meeting::new(Arc::clone(&log), self.store.state(), Arc::clone(self.network) as _, trust);
         Ok(Ordering::Log(log, meeting))
     }
 

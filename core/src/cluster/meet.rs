@@ -8,8 +8,11 @@
 //! here was refounded. Such a peer runs under another raft id and never comes back under its old one, and nobody but its
 //! former companions may know of its new cluster. So members are asked too, one at a time while there is a quorum. What
 //! is left behind without a quorum ([`is_remnant`]) counts as smaller than every cluster that has one.
+//!
+//! **Invariant:** nobody leaves a cluster on the word of one: most of the members of the other one say the same, as far as
+//! it has more (see [`claim`](super::claim)). A stranger's word counts only if this peer trusts it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +22,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::claim::{self, Named};
 use crate::consensus::Consensus;
 use crate::consensus::log::LogConsensus;
+use crate::follower::Trust;
 use crate::ports::{StateStore, Transport};
 use crate::rpc::{Call, PeerClient, Reply};
 use crate::task::{OnExit, TaskGroup};
@@ -37,6 +42,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const STAY: Duration = Duration::from_secs(120);
 /// How long a peer waits for its quorum when others of its cluster have gone, and those that are silent would do.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a peer is not asked whose claim was not confirmed: it costs questions, and may be true in a moment.
+const DOUBT: Duration = Duration::from_secs(20);
 /// How many addresses of a peer that is to be joined are used.
 const MAX_ADDRESSES: usize = 16;
 
@@ -61,6 +68,9 @@ pub struct ClusterInfo {
     /// Whether it has lost its quorum to other clusters: see [`is_remnant`].
     #[serde(default)]
     pub remnant: bool,
+    /// Its members, without those that have gone to other clusters: told to who asks and says nothing of itself.
+    #[serde(default)]
+    pub peers: Vec<Named>,
 }
 
 impl ClusterInfo {
@@ -79,6 +89,8 @@ pub struct Meeting {
     state: Arc<dyn StateStore>,
     transport: Arc<dyn Transport>,
     client: PeerClient,
+    /// Which strangers' word counts.
+    trust: Trust,
     /// Until when this peer stays where it is.
     stays_until: Mutex<Option<Instant>>,
     /// Members, as the log has them, that were found in other clusters.
@@ -93,11 +105,16 @@ impl fmt::Debug for Meeting {
 }
 
 impl Meeting {
-    /// Knows about this peer's cluster.
-    pub fn new(consensus: Arc<LogConsensus>, state: Arc<dyn StateStore>, transport: Arc<dyn Transport>) -> Arc<Self> {
+    /// Knows about this peer's cluster. Of strangers, only those that `trust` includes are asked for theirs.
+    pub fn new(
+        consensus: Arc<LogConsensus>,
+        state: Arc<dyn StateStore>,
+        transport: Arc<dyn Transport>,
+        trust: Trust,
+    ) -> Arc<Self> {
         let client = PeerClient::new(Arc::clone(&transport));
         let (stays_until, gone) = (Mutex::new(None), Mutex::default());
-        Arc::new(Self { consensus, state, transport, client, stays_until, gone, join: watch::Sender::new(None) })
+        Arc::new(Self { consensus, state, transport, client, trust, stays_until, gone, join: watch::Sender::new(None) })
     }
 
     /// Begins to look out for other clusters, if that is wanted.
@@ -116,6 +133,12 @@ impl Meeting {
         });
     }
 
+    /// For so long at least, this peer joins no other cluster by itself.
+    pub fn stay(&self, time: Duration) {
+        let mut stays_until = self.stays_until.lock();
+        *stays_until = (*stays_until).max(Some(Instant::now() + time));
+    }
+
     /// Told once: the addresses of a member of the cluster that this peer is to join instead of its own.
     pub fn to_join(&self) -> watch::Receiver<Option<Vec<Multiaddr>>> {
         self.join.subscribe()
@@ -123,13 +146,16 @@ impl Meeting {
 
     /// Describes this peer's cluster to `stranger`, which is the peer `from`, and says whether it is welcome to join it.
     pub(crate) async fn answer(&self, from: PeerId, stranger: Option<&ClusterInfo>) -> (Option<ClusterInfo>, bool) {
-        let Some(own) = self.info().await else { return (None, false) };
+        let Some(mut own) = self.info().await else { return (None, false) };
+        if stranger.is_none() {
+            own.peers = self.named_members();
+        }
         let stranger = stranger.filter(|stranger| self.is_of_another(from, stranger, &own));
         let suits = stranger.is_some_and(|stranger| stranger.joins(&own)) && self.join.borrow().is_none();
         // Without a quorum nobody could be let in.
         let welcome = suits && self.consensus.read_barrier().await.is_ok();
         if welcome {
-            *self.stays_until.lock() = Some(Instant::now() + STAY);
+            self.stay(STAY);
         }
         (Some(own), welcome)
     }
@@ -174,24 +200,44 @@ impl Meeting {
             sociable: self.consensus.accepts_without_quorum(),
             addresses: self.transport.own_addresses().into_iter().take(MAX_ADDRESSES).collect(),
             remnant,
+            peers: Vec::new(),
         })
+    }
+
+    /// The members that have not gone to other clusters.
+    fn named_members(&self) -> Vec<Named> {
+        let position = self.consensus.position();
+        let (position, gone) = (position.borrow(), self.gone.lock());
+        let members = position.members.iter().filter(|member| !gone.contains(&member.peer));
+        claim::name(members.map(|member| (member.peer, member.addresses.as_slice())))
     }
 
     async fn look_around(&self) {
         let mut turns = Turns::default();
+        let mut doubted: BTreeMap<PeerId, Instant> = BTreeMap::new();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let stays = self.stays_until.lock().is_some_and(|until| Instant::now() < until);
             if stays {
                 continue;
             }
-            for peer in self.to_ask(&mut turns) {
+            doubted.retain(|_, at| at.elapsed() < DOUBT);
+            let mut asked = self.to_ask(&mut turns);
+            asked.retain(|peer| !doubted.contains_key(peer));
+            for peer in asked {
                 let Some(own) = self.info().await else { break };
-                if let Some(addresses) = self.meet(peer, &own).await {
-                    tracing::info!(%peer, remnant = own.remnant, "this peer joins another cluster of the same name with its pins");
-                    self.join.send_replace(Some(addresses));
-                    return std::future::pending().await;
+                let Some(claim) = self.meet(peer, &own).await else { continue };
+                if !self.is_confirmed(peer, &own, &claim).await {
+                    tracing::warn!(
+                        %peer, members = claim.members,
+                        "a peer says that it belongs to a larger cluster of the same name, and most of those it names do not"
+                    );
+                    doubted.insert(peer, Instant::now());
+                    continue;
                 }
+                tracing::info!(%peer, remnant = own.remnant, "this peer joins another cluster of the same name with its pins");
+                self.join.send_replace(Some(claim.addresses));
+                return std::future::pending().await;
             }
         }
     }
@@ -200,22 +246,61 @@ impl Meeting {
     fn to_ask(&self, turns: &mut Turns) -> Vec<PeerId> {
         let position = self.consensus.position();
         let members: BTreeSet<PeerId> = position.borrow().members.iter().map(|member| member.peer).collect();
-        let (members, strangers): (Vec<_>, Vec<_>) =
+        let (members, mut strangers): (Vec<_>, Vec<_>) =
             self.transport.connected().into_iter().partition(|peer| members.contains(peer));
+        strangers.retain(|peer| self.trust.includes(peer));
         let of_members = if self.consensus.without_quorum_for().is_some() { ASK_AT_MOST } else { 1 };
         let mut asked = in_turn(strangers, &mut turns.stranger, ASK_AT_MOST);
         asked.extend(in_turn(members, &mut turns.member, of_members));
         asked
     }
 
-    /// Asks a peer; where to join, if it belongs to another, larger cluster and has welcomed this peer.
-    async fn meet(&self, peer: PeerId, own: &ClusterInfo) -> Option<Vec<Multiaddr>> {
+    /// Asks a peer; what it says of its cluster, if that is another, larger one and has welcomed this peer.
+    async fn meet(&self, peer: PeerId, own: &ClusterInfo) -> Option<ClusterInfo> {
         let call = Call::Meet { cluster: Some(own.clone()) };
         let answer = self.client.ask(peer, &call, ASK_TIMEOUT).await;
-        let Ok(Reply::Cluster { cluster: Some(other), welcome }) = answer else { return None };
+        let Ok(Reply::Cluster { cluster: Some(mut other), welcome }) = answer else { return None };
         let joins = self.is_of_another(peer, &other, own) && welcome && own.joins(&other);
-        let addresses: Vec<Multiaddr> = other.addresses.iter().take(MAX_ADDRESSES).cloned().collect();
-        (joins && !addresses.is_empty()).then_some(addresses)
+        other.addresses.truncate(MAX_ADDRESSES);
+        (joins && !other.addresses.is_empty()).then_some(other)
+    }
+
+    /// Whether most of those that `host` names as members of its cluster say of it what it claims.
+    async fn is_confirmed(&self, host: PeerId, own: &ClusterInfo, claim: &ClusterInfo) -> bool {
+        let Some(told) = self.describe(host).await else { return false };
+        let here = self.transport.local_peer();
+        let asked = claim::whom_to_ask(claim, told, [host, here], self.consensus.draw());
+        let Some(asked) = asked else { return false };
+        let answers = asked.iter().map(|member| async {
+            let told = self.describe_at(member).await?;
+            claim::confirms(own, claim, host, &told).then_some(())
+        });
+        let confirmed = futures::future::join_all(answers).await.into_iter().flatten().count();
+        claim::is_most(confirmed, asked.len())
+    }
+
+    async fn describe(&self, peer: PeerId) -> Option<ClusterInfo> {
+        match self.client.ask(peer, &Call::Meet { cluster: None }, ASK_TIMEOUT).await {
+            Ok(Reply::Cluster { cluster, .. }) => cluster,
+            _ => None,
+        }
+    }
+
+    /// Asks a member of another cluster, which may not be connected.
+    async fn describe_at(&self, member: &Named) -> Option<ClusterInfo> {
+        if !self.transport.connected().contains(&member.peer) {
+            let dial = async {
+                for address in &member.addresses {
+                    if matches!(self.transport.dial(address.clone(), ASK_TIMEOUT).await, Ok(peer) if peer == member.peer)
+                    {
+                        break;
+                    }
+                }
+            };
+            // Whoever could not be dialled does not answer either.
+            let _late = tokio::time::timeout(ASK_TIMEOUT, dial).await;
+        }
+        self.describe(member.peer).await
     }
 }
 
@@ -265,7 +350,8 @@ mod tests {
 
     fn cluster(members: u64, pins: u64, id: u64) -> ClusterInfo {
         let (name, addresses) = ("n".to_owned(), Vec::new());
-        ClusterInfo { id, name, node_id: id, members, pins, sociable: true, addresses, remnant: false }
+        let (remnant, peers) = (false, Vec::new());
+        ClusterInfo { id, name, node_id: id, members, pins, sociable: true, addresses, remnant, peers }
     }
 
     #[test]

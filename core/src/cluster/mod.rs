@@ -6,6 +6,7 @@
 mod add;
 mod allocator;
 mod answer;
+mod claim;
 pub mod duty;
 mod events;
 pub mod expiry;
@@ -26,6 +27,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 pub use allocator::MetricAllocator;
+pub use claim::Named;
 pub use service::{Cluster, ClusterParts, ClusterSettings, Standing};
 
 /// The text of every "no such pin"; clients compare it.

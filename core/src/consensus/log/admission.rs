@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::bring_along;
 use super::message::RaftMessage;
+use super::quorum::acknowledged_ago;
 use super::receiver::Raft;
 use super::roster::{Known, MembersTold, Roster, Survey, Trouble, trouble};
 use super::types::{NodeId, StoredMembership, Vote};
@@ -251,6 +252,8 @@ impl Admission {
             let node = leader.and_then(|id| now.membership_config.membership().get_node(&id).map(|node| node.peer));
             (leader == Some(self.node_id), node)
         };
+        // Cut off, it goes on calling itself the leader; those that removed it do not even tell it of their term.
+        let leads = leads && acknowledged_ago(&self.raft) < SILENCE;
         let known = self.known();
         let silent = self.heard.lock().elapsed() >= SILENCE;
         if leads || !silent || !known.members.contains_key(&self.node_id) {
@@ -344,7 +347,8 @@ fn known(effective: &StoredMembership, committed: &StoredMembership) -> Known {
     }
 }
 
-fn decided(stored: &StoredMembership) -> Option<(u64, u64)> {
+/// Where in the log a membership was decided.
+pub(super) fn decided(stored: &StoredMembership) -> Option<(u64, u64)> {
     stored.log_id().as_ref().map(|id| (**id.committed_leader_id(), id.index()))
 }
 

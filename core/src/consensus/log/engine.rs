@@ -96,6 +96,14 @@ impl<LS: RaftLogStorage<TypeConfig>> LogParts<LS> {
         let sociable = matches!(self.settings.without_quorum, WithoutQuorum::Accept { .. });
         Ok(sociable && self.bootstrap.is_empty() && self.log.get_log_state().await?.last_log_id.is_none())
     }
+
+    /// Whether a peer that is told to join was removed from that same cluster. Under a new raft id it is a new member that
+    /// has a part of the log already: state, log and what waits in its outbox stay as they are.
+    async fn was_removed(&self, client: &PeerClient, peer: PeerId, known: Option<NodeId>) -> Result<bool, BoxError> {
+        let Some(node_id) = known.filter(|_| !self.bootstrap.is_empty()) else { return Ok(false) };
+        let at = AppliedPosition::decode(self.state.applied().await?.as_ref())?;
+        Ok(membership::was_removed(client, &self.bootstrap, (node_id, peer), &at).await)
+    }
 }
 
 /// One raft node.
@@ -167,6 +175,12 @@ impl LogConsensus {
         if known.is_some_and(|id| id & FOUNDER == 0) && parts.founds_instead().await.map_err(fail)? {
             tracing::warn!(
                 "joining was cut off earlier: this peer founds a cluster of its own until it meets another one"
+            );
+            known = None;
+        }
+        if parts.was_removed(&client, peer, known).await.map_err(fail)? {
+            tracing::warn!(
+                "this peer was removed from its cluster; it joins again, with what it has and what waits here"
             );
             known = None;
         }
@@ -331,6 +345,11 @@ impl LogConsensus {
     pub(super) fn regions(&self) -> BTreeMap<PeerId, String> {
         let source = self.regions.read().clone();
         source.map(|source| source()).unwrap_or_default()
+    }
+
+    /// A number that nobody can foresee.
+    pub(crate) fn draw(&self) -> u64 {
+        self.chance.draw()
     }
 
     /// Whether a peer may do what members may: it is one, or members vouch for it.

@@ -11,7 +11,9 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
+use super::admission::decided;
 use super::engine::{LogConsensus, StartError};
+use super::state_machine::AppliedPosition;
 use super::types::{Node, NodeId};
 use crate::rpc::{Call, PeerClient, Reply};
 
@@ -28,6 +30,25 @@ const MAX_ADDRESS_BYTES: usize = 256;
 const FAREWELLS: usize = 3;
 /// How long a hand-over of leadership may take.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whether the peers to join say that `own`, by its raft id, is a member no longer of the cluster that its state (`at`)
+/// belongs to. A raft id is never given out twice, so it will not be one again.
+pub(super) async fn was_removed(
+    client: &PeerClient,
+    members: &[PeerId],
+    own: (NodeId, PeerId),
+    at: &AppliedPosition,
+) -> bool {
+    let known = decided(&at.membership);
+    for member in members {
+        let Ok(Reply::Members(told)) = client.ask(*member, &Call::Members, ASK_TIMEOUT).await else { continue };
+        let same = told.cluster.is_some() && told.cluster == at.cluster();
+        if same && told.decided > known {
+            return !told.members.contains(&own);
+        }
+    }
+    false
+}
 
 /// Asks members for a raft id.
 pub(super) async fn reserve(client: &PeerClient, members: &[PeerId], timeout: Duration) -> Result<NodeId, StartError> {

@@ -3,7 +3,9 @@
 mod digests;
 mod hostile;
 mod import;
+mod liars;
 mod remnant;
+mod removed;
 mod seats;
 
 use std::sync::Arc;
@@ -14,10 +16,13 @@ use cluster_types::{Commit, ErrorClass, PeerId, Pin, PinOptions, ReplicationFact
 use futures::TryStreamExt;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
+use liars::meet;
+
 use super::*;
 use crate::cluster::meet::Meeting;
 use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Receipt, Request};
+use crate::follower::Trust;
 use crate::ports::{AnnexRow, Changes, RequestKey, StateStore, SystemClock, Transport};
 use crate::rpc::{Call, CallServer, PeerService, Reply};
 use crate::task::TaskGroup;
@@ -164,7 +169,7 @@ async fn start_with(
         settings,
     };
     let consensus = LogConsensus::start(parts, &tasks).await?;
-    let meeting = Meeting::new(Arc::clone(&consensus), Arc::clone(&disks.state) as _, Arc::clone(&network) as _);
+    let meeting = meet(&consensus, &disks, &network, Trust::Everyone);
     server.serve_calls(Arc::new(Answers(Arc::clone(&consensus), Arc::clone(&meeting))));
     Ok(TestNode { consensus, meeting, network, disks, tasks })
 }
