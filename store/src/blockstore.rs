@@ -27,7 +27,7 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Removals written in one batch.
 const BATCH_REMOVALS: usize = 4096;
 /// Memory of the blocks' database: blocks are mostly read once.
-const OPTIONS: StoreOptions = StoreOptions { block_cache: 16 << 20, write_buffers: 48 << 20 };
+const OPTIONS: StoreOptions = StoreOptions { memory: 64 << 20, write_buffers: 48 << 20 };
 
 /// The blocks and roots of an embedded IPFS node.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! One RocksDB instance: options, and reads and writes by family.
 //!
 //! **Invariant:** memory is bounded by the options: one block cache that also holds indexes and filters, in small
-//! partitions, and one limit for all write buffers.
+//! partitions, and gives way to the write buffers, which have one limit.
 //! **Invariant:** opening reads the files' list and at most [`WAL_LIMIT`] of write-ahead log, however many records
 //! there are.
 
@@ -12,7 +12,7 @@ use cluster_core::ports::StateError;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRawIteratorWithThreadMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
+    DBRawIteratorWithThreadMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteBufferManager,
 };
 
 use crate::codec;
@@ -26,6 +26,9 @@ use crate::telemetry::StoreTelemetry;
 const FORMAT: u32 = 1;
 /// Write-ahead log kept before the oldest buffers are written out: what a start may have to replay.
 const WAL_LIMIT: u64 = 64 << 20;
+/// Write buffers grow by so much. What counts is what is set aside, and most families get few rows: with the usual
+/// pieces of a megabyte they alone would reach the limit of all buffers, and tables would be written out early.
+const BUFFER_PIECE: usize = 64 << 10;
 /// Files kept open at most.
 const OPEN_FILES: i32 = 256;
 /// Bits of the filters per key: one in a hundred look-ups of an absent key reads a block in vain.
@@ -49,16 +52,16 @@ const QUEUES: [Family; 7] = [
 /// How much memory a store may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Bytes of the cache of blocks, indexes and filters.
-    pub block_cache: usize,
-    /// Bytes of all write buffers together.
+    /// Bytes of the cache of blocks, indexes and filters, together with the write buffers: the cache gives way to them.
+    pub memory: usize,
+    /// Bytes of all write buffers together: a part of `memory`.
     pub write_buffers: usize,
 }
 
 impl Default for StoreOptions {
-    /// 32 MiB of cache and 48 MiB of write buffers.
+    /// 32 MiB, of which write buffers may take 16.
     fn default() -> Self {
-        Self { block_cache: 32 << 20, write_buffers: 48 << 20 }
+        Self { memory: 32 << 20, write_buffers: 16 << 20 }
     }
 }
 
@@ -89,17 +92,18 @@ impl Engine {
         telemetry: Arc<StoreTelemetry>,
     ) -> Result<Self, StoreError> {
         refuse_remains(folder)?;
-        let mut general = general_options(options);
+        let cache = Cache::new_lru_cache(options.memory);
+        let mut general = general_options(options, &cache);
         general.create_if_missing(true);
         general.create_missing_column_families(true);
         if folder.join("CURRENT").exists() {
             // Opening for good would drop what it cannot replay; a look changes nothing, so that what is left of a
             // damaged database stays as it is for whoever looks into it.
-            let look = DB::open_for_read_only(&general_options(options), folder, false)
+            let look = DB::open_for_read_only(&general_options(options, &cache), folder, false)
                 .map_err(|error| StoreError::from_open(folder, error))?;
             drop(FlushMark::open(folder, look.latest_sequence_number())?);
         }
-        let descriptors = descriptors(families, options);
+        let descriptors = descriptors(families, options, &cache);
         let db = DB::open_cf_descriptors(&general, folder, descriptors)
             .map_err(|error| StoreError::from_open(folder, error))?;
         let mark = FlushMark::open(folder, db.latest_sequence_number())?;
@@ -111,9 +115,10 @@ impl Engine {
     /// Opens a checkpoint to read it.
     pub(crate) fn open_checkpoint(folder: &Path) -> Result<Self, StateError> {
         // A checkpoint is read once from end to end, by few readers: a small cache does.
-        let options = StoreOptions { block_cache: 4 << 20, write_buffers: 4 << 20 };
-        let descriptors = descriptors(&Family::STATE, &options);
-        let db = DB::open_cf_descriptors_read_only(&general_options(&options), folder, descriptors, false)
+        let options = StoreOptions { memory: 4 << 20, write_buffers: 2 << 20 };
+        let cache = Cache::new_lru_cache(options.memory);
+        let descriptors = descriptors(&Family::STATE, &options, &cache);
+        let db = DB::open_cf_descriptors_read_only(&general_options(&options, &cache), folder, descriptors, false)
             .failed_to("open a snapshot")?;
         Ok(Self { db, mark: None, flushes: SharedFlush::default(), telemetry: Arc::default() })
     }
@@ -304,9 +309,10 @@ fn refuse_remains(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn general_options(options: &StoreOptions) -> Options {
+fn general_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut general = Options::default();
-    general.set_db_write_buffer_size(options.write_buffers);
+    let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(options.write_buffers, false, cache.clone());
+    general.set_write_buffer_manager(&buffers);
     general.set_max_total_wal_size(WAL_LIMIT);
     general.set_max_open_files(OPEN_FILES);
     general.set_max_background_jobs(2);
@@ -318,11 +324,10 @@ fn general_options(options: &StoreOptions) -> Options {
     general
 }
 
-fn descriptors(families: &[Family], options: &StoreOptions) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(options.block_cache);
+fn descriptors(families: &[Family], options: &StoreOptions, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
     families
         .iter()
-        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache, options)))
+        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(*family, cache, options)))
         .collect()
 }
 
@@ -340,7 +345,8 @@ fn family_options(family: Family, cache: &Cache, options: &StoreOptions) -> Opti
         table.set_partition_filters(true);
     }
     let mut own = Options::default();
-    own.set_write_buffer_size(options.write_buffers / 6);
+    own.set_write_buffer_size(options.write_buffers / 4);
+    own.set_arena_block_size(BUFFER_PIECE);
     if looked_up {
         // Most look-ups of a write are for what is not there.
         own.set_memtable_whole_key_filtering(true);
