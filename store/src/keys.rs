@@ -472,7 +472,8 @@ mod tests {
         assert!(keys.is_sorted());
         assert_eq!(keys.map(|key| read_merged_by_index(&key).unwrap()), merges);
         assert_eq!(read_waiting_number(&waiting_number(256)).unwrap(), 256);
-        assert_eq!(read_history_by_index(&history_by_index(256, &order)).unwrap(), (256, cid_of(&order).unwrap()));
+        let cid: Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();
+        assert_eq!(read_history_by_index(&history_by_index(256, &order_key(&cid))).unwrap(), (256, cid));
         let seconds = [-9, -1, 0, 1, 9].map(|seconds| by_expiry(Timestamp::from_unix_seconds(seconds), &order));
         assert!(seconds.is_sorted());
     }
