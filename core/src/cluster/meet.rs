@@ -289,16 +289,15 @@ impl Meeting {
     /// Asks a member of another cluster, which may not be connected.
     async fn describe_at(&self, member: &Named) -> Option<ClusterInfo> {
         if !self.transport.connected().contains(&member.peer) {
-            let dial = async {
-                for address in &member.addresses {
-                    if matches!(self.transport.dial(address.clone(), ASK_TIMEOUT).await, Ok(peer) if peer == member.peer)
-                    {
-                        break;
-                    }
-                }
-            };
-            // Whoever could not be dialled does not answer either.
-            let _late = tokio::time::timeout(ASK_TIMEOUT, dial).await;
+            // At once: an address that swallows everything must not use up the time of those that work.
+            let dials = member.addresses.iter().map(|address| {
+                let dial = self.transport.dial(address.clone(), ASK_TIMEOUT);
+                Box::pin(async move { dial.await.ok().filter(|peer| *peer == member.peer).ok_or(()) })
+            });
+            if !member.addresses.is_empty() {
+                // Whoever could not be dialled does not answer either.
+                let _silent = futures::future::select_ok(dials).await;
+            }
         }
         self.describe(member.peer).await
     }

@@ -189,6 +189,11 @@ impl SwarmActor {
 
     fn dial_address(&mut self, address: Multiaddr, reply: DialReply) {
         let peer = peer_of(&address);
+        if let Some(peer) = peer.filter(|peer| self.swarm.is_connected(peer)) {
+            // A second connection would look as if this peer had begun anew.
+            let _unheard = reply.send(Ok(peer));
+            return;
+        }
         let bare = without_peer(address);
         let options = match peer {
             Some(peer) => DialOpts::peer_id(peer).addresses(vec![bare]).condition(PeerCondition::Always).build(),

@@ -70,36 +70,46 @@ pub(super) struct Ending<S> {
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Ending<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_pending() && self.closed.poll_unpin(cx).is_ready() {
+impl<S> Ending<S> {
+    /// What the stream says, unless it waits and its connection has been closed.
+    fn or_ended<T>(&mut self, said: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if said.is_pending() && self.closed.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the connection was closed here",
             )));
         }
-        read
+        said
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Ending<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.or_ended(read, cx)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Ending<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.or_ended(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.or_ended(flushed, cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(cx)
+        let closed = Pin::new(&mut self.stream).poll_close(cx);
+        self.or_ended(closed, cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::AsyncReadExt;
+    use futures::{AsyncReadExt, AsyncWriteExt};
     use libp2p::core::muxing::StreamMuxerExt;
 
     use super::*;
@@ -156,10 +166,12 @@ mod tests {
         let began = tokio::time::Instant::now();
         let mut connection = Closing::new(Deaf);
         let mut stream = futures::future::poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
+        let mut other = futures::future::poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
         let mut byte = [0];
-        let both = futures::future::join(connection.close(), stream.read(&mut byte));
-        let (ended, read) = tokio::time::timeout(GOODBYE * 10, both).await.expect("both end");
+        let all = futures::future::join3(connection.close(), stream.read(&mut byte), other.write(&[0]));
+        let (ended, read, written) = tokio::time::timeout(GOODBYE * 10, all).await.expect("all end");
         assert!(ended.is_ok() && began.elapsed() >= GOODBYE, "it was given time");
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }
