@@ -10,7 +10,7 @@
 //! is left behind without a quorum ([`is_remnant`]) counts as smaller than every cluster that has one.
 //!
 //! **Invariant:** nobody leaves a cluster on the word of one: most of the members of the other one say the same, as far as
-//! it has more (see [`claim`](super::claim)). A stranger's word counts only if this peer trusts it.
+//! it has more (see [`claim`]). A stranger's word counts only if this peer trusts it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
