@@ -10,6 +10,7 @@ mod client;
 mod crash;
 mod digest;
 mod followers;
+mod founding;
 mod guarded;
 mod history;
 mod joining;

@@ -125,7 +125,7 @@ impl ProcessCluster {
     /// Starts a peer that is down with `--bootstrap` and an address of another cluster, and waits until it answers.
     pub async fn start_joining(&self, number: usize, address: &str) -> Result<()> {
         self.spawn_with(number, &["--bootstrap", address])?;
-        self.wait_ready(number, |state| state.leader.is_some()).await
+        self.wait_started(number).await
     }
 
     /// Starts so many peers, each on a machine of its own, with these variables; they have become one cluster when this
@@ -223,7 +223,7 @@ impl ProcessCluster {
 
     async fn start_daemon(&self, number: usize, join: bool) -> Result<()> {
         self.spawn_daemon(number, join)?;
-        self.wait_ready(number, |state| state.leader.is_some()).await
+        self.wait_started(number).await
     }
 
     fn spawn_daemon(&self, number: usize, join: bool) -> Result<()> {
@@ -318,6 +318,11 @@ impl ProcessCluster {
         ensure!(!self.is_running(number), "peer {number} is running");
         let folder = &self.peers[number].folder;
         fs::rename(folder.join("state"), folder.join("state.lost")).context("moving the state away")
+    }
+
+    /// Waits until a peer that was only spawned answers and knows a leader.
+    pub async fn wait_started(&self, number: usize) -> Result<()> {
+        self.wait_ready(number, |state| state.leader.is_some()).await
     }
 
     async fn wait_ready(&self, number: usize, is_enough: impl Fn(&StateReport) -> bool) -> Result<()> {

@@ -1,13 +1,19 @@
 //! May a peer without state found a cluster of its own, when its configuration names others?
 //!
-//! In raft mode no: peers that found a cluster each never become one again by themselves. In crdt mode it may: it is
-//! connected to the others, and as soon as they meet the smaller cluster joins the larger with its pins.
+//! In raft mode no: peers that found a cluster each never become one again by themselves. Those of `init_peerset` wait for
+//! each other and found one together. In crdt mode it may: it is connected to the others, and as soon as they meet the
+//! smaller cluster joins the larger with its pins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
+use cluster_core::cluster::gather::{self, Gathered};
+use cluster_core::ports::Transport;
+use cluster_core::rpc::CallServer;
+use cluster_net::Network;
 use cluster_types::{Multiaddr, PeerId, Protocol};
 
 use crate::config::{Config, ConsensusMode};
@@ -18,9 +24,20 @@ const MAX_PEERSTORE: u64 = 64 * 1024;
 /// More than a peerstore of thousands of peers has; what is larger is another file.
 const MAX_WHOLE_PEERSTORE: u64 = 4 * 1024 * 1024;
 
+/// The peers with which this one is to found a cluster, itself among them: those of `consensus.raft.init_peerset`; nobody
+/// when it names no other.
+pub(crate) fn founders(config: &Config, own: PeerId) -> BTreeSet<PeerId> {
+    let ConsensusMode::Raft { initial_peers, .. } = &config.consensus.mode else { return BTreeSet::new() };
+    let founders: BTreeSet<PeerId> = initial_peers.iter().copied().chain([own]).collect();
+    if founders.len() > 1 { founders } else { BTreeSet::new() }
+}
+
 /// Refuses to found a cluster beside that of peers which the configuration names (raft mode), or says that it happens
 /// (crdt mode).
 pub(crate) fn check(config: &Config, own: PeerId) -> Result<(), PeerError> {
+    if !founders(config, own).is_empty() {
+        return Ok(());
+    }
     let path = &config.cluster.peerstore_file;
     let peerstore = read(path).unwrap_or_default();
     let mut places = naming(config, own);
@@ -43,6 +60,20 @@ pub(crate) fn check(config: &Config, own: PeerId) -> Result<(), PeerError> {
     }
 }
 
+/// Waits for those with whom this peer is to found a cluster. The members of that cluster, to be joined; nobody if this
+/// peer founds it.
+pub(crate) async fn gather(config: &Config, network: &Arc<Network>, server: &CallServer) -> Vec<PeerId> {
+    let founders = founders(config, network.local_peer());
+    if founders.is_empty() {
+        return Vec::new();
+    }
+    let transport = Arc::clone(network) as Arc<dyn Transport>;
+    match gather::gather(&transport, server, founders).await {
+        Gathered::Found => Vec::new(),
+        Gathered::Join(members) => members,
+    }
+}
+
 /// The peers that `cluster.peer_addresses` names, with their addresses.
 pub(crate) fn named_peers(config: &Config, own: PeerId) -> BTreeMap<PeerId, Vec<Multiaddr>> {
     let mut named: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
@@ -60,11 +91,6 @@ pub(crate) fn named_peers(config: &Config, own: PeerId) -> BTreeMap<PeerId, Vec<
 /// The keys of the configuration that name other peers.
 fn naming(config: &Config, own: PeerId) -> Vec<String> {
     let mut places = Vec::new();
-    if let ConsensusMode::Raft { initial_peers, .. } = &config.consensus.mode
-        && initial_peers.iter().any(|peer| *peer != own)
-    {
-        places.push("consensus.raft.init_peerset".to_owned());
-    }
     if names_others(config.cluster.peer_addresses.iter().cloned(), own) {
         places.push("cluster.peer_addresses".to_owned());
     }
@@ -130,11 +156,10 @@ mod tests {
         assert_eq!(outcome(raft, &[], "", ""), None);
         let own = format!("/ip4/10.0.0.1/tcp/9096/p2p/{OWN}");
         assert_eq!(outcome(raft, &[OWN], &own, &format!("{own}\n\n")), None);
-        let peerset = outcome(raft, &[OWN, OTHER], "", "").unwrap();
-        assert_eq!(peerset, "consensus.raft.init_peerset");
         let other = format!("/ip4/10.0.0.1/tcp/9096/p2p/{OTHER}");
         assert_eq!(outcome(raft, &[], &other, "").unwrap(), "cluster.peer_addresses");
         assert!(outcome(raft, &[], "", &format!("{own}\n{other}\n")).unwrap().ends_with("/peerstore"));
+        assert_eq!(outcome(raft, &[OTHER], "", &other), None, "they found one together");
         assert_eq!(outcome(ConsensusName::Crdt, &[], &other, &other), None);
     }
 }

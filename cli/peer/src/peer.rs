@@ -61,8 +61,8 @@ pub enum PeerError {
     /// It would found a cluster of its own beside that of peers which the configuration names.
     #[error(
         "this peer has no state yet, and {places} names other peers: in raft mode it does not found a cluster of its own \
-         beside theirs. To join theirs, start it with --bootstrap <swarm address of a peer that runs>. To found the \
-         cluster with this peer, empty {places} here, start it, and then the others with --bootstrap"
+         beside theirs. To join theirs, start it with --bootstrap <swarm address of a peer that runs>. To found one with \
+         them, name them all in consensus.raft.init_peerset, on each of them"
     )]
     OthersNamed {
         /// Where they are named.
@@ -177,6 +177,8 @@ impl Peer {
             Err(_) if is_member => Vec::new(),
             dialled => dialled?,
         };
+        let founds = !is_member && members.is_empty() && !config.cluster.follower_mode;
+        let members = if founds { founding::gather(&config, &network, &server).await } else { members };
         let store = if is_member { joining::leave_for(&members, store, &config, &network).await? } else { store };
         let (ipfs, blocks) = wire::ipfs_node(&config, &node).await.map_err(start("the IPFS node"))?;
         let rooms = Rooms { config: &config, store: &store, network: &network, ipfs: &ipfs, clock: &clock };

@@ -67,6 +67,13 @@ impl Cluster {
                 };
                 Ok(Reply::Cluster { cluster, welcome })
             }
+            Call::Gather { .. } => {
+                let member = match &self.parts.standing {
+                    Standing::Member { meeting, .. } => meeting.has_cluster().await,
+                    Standing::Follower(_) => false,
+                };
+                Ok(Reply::Gathered { waits: false, member })
+            }
             Call::Outbox { after } => self.log()?.outbox_page(after).await,
             Call::Noted { index } => self.log()?.noted(index).map(|manifest| Reply::Manifest { index, manifest }),
             // They are answered by the donor, before anything gets here.

@@ -179,6 +179,11 @@ impl Meeting {
         is_other
     }
 
+    /// Whether this peer belongs to a cluster.
+    pub(crate) async fn has_cluster(&self) -> bool {
+        self.consensus.cluster().await.is_some()
+    }
+
     /// This peer's cluster; none while it belongs to none.
     async fn info(&self) -> Option<ClusterInfo> {
         let (id, name) = self.consensus.cluster().await?;

@@ -10,6 +10,7 @@ mod claim;
 pub mod duty;
 mod events;
 pub mod expiry;
+pub mod gather;
 pub mod meet;
 mod peers;
 mod pin;

@@ -18,6 +18,8 @@ pub fn access(call: &Call) -> Access {
     match call {
         // A peer that was removed while it was away asks who the members are; it changes nothing.
         Call::Id | Call::Members => Access::Open,
+        // Who founds a cluster together does not know yet who the members will be; it changes nothing.
+        Call::Gather { .. } => Access::Open,
         // A peer that wants to join is not a member yet.
         Call::Reserve | Call::Join { .. } | Call::Meet { .. } => Access::Newcomers,
         // Followers are outside of the membership. They only read, and what each peer may have read at a time is bounded

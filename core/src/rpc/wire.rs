@@ -103,6 +103,11 @@ pub enum Call {
         /// The cluster of the one who asks, if it wants to join.
         cluster: Option<ClusterInfo>,
     },
+    /// Do you wait to found a cluster with these peers, or do you belong to one?
+    Gather {
+        /// The founders, you and me among them, in order.
+        founders: Vec<PeerId>,
+    },
     /// Which writes did you accept without a quorum that wait still? Some of them.
     Outbox {
         /// From behind this number.
@@ -190,6 +195,13 @@ pub enum Reply {
         cluster: Option<ClusterInfo>,
         /// Whether who asked may join it.
         welcome: bool,
+    },
+    /// To [`Call::Gather`].
+    Gathered {
+        /// Whether it waits for the same founders.
+        waits: bool,
+        /// Whether it belongs to a cluster.
+        member: bool,
     },
     /// To [`Call::Outbox`].
     Outbox {
