@@ -35,6 +35,8 @@ const LIMIT: Duration = Duration::from_secs(900);
 const KNOWN_LIMIT: Duration = Duration::from_secs(60);
 /// Windows of the log are about a minute, and outcomes of requests are remembered for four of them.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(330);
+/// How long gossip repeats what was written last to whoever is new: that is no part of catching up.
+const GOSSIPED: Duration = Duration::from_secs(15);
 /// Pins of which the least number of bytes is found out; it grows with their number.
 const SAMPLE: usize = 20_000;
 
@@ -251,6 +253,7 @@ impl Bench {
         let changed = (pins / share).max(1);
         let up_to = self.numbers.load(Ordering::Relaxed) + changed;
         self.write(8, &[0], LIMIT, up_to).await?;
+        tokio::time::sleep(GOSSIPED).await;
         let logged = self.cluster.log(self.receiver).len();
         let caught = self.catch_up(false).await?;
         let least = self.least_bytes(changed).await?;

@@ -34,3 +34,4 @@ pub use stage::Stage;
 pub use turns::Asker;
 pub(crate) use whole::{Asked, ask_whole};
 pub use wire::{Ask, Part, PartKind, Told, Wanted, decode_manifest, encode_manifest};
+pub(crate) use wire::{decode_excerpt, encode_excerpt};

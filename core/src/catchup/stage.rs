@@ -15,9 +15,12 @@ use super::wire::encode_manifest;
 use crate::consensus::digest::SHARDS;
 use crate::consensus::operation::encode_pin;
 use crate::crdt::manifest::Manifest;
+use crate::crdt::manifest::excerpt::Excerpt;
 use crate::crdt::packed::Change;
 use crate::crdt::{Records, TailEntry, shard, undo};
-use crate::ports::{ShardState, ShardSum, SnapshotHandle, StagedHead, StagedShard, StateError, StateStore, StateView};
+use crate::ports::{
+    ShardState, ShardSum, SnapshotHandle, StagedHead, StagedShard, StateError, StateStore, StateView, TailPlace,
+};
 
 /// What is being staged.
 #[derive(Debug)]
@@ -188,6 +191,29 @@ pub async fn manifest_of(frozen: &Arc<dyn SnapshotHandle>) -> Result<Manifest, S
     let shards: Vec<ShardState> = shards.await?;
     let manifest = Manifest::of(frozen.applied(), &shards);
     manifest.map_err(|error| StateError::InvalidSnapshot { what: error.to_string() })
+}
+
+/// What somebody lacks of the manifest of a frozen state who stands at the log index `base`: the shards that changed
+/// since, and those of which that is not known here.
+pub(crate) async fn excerpt_of(
+    frozen: &Arc<dyn SnapshotHandle>,
+    manifest: &Manifest,
+    base: u64,
+) -> Result<Excerpt, StateError> {
+    let changed = read(
+        |look| frozen.read(look),
+        move |view| {
+            let mut changed = Vec::new();
+            for shard in 0..SHARDS {
+                let known = view.shard(shard)?.covers(base);
+                if !known || !view.tail(shard, TailPlace::after(base), 1)?.is_empty() {
+                    changed.push(shard);
+                }
+            }
+            Ok(changed)
+        },
+    );
+    Ok(Excerpt::of(manifest, &changed.await?))
 }
 
 /// Stages everything of a frozen state of this peer or of another one in the same process.

@@ -41,3 +41,35 @@ async fn changes_to_what_has_moved_meanwhile_are_nobodys_fault() {
     assert_eq!(stage.base(shard).await.unwrap(), Some(1));
     assert_eq!(stage.keep(shard, since()).await.unwrap(), Kept::Right);
 }
+
+#[tokio::test]
+async fn an_excerpt_names_what_changed_since_and_what_is_not_known() {
+    let (donor, reader) = (MemState::new(), MemState::new());
+    for number in 0..3 {
+        for state in [&donor, &reader] {
+            write_with_tail(state, number + 1, vec![(cid(number), Some(pin_on(number, &[1])))]).await;
+        }
+    }
+    holder(&donor, 4, 2).await;
+    let frozen = donor.make_snapshot().await.unwrap();
+    let manifest = manifest_of(&frozen).await.unwrap();
+    let own = || async { reader.shards().await.unwrap().0 };
+    let excerpt = excerpt_of(&frozen, &manifest, 3).await.unwrap();
+    assert_eq!(excerpt, Excerpt::of(&manifest, &[shard_of(&cid(0))]));
+    assert_eq!(excerpt.complete(&own().await), Some(manifest.clone()));
+    // Of a shard that the donor has received itself it does not know what changed.
+    let received = shard_of(&cid(1));
+    let update = move |view: &dyn StateView| {
+        let shards = vec![(received, ShardState { tail_from: 4, ..view.shard(received)? })];
+        Ok(crate::ports::Changes { shards, drop_tail: vec![(received, 4)], ..Default::default() })
+    };
+    donor.update(Box::new(update)).await.unwrap();
+    let frozen = donor.make_snapshot().await.unwrap();
+    let mut both = [shard_of(&cid(0)), received];
+    both.sort_unstable();
+    assert_eq!(excerpt_of(&frozen, &manifest, 3).await.unwrap(), Excerpt::of(&manifest, &both));
+    // Who stands elsewhere cannot make use of it.
+    holder(&reader, 4, 3).await;
+    write_with_tail(&reader, 5, vec![(cid(2), None)]).await;
+    assert_eq!(excerpt.complete(&own().await), None);
+}

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consensus::digest::SHARDS;
 use crate::consensus::operation::DecodeError;
+use crate::crdt::manifest::excerpt::Excerpt;
 use crate::crdt::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::crdt::packed::{deflate, inflate};
 
@@ -129,18 +130,35 @@ impl Ask {
 
 /// A manifest as it travels: compressed.
 pub fn encode_manifest(manifest: &Manifest) -> Bytes {
-    let plain = manifest.encode();
-    let length = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-    [&length.to_be_bytes()[..], &deflate(&plain)].concat().into()
+    fold(&manifest.encode())
 }
 
 /// Reads a manifest as it travels.
 pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
+    Manifest::decode(&unfold(bytes)?)
+}
+
+/// An excerpt of a manifest as it travels: compressed.
+pub(crate) fn encode_excerpt(excerpt: &Excerpt) -> Bytes {
+    fold(&excerpt.encode())
+}
+
+/// Reads an excerpt as it travels.
+pub(crate) fn decode_excerpt(bytes: &[u8]) -> Result<Excerpt, DecodeError> {
+    Excerpt::decode(&unfold(bytes)?)
+}
+
+fn fold(plain: &[u8]) -> Bytes {
+    let length = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes()[..], &deflate(plain)].concat().into()
+}
+
+fn unfold(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let fail = |reason: &str| DecodeError::new("manifest", reason);
     let (length, packed) = bytes.split_first_chunk().ok_or_else(|| fail("it is cut off"))?;
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     if length > MAX_MANIFEST_BYTES {
         return Err(fail("it is too long"));
     }
-    Manifest::decode(&inflate(packed, length).ok_or_else(|| fail("it cannot be unfolded"))?)
+    inflate(packed, length).ok_or_else(|| fail("it cannot be unfolded"))
 }

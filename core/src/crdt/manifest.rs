@@ -3,6 +3,8 @@
 //! Of each shard it holds the number of pins, the first eight bytes of its set hash and its epochs, and over all shards
 //! the root digest, which leaves no doubt: eight bytes point at shards to compare, the root decides.
 
+pub mod excerpt;
+
 use bytes::Bytes;
 use cluster_types::ErrorClass;
 

@@ -360,7 +360,7 @@ fn sender_of(message: &RaftMessage) -> Option<NodeId> {
         RaftMessage::Vote(request) | RaftMessage::PreVote(request) => of(&request.vote),
         RaftMessage::TransferLeader(request) => of(request.from_leader()),
         RaftMessage::SnapshotOffer { vote, .. } => of(vote),
-        RaftMessage::SnapshotAnnex { .. } | RaftMessage::SnapshotWait { .. } => None,
+        RaftMessage::SnapshotBase | RaftMessage::SnapshotAnnex { .. } | RaftMessage::SnapshotWait { .. } => None,
     }
 }
 

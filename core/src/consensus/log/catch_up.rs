@@ -27,7 +27,9 @@ use super::message::RaftReply;
 use super::receiver::Raft;
 use super::state_machine::AppliedPosition;
 use super::types::{LogId, Snapshot, SnapshotContent, SnapshotMeta, TypeConfig, Vote};
-use crate::catchup::{AnnexAsk, AnnexSums, Progress, Pull, Stage, decode_manifest, decode_rows};
+use crate::catchup::{
+    AnnexAsk, AnnexSums, Progress, Pull, Stage, decode_excerpt, decode_manifest, decode_rows, encode_manifest,
+};
 use crate::crdt::manifest::Manifest;
 use crate::ports::{AnnexRow, StateError, StateStore, Transport};
 use crate::rpc::PeerClient;
@@ -61,6 +63,8 @@ pub(super) struct Offer {
     pub(super) transfer: u64,
     pub(super) vote: Vote,
     pub(super) meta: SnapshotMeta,
+    /// The manifest is an excerpt for a state of this log index.
+    pub(super) base: Option<u64>,
     pub(super) manifest: Bytes,
     pub(super) annex: Bytes,
 }
@@ -135,10 +139,34 @@ impl CatchingUp {
         self.progress.subscribe()
     }
 
+    /// The log index of the state, if it is of any.
+    pub(super) async fn base(&self) -> Result<Option<u64>, String> {
+        let applied = self.state.applied().await.map_err(|error| error.to_string())?;
+        let position = AppliedPosition::decode(applied.as_ref()).map_err(|error| error.to_string())?;
+        Ok(position.last.map(|last| last.index()))
+    }
+
+    /// The manifest that an excerpt is of, if the state here is of `base` and as it should be.
+    async fn complete(&self, base: u64, excerpt: &[u8]) -> Result<Option<Manifest>, String> {
+        let excerpt = decode_excerpt(excerpt).map_err(|error| error.to_string())?;
+        let (shards, applied) = self.state.shards().await.map_err(|error| error.to_string())?;
+        let position = AppliedPosition::decode(applied.as_ref()).map_err(|error| error.to_string())?;
+        let stands_there = position.last.is_some_and(|last| last.index() == base);
+        Ok(if stands_there { excerpt.complete(&shards) } else { None })
+    }
+
     /// The leader offers a snapshot.
     pub(super) async fn offer(self: &Arc<Self>, from: PeerId, offer: Offer) -> Result<RaftReply, String> {
-        let Offer { transfer, vote, meta, manifest, annex } = offer;
-        let decoded = Arc::new(decode_manifest(&manifest).map_err(|error| error.to_string())?);
+        let Offer { transfer, vote, meta, base, manifest, annex } = offer;
+        let decoded = match base {
+            None => decode_manifest(&manifest).map_err(|error| error.to_string())?,
+            Some(base) => match self.complete(base, &manifest).await? {
+                Some(decoded) => decoded,
+                None => return Ok(RaftReply::NeedsManifest),
+            },
+        };
+        let manifest = base.map_or(manifest, |_base| encode_manifest(&decoded));
+        let decoded = Arc::new(decoded);
         let offered = AnnexSums::decode(&annex).map_err(|error| error.to_string())?;
         let position = AppliedPosition::decode(Some(decoded.applied())).map_err(|error| error.to_string())?;
         let last = meta.last_log_id;

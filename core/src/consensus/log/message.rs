@@ -37,6 +37,8 @@ pub enum RaftMessage {
     PreVote(VoteRequest<TypeConfig>),
     /// The offer of leadership.
     TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// A snapshot is to be offered: which log index is your state of?
+    SnapshotBase,
     /// Catch up with a snapshot: what it shows, and what every shard is in it.
     SnapshotOffer {
         /// The sender's random number for it.
@@ -45,6 +47,9 @@ pub enum RaftMessage {
         vote: Vote,
         /// What the snapshot shows.
         meta: SnapshotMeta,
+        /// The manifest is an excerpt, for a state of this log index.
+        #[serde(default)]
+        base: Option<u64>,
         /// Its manifest, see [`decode_manifest`](crate::catchup::decode_manifest).
         manifest: Bytes,
         /// The sums of its annex, see [`AnnexSums`](crate::catchup::AnnexSums).
@@ -79,6 +84,10 @@ pub enum RaftReply {
     Snapshot(SnapshotResponse<TypeConfig>),
     /// To [`RaftMessage::SnapshotAnnex`]: go on. To [`RaftMessage::SnapshotWait`]: it is on its way.
     Continue,
+    /// To [`RaftMessage::SnapshotBase`]; none: there is no state yet.
+    Base(Option<u64>),
+    /// To [`RaftMessage::SnapshotOffer`]: the excerpt does not fit the state here, all of the manifest is needed.
+    NeedsManifest,
     /// To [`RaftMessage::SnapshotOffer`]: its annex is here already, and its shards are on their way.
     Joined,
     /// To [`RaftMessage::SnapshotOffer`]: what is wanted of its annex.

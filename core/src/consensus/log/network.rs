@@ -22,7 +22,7 @@ use super::chance::Chance;
 use super::deadline::NodeClock;
 use super::message::{RaftCall, RaftMessage, RaftReply};
 use super::types::{Node, NodeId, Snapshot, SnapshotContent, TypeConfig, Vote};
-use crate::catchup::{AnnexAsk, AnnexSums, Donor, encode_manifest, encode_rows, stage};
+use crate::catchup::{AnnexAsk, AnnexSums, Donor, encode_excerpt, encode_manifest, encode_rows, stage};
 use crate::ports::{AnnexRow, Purpose, SnapshotHandle, StateError, Transport, TransportError};
 use crate::rpc;
 
@@ -124,11 +124,25 @@ impl Client {
         // Whoever catches up with it may take shards from it for as long as this runs.
         let index = snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index());
         let _lent = self.donor.lend(index, Arc::clone(&frozen));
-        let manifest = encode_manifest(&manifest);
         let sums = sums_of(&frozen).await.map_err(|error| StreamingError::from(lost(&error)))?;
-        let annex = sums.encode().into();
-        let offer = RaftMessage::SnapshotOffer { transfer, vote, meta: snapshot.meta, manifest, annex };
-        match self.call(Purpose::Bulk, offer, CHUNK_TIMEOUT).await? {
+        let offer = |base, manifest| RaftMessage::SnapshotOffer {
+            transfer,
+            vote,
+            meta: snapshot.meta.clone(),
+            base,
+            manifest,
+            annex: sums.encode().into(),
+        };
+        let mut reply = RaftReply::NeedsManifest;
+        if let Some(base) = self.base(index).await? {
+            let excerpt = stage::excerpt_of(&frozen, &manifest, base).await;
+            let excerpt = encode_excerpt(&excerpt.map_err(|error| StreamingError::from(lost(&error)))?);
+            reply = self.call(Purpose::Bulk, offer(Some(base), excerpt), CHUNK_TIMEOUT).await?;
+        }
+        if matches!(reply, RaftReply::NeedsManifest) {
+            reply = self.call(Purpose::Bulk, offer(None, encode_manifest(&manifest)), CHUNK_TIMEOUT).await?;
+        }
+        match reply {
             RaftReply::Joined => {}
             RaftReply::Lacks(ask) => self.send_annex(transfer, &frozen, &sums, &ask).await?,
             RaftReply::Append(_)
@@ -136,9 +150,19 @@ impl Client {
             | RaftReply::TransferLeader(_)
             | RaftReply::Snapshot(_)
             | RaftReply::Continue
+            | RaftReply::Base(_)
+            | RaftReply::NeedsManifest
             | RaftReply::Refused(_) => return Err(StreamingError::from(misfit())),
         }
         self.wait_installed(transfer).await
+    }
+
+    /// The log index that the receiver's state is of, if it has one and a snapshot of `index` is not older.
+    async fn base(&self, index: u64) -> Result<Option<u64>, StreamingError<TypeConfig>> {
+        let RaftReply::Base(base) = self.call(Purpose::Bulk, RaftMessage::SnapshotBase, CHUNK_TIMEOUT).await? else {
+            return Err(StreamingError::from(misfit()));
+        };
+        Ok(base.filter(|base| *base <= index))
     }
 
     /// Sends what is asked for of an annex.

@@ -86,8 +86,9 @@ impl RaftReceiver {
                 .await
                 .map(RaftReply::TransferLeader)
                 .map_err(|error| error.to_string()),
-            RaftMessage::SnapshotOffer { transfer, vote, meta, manifest, annex } => {
-                self.inbox.catching_up.offer(from, Offer { transfer, vote, meta, manifest, annex }).await
+            RaftMessage::SnapshotBase => self.inbox.catching_up.base().await.map(RaftReply::Base),
+            RaftMessage::SnapshotOffer { transfer, vote, meta, base, manifest, annex } => {
+                self.inbox.catching_up.offer(from, Offer { transfer, vote, meta, base, manifest, annex }).await
             }
             RaftMessage::SnapshotAnnex { transfer, sequence, rows } => {
                 self.inbox.catching_up.annex(from, transfer, sequence, &rows).await

@@ -33,7 +33,15 @@ fn messages(id: NodeId, stranger: PeerId) -> Vec<RaftMessage> {
         RaftMessage::Append(append(vec![])),
         RaftMessage::Append(append(vec![entry])),
         RaftMessage::TransferLeader(TransferLeaderRequest::new(leads, id, last)),
-        RaftMessage::SnapshotOffer { transfer: 7, vote: leads, meta, manifest: applied.clone(), annex: applied },
+        RaftMessage::SnapshotBase,
+        RaftMessage::SnapshotOffer {
+            transfer: 7,
+            vote: leads,
+            meta,
+            base: None,
+            manifest: applied.clone(),
+            annex: applied,
+        },
         RaftMessage::SnapshotAnnex { transfer: 7, sequence: 0, rows: Bytes::from_static(b"rows") },
         RaftMessage::SnapshotWait { transfer: 7 },
     ]
@@ -79,10 +87,10 @@ async fn raft_messages_of_who_is_no_member_change_nothing() {
         assert_eq!(node.consensus.trouble(), None);
     }
     let after = nodes[1].pin(2).await.unwrap();
-    assert_eq!(term(&after), before_term(&nodes[0]), "and nobody had to be elected");
+    assert_eq!(term(&after), term_of(&nodes[0]), "and nobody had to be elected");
 }
 
-fn before_term(node: &TestNode) -> u64 {
+fn term_of(node: &TestNode) -> u64 {
     node.consensus.position().borrow().term
 }
 
@@ -145,4 +153,35 @@ async fn a_merge_that_no_message_could_carry_on_is_refused() {
     let placed = nodes[0].consensus.propose_here([1; 16], Request::Merge(writes), None).await.unwrap();
     assert!(matches!(placed.outcome, Outcome::Refused(ref why) if why.class == ErrorClass::Invalid), "{placed:?}");
     assert!(nodes[0].pin(3).await.is_ok(), "the log goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_excerpt_for_another_index_is_not_taken_for_the_manifest() {
+    let net = MemNet::new(22);
+    let nodes = three(&net).await;
+    nodes[0].pin(1).await.unwrap();
+    assert_equal(&nodes.iter().collect::<Vec<_>>()).await;
+    let RaftReply::Base(Some(base)) = send(&nodes[0].network, &nodes[1], RaftMessage::SnapshotBase).await else {
+        panic!("it has a state");
+    };
+    assert_eq!(base, *nodes[1].consensus.applied().borrow());
+    let frozen = nodes[0].disks.state.make_snapshot().await.unwrap();
+    let manifest = crate::catchup::stage::manifest_of(&frozen).await.unwrap();
+    let excerpt = crate::catchup::stage::excerpt_of(&frozen, &manifest, base).await.unwrap();
+    let position = AppliedPosition::decode(Some(&frozen.applied())).unwrap();
+    let offer = |base, manifest| RaftMessage::SnapshotOffer {
+        transfer: 7,
+        vote: Vote::new_committed(term_of(&nodes[0]), nodes[0].consensus.node_id),
+        meta: SnapshotMeta { last_log_id: position.last, last_membership: position.membership.clone() },
+        base,
+        manifest,
+        annex: crate::catchup::AnnexSums::default().encode().into(),
+    };
+    let encoded = crate::catchup::encode_excerpt(&excerpt);
+    let reply = send(&nodes[0].network, &nodes[1], offer(Some(base - 1), encoded.clone())).await;
+    assert!(matches!(reply, RaftReply::NeedsManifest), "{reply:?}");
+    let reply = send(&nodes[0].network, &nodes[1], offer(Some(base), Bytes::from_static(b"nonsense"))).await;
+    assert!(matches!(reply, RaftReply::Refused(_)), "{reply:?}");
+    let reply = send(&nodes[0].network, &nodes[1], offer(Some(base), encoded)).await;
+    assert!(matches!(reply, RaftReply::Lacks(_) | RaftReply::Joined), "{reply:?}");
 }
