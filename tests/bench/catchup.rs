@@ -35,6 +35,9 @@ const LIMIT: Duration = Duration::from_secs(900);
 const KNOWN_LIMIT: Duration = Duration::from_secs(60);
 /// Windows of the log are about a minute, and outcomes of requests are remembered for four of them.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(330);
+/// Longer than a window of the log: what is remembered of requests travels by window, and one measurement is not to take
+/// the requests of the one before along.
+const WINDOW: Duration = Duration::from_secs(75);
 /// How long gossip repeats what was written last to whoever is new: that is no part of catching up.
 const GOSSIPED: Duration = Duration::from_secs(15);
 /// Pins of which the least number of bytes is found out; it grows with their number.
@@ -249,6 +252,7 @@ impl Bench {
     /// A member that was away while a share of the pins came.
     async fn report_behind(&self, share: u64, what: &str, goal: f64) -> Result<()> {
         let pins = self.cluster.state(0).await?.pins;
+        tokio::time::sleep(WINDOW).await;
         self.cluster.stop(self.receiver).await?;
         let changed = (pins / share).max(1);
         let up_to = self.numbers.load(Ordering::Relaxed) + changed;
