@@ -60,16 +60,11 @@ impl fmt::Debug for Waiting {
 #[async_trait]
 impl PeerService for Waiting {
     async fn answer(&self, _from: PeerId, call: Call) -> Result<Reply, WireError> {
-        match call {
-            Call::Gather { founders } => {
-                let waits = founders.len() == self.founders.len() && self.founders.iter().eq(&founders);
-                Ok(Reply::Gathered { waits, member: false })
-            }
-            _ => Err(WireError::new(
-                ErrorClass::Unavailable,
-                "this peer waits for the others of its init_peerset and belongs to no cluster yet",
-            )),
-        }
+        let Call::Gather { founders } = call else {
+            let what = "this peer waits for the others of its init_peerset and belongs to no cluster yet";
+            return Err(WireError::new(ErrorClass::Unavailable, what));
+        };
+        Ok(Reply::Gathered { waits: self.founders.iter().eq(&founders), member: false })
     }
 
     fn is_member(&self, _peer: &PeerId) -> bool {

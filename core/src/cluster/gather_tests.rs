@@ -1,3 +1,5 @@
+//! Who may found a cluster, and who joins.
+
 use super::*;
 use crate::testing::mem_net::MemNet;
 

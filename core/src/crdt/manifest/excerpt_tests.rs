@@ -1,3 +1,5 @@
+//! Excerpts: completed, refused, damaged.
+
 use proptest::prelude::*;
 
 use super::*;
