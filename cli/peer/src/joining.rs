@@ -1,19 +1,24 @@
 //! A member of one cluster is told to join another: it leaves its own and brings its pins along.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster_core::cluster::meet::same_cluster;
 use cluster_core::consensus::log::bring_along;
 use cluster_core::follower::Trust;
-use cluster_core::ports::{StateStore, Transport};
+use cluster_core::ports::{StateStore, Transport, TransportError};
 use cluster_net::Network;
 use cluster_store::{Store, StoreOptions};
-use cluster_types::PeerId;
+use cluster_types::{Multiaddr, PeerId};
 
 use crate::config::Config;
 use crate::following;
 use crate::founding;
 use crate::peer::{PeerError, start};
+
+/// Times that a `--bootstrap` address is dialled, and the pause in between.
+const DIAL_TRIES: u32 = 3;
+const DIAL_PAUSE: Duration = Duration::from_millis(500);
 
 /// Which strangers' word on their cluster counts: that of those whom the configuration trusts or names.
 pub(crate) fn trust(config: &Config, own: PeerId) -> Trust {
@@ -57,4 +62,43 @@ pub(crate) async fn leave_for(
     store.forget_cluster(applied).await.map_err(start("the move to another cluster"))?;
     tracing::info!(pins, "this peer has left its cluster; its pins are merged into the other one once it is a member");
     Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))
+}
+
+/// Finds out who answers at the addresses to join.
+pub(crate) async fn dial(
+    transport: &dyn Transport,
+    bootstrap: &[Multiaddr],
+    config: &Config,
+) -> Result<Vec<PeerId>, PeerError> {
+    let mut members = Vec::new();
+    let mut last = None;
+    for address in bootstrap {
+        match dial_one(transport, address, config.cluster.dial_timeout * 4).await {
+            Ok(peer) => members.push(peer),
+            Err(error) => {
+                tracing::warn!(%address, error = %cluster_types::ErrorChain(&error), "a bootstrap address does not answer");
+                last = Some(error);
+            }
+        }
+    }
+    match last {
+        Some(error) if members.is_empty() => Err(PeerError::NobodyToJoin { cause: error.into() }),
+        _ => Ok(members),
+    }
+}
+
+/// Finds out who answers at an address. Members that remember this peer dial it as soon as it listens, and two that dial
+/// each other at once may both fail: a second try is worth it.
+async fn dial_one(transport: &dyn Transport, address: &Multiaddr, limit: Duration) -> Result<PeerId, TransportError> {
+    let mut tries = 1;
+    loop {
+        match transport.dial(address.clone(), limit).await {
+            Err(error) if tries < DIAL_TRIES => {
+                tracing::debug!(%address, error = %cluster_types::ErrorChain(&error), "a bootstrap address is dialled again");
+                tries += 1;
+                tokio::time::sleep(DIAL_PAUSE).await;
+            }
+            dialled => return dialled,
+        }
+    }
 }

@@ -172,7 +172,7 @@ impl Peer {
         network.serve(Arc::clone(&server) as _);
         // Nobody has to let a follower in.
         let bootstrap = if config.cluster.follower_mode { &[] } else { bootstrap };
-        let members = match dial(network.as_ref(), bootstrap, &config).await {
+        let members = match joining::dial(network.as_ref(), bootstrap, &config).await {
             // Who has joined before needs nobody to go on.
             Err(_) if is_member => Vec::new(),
             dialled => dialled?,
@@ -459,25 +459,6 @@ pub(crate) fn effect(peer: PeerId, config: &Config, clock: Arc<dyn Clock>) -> Ef
             local_effect(&hold, before, after, tracked, generation, clock.now(), rule)
         })
     })
-}
-
-/// Finds out who answers at the addresses to join.
-async fn dial(transport: &dyn Transport, bootstrap: &[Multiaddr], config: &Config) -> Result<Vec<PeerId>, PeerError> {
-    let mut members = Vec::new();
-    let mut last = None;
-    for address in bootstrap {
-        match transport.dial(address.clone(), config.cluster.dial_timeout * 4).await {
-            Ok(peer) => members.push(peer),
-            Err(error) => {
-                tracing::warn!(%address, error = %cluster_types::ErrorChain(&error), "a bootstrap address does not answer");
-                last = Some(error);
-            }
-        }
-    }
-    match last {
-        Some(error) if members.is_empty() => Err(PeerError::NobodyToJoin { cause: error.into() }),
-        _ => Ok(members),
-    }
 }
 
 /// RocksDB and the swarm together need more open files than many systems allow by default.
