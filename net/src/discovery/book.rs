@@ -30,6 +30,8 @@ const MAX_STRANGER_DIALS: usize = 16;
 const STRANGER_WAIT: Duration = Duration::from_secs(1);
 /// Wait after the first failed dial.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How soon the other peers are tried when one is connected.
+const HURRY: Duration = Duration::from_secs(1);
 /// The longest wait between two dials.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -152,7 +154,16 @@ impl AddressBook {
     }
 
     /// A connection is up; `address` is where this peer dialled, if it was this peer that did.
-    pub(crate) fn connected(&mut self, peer: PeerId, address: Option<&Multiaddr>) {
+    ///
+    /// Where one remembered peer can be reached, others may be that could not before: they are tried soon, however long
+    /// they have been away.
+    pub(crate) fn connected(&mut self, peer: PeerId, address: Option<&Multiaddr>, now: Instant, jitter: f64) {
+        if self.is_remembered(&peer) {
+            let soon = now + HURRY.mul_f64(jitter.clamp(0.0, 1.0));
+            for known in self.peers.values_mut().filter(|known| known.remembered) {
+                known.next_try = known.next_try.map(|at| at.min(soon));
+            }
+        }
         let known = self.peers.entry(peer).or_default();
         known.connected = true;
         known.dialling = false;

@@ -25,10 +25,37 @@ async fn a_remembered_peer_is_dialled_at_once_and_again_with_growing_waits() {
     assert_eq!(waits[1], FIRST_WAIT * 2);
     assert_eq!(waits[11], LONGEST_WAIT);
     book.take_due(now);
-    book.connected(peer, Some(&address(1)));
+    book.connected(peer, Some(&address(1)), Instant::now(), 0.0);
     assert_eq!(book.next_due(), None);
     book.disconnected(&peer, now, 0.0);
     assert_eq!(book.next_due(), Some(now + FIRST_WAIT / 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_remembered_peer_is_back_the_others_are_tried_soon() {
+    let [back, away, stranger] = [(); 3].map(|()| PeerId::random());
+    let mut book = AddressBook::new(PeerId::random());
+    let mut now = Instant::now();
+    for peer in [back, away] {
+        book.remember(peer, &[address(1)], now);
+    }
+    for _ in 0..12 {
+        for (peer, _) in book.take_due(now) {
+            book.dial_failed(&peer, now, 1.0);
+        }
+        now = book.next_due().unwrap();
+    }
+    for (peer, _) in book.take_due(now) {
+        book.dial_failed(&peer, now, 1.0);
+    }
+    book.connected(stranger, None, now, 1.0);
+    assert_eq!(book.next_due(), Some(now + LONGEST_WAIT), "anybody may come");
+    book.connected(back, None, now, 1.0);
+    assert_eq!(book.next_due(), Some(now + HURRY));
+    now += HURRY;
+    assert_eq!(book.take_due(now), [(away, vec![address(1)])]);
+    book.dial_failed(&away, now, 1.0);
+    assert_eq!(book.next_due(), Some(now + LONGEST_WAIT), "tried once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,7 +64,7 @@ async fn a_forgotten_peer_is_disconnected_and_its_addresses_are_gone() {
     let mut book = AddressBook::new(PeerId::random());
     let now = Instant::now();
     book.remember(peer, &[address(1)], now);
-    book.connected(peer, None);
+    book.connected(peer, None, Instant::now(), 0.0);
     assert_eq!(book.connected_peers(), [peer]);
     book.forget(&peer);
     assert!(book.addresses_of(&peer).is_empty());
@@ -90,7 +117,7 @@ async fn the_address_that_worked_comes_first() {
     let now = Instant::now();
     book.remember(peer, &[address(1), address(2)], now);
     let before = book.revision();
-    book.connected(peer, Some(&address(2)));
+    book.connected(peer, Some(&address(2)), Instant::now(), 0.0);
     assert_eq!(book.addresses_of(&peer), [address(2), address(1)]);
     assert!(book.revision() > before);
 }
@@ -107,7 +134,7 @@ async fn a_peer_that_moved_often_is_still_found() {
         assert!(book.revision() > before);
         assert!(book.addresses_of(&peer).len() <= MAX_ADDRESSES);
     }
-    book.connected(peer, Some(&address(99)));
+    book.connected(peer, Some(&address(99)), Instant::now(), 0.0);
     // More than there is room for, again and again: the same ones stay, and what worked last does.
     let many: Vec<Multiaddr> = (200..230).map(address).collect();
     book.learn(peer, &many, now);
@@ -132,7 +159,7 @@ async fn what_the_local_network_says_displaces_nothing_and_is_not_kept() {
     assert_eq!(book.addresses_of(&peer).len(), 1 + MAX_NEARBY);
     let (_, dialled) = book.take_due(now).remove(0);
     assert_eq!((dialled[0].clone(), dialled.len()), (address(1), 1 + MAX_NEARBY), "it may help all the same");
-    book.connected(peer, Some(&address(1099)));
+    book.connected(peer, Some(&address(1099)), Instant::now(), 0.0);
     assert_eq!(book.remembered().next().unwrap().1[0], address(1099), "what worked is believed");
 }
 
@@ -150,7 +177,7 @@ async fn few_strangers_are_dialled_at_a_time() {
     book.remember(friend, &[address(2)], now);
     assert_eq!(book.take_due(now), [(friend, vec![address(2)])], "a member does not");
     for (peer, _) in &first {
-        book.connected(*peer, None);
+        book.connected(*peer, None, Instant::now(), 0.0);
     }
     assert_eq!(book.take_due(now + STRANGER_WAIT).len(), MAX_STRANGER_DIALS);
 }

@@ -316,7 +316,7 @@ impl SwarmActor {
             ConnectedPoint::Dialer { address, .. } => Some(address),
             ConnectedPoint::Listener { .. } => None,
         };
-        self.shared.book.lock().connected(peer, dialled);
+        self.shared.book.lock().connected(peer, dialled, Instant::now(), rand::random());
         for reply in self.waiting.remove(&peer).unwrap_or_default() {
             let _unheard = reply.send(Ok(()));
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cluster_types::{BoxError, ErrorChain, ErrorClass, PeerId, WireError};
 use tokio::time::Instant;
 
+use super::authors::Authors;
 use super::engine::LogConsensus;
 use super::outbox;
 use crate::broadcast::OutboxNote;
@@ -32,21 +33,19 @@ const MAX_MERGE_BYTES: usize = 128 * 1024;
 const MERGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a merge that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// For how long there must have been a leader before the writes of others are brought into the log as well: their
-/// authors do it at once, if they live.
-const AUTHORS_FIRST: Duration = Duration::from_secs(5);
 
 /// Starts to pass writes on.
 pub(super) fn start(node: &Arc<LogConsensus>, gossip: Arc<dyn Gossip>, tasks: &TaskGroup) {
     let [deliver, note, listen] = [(); 3].map(|()| Arc::clone(node));
-    tasks.spawn_until_stopped("merging", async move { deliver_all(&deliver).await });
+    let authors = Arc::new(Authors::default());
+    let speakers = Arc::clone(&authors);
+    tasks.spawn_until_stopped("merging", async move { deliver_all(&deliver, &authors).await });
     let publisher = Arc::clone(&gossip);
     tasks.spawn_until_stopped("outbox notes", async move { tell_others(&note, publisher.as_ref()).await });
     let group = tasks.clone();
-    tasks.spawn_until_stopped(
-        "outbox of others",
-        async move { listen_to_others(&listen, gossip.as_ref(), &group).await },
-    );
+    tasks.spawn_until_stopped("outbox of others", async move {
+        listen_to_others(&listen, gossip.as_ref(), &speakers, &group).await
+    });
 }
 
 /// Tells how many writes this peer has accepted, when there is a new one and again while any waits.
@@ -66,7 +65,7 @@ async fn tell_others(node: &LogConsensus, gossip: &dyn Gossip) {
 }
 
 /// Asks members for the writes they announce.
-async fn listen_to_others(node: &Arc<LogConsensus>, gossip: &dyn Gossip, tasks: &TaskGroup) {
+async fn listen_to_others(node: &Arc<LogConsensus>, gossip: &dyn Gossip, authors: &Authors, tasks: &TaskGroup) {
     let mut notes = gossip.subscribe(Topic::Log);
     let known: Arc<parking_lot::Mutex<BTreeMap<PeerId, Known>>> = Arc::default();
     loop {
@@ -80,6 +79,7 @@ async fn listen_to_others(node: &Arc<LogConsensus>, gossip: &dyn Gossip, tasks: 
         if !node.is_member(&from) {
             continue;
         }
+        authors.heard(from, Instant::now());
         let node_id = node.position().borrow().members.iter().find(|member| member.peer == from).map(|m| m.node_id);
         if !known.lock().entry(from).or_default().hear(node_id, last) {
             continue;
@@ -168,10 +168,9 @@ impl LogConsensus {
 }
 
 /// Brings what waits into the log, for as long as there is a leader.
-async fn deliver_all(node: &LogConsensus) {
+async fn deliver_all(node: &LogConsensus, authors: &Authors) {
     let mut came_in = node.outbox.came_in.subscribe();
     let mut position = node.position();
-    let mut led_since: Option<Instant> = None;
     loop {
         if node.outbox.is_empty() {
             drop(tokio::time::timeout(REPEAT_EVERY, came_in.changed()).await);
@@ -181,17 +180,19 @@ async fn deliver_all(node: &LogConsensus) {
             return std::future::pending().await;
         }
         if node.leader().is_none() {
-            led_since = None;
             tokio::time::sleep(RETRY_PAUSE).await;
             continue;
         }
-        let since = *led_since.get_or_insert_with(Instant::now);
-        let delivered = deliver_once(node, since.elapsed() >= AUTHORS_FIRST).await;
-        match delivered {
+        let last_own = node.outbox.last_own();
+        match deliver_once(node, authors).await {
             Ok(true) => {}
+            Ok(false) if node.outbox_count().own == 0 => {
+                // The rest is left to its authors: it is not walked again at once, unless there is a new one of its own.
+                let new = came_in.wait_for(|last| *last > last_own);
+                drop(tokio::time::timeout(REPEAT_EVERY, new).await);
+            }
             Ok(false) => tokio::time::sleep(RETRY_PAUSE).await,
             Err(error) => {
-                led_since = None;
                 tracing::debug!(error = %ErrorChain(&error), "eventual writes wait for a quorum");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -200,14 +201,16 @@ async fn deliver_all(node: &LogConsensus) {
 }
 
 /// Goes through the outbox once. Says whether there was anything to bring.
-async fn deliver_once(node: &LogConsensus, of_others: bool) -> Result<bool, ConsensusError> {
+async fn deliver_once(node: &LogConsensus, authors: &Authors) -> Result<bool, ConsensusError> {
     let stopped = |error: &dyn std::error::Error| ConsensusError::Stopped { reason: error.to_string() };
-    let (mut after, mut brought) = (0, false);
+    let (mut after, mut brought, walk) = (0, false, Instant::now());
     loop {
         let page = node.outbox.page(after).await.map_err(|error| stopped(&error))?;
         let Some(last) = page.last() else { return Ok(brought) };
         after = last.number;
-        for writes in batches(page.into_iter().filter(|waiting| of_others || waiting.own)) {
+        let is_ours =
+            |waiting: &Waiting| waiting.own || authors.leaves_to_others(waiting.write.author, waiting.number, walk);
+        for writes in batches(page.into_iter().filter(is_ours)) {
             brought |= bring(writes, |writes| node.merge(writes, MERGE_TIMEOUT)).await?;
         }
     }

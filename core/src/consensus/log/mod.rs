@@ -2,6 +2,7 @@
 
 mod admission;
 mod attempts;
+mod authors;
 mod balance;
 pub mod bring_along;
 mod catch_up;
