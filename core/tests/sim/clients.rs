@@ -221,7 +221,11 @@ impl Call<'_> {
 fn without_receipt(error: &ConsensusError) -> Told {
     match error.class() {
         ErrorClass::Unknown | ErrorClass::Fatal => Told::Unknown,
-        ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Unavailable => Told::Refused,
+        ErrorClass::Invalid
+        | ErrorClass::Malformed
+        | ErrorClass::NotFound
+        | ErrorClass::Conflict
+        | ErrorClass::Unavailable => Told::Refused,
     }
 }
 

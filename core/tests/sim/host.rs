@@ -354,6 +354,10 @@ impl PeerService for Answers {
     fn is_member(&self, peer: &PeerId) -> bool {
         self.0.position().borrow().members.iter().any(|member| member.peer == *peer)
     }
+
+    fn trusts(&self, peer: &PeerId) -> bool {
+        self.0.trusts(peer)
+    }
 }
 
 /// Keeps who holds a pin, and fills up with the members in turn.

@@ -237,6 +237,12 @@ impl Ledger {
         self.inner.lock().committed.push(committed);
     }
 
+    /// A host crashed: what it had applied and not flushed is gone, so a snapshot that comes next takes it over that, too.
+    pub(crate) fn fell_back(&self, host: usize, kept: &Contents) {
+        let applied = AppliedPosition::decode(kept.applied.as_ref()).map_or(0, |position| position.index());
+        self.inner.lock().applied.insert(host, applied);
+    }
+
     /// Whether a snapshot took this host over the entry.
     pub(crate) fn skipped(&self, host: usize, index: u64) -> bool {
         let inner = self.inner.lock();

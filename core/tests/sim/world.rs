@@ -116,6 +116,7 @@ impl World {
     /// Ends a peer without warning, if it runs.
     pub(crate) fn crash(&self, number: usize, crash: Crash) {
         let Some(running) = self.hosts[number].crash(crash) else { return };
+        self.ledger.fell_back(number, &self.hosts[number].disks().state.contents(false));
         let trace = Arc::clone(&self.trace);
         self.tasks.spawn("bury", OnExit::Continue, async move {
             bury(running, &trace).await;
