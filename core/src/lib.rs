@@ -17,5 +17,6 @@ pub mod task;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tracker;
+pub mod trust;
 pub mod unixfs;
 pub mod watch;

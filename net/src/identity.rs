@@ -18,7 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::file;
 
-/// The largest identity file that is read: an RSA key of 16,384 bits takes 13 KiB.
+/// The largest identity file that is read: an RSA key of 4,096 bits, the longest that is taken, makes it 4 KiB.
 const MAX_FILE: u64 = 64 * 1024;
 /// First bytes of an encoded Ed25519 key: its type, and the length of the data that follows.
 const ED25519: [u8; 4] = [0x08, 0x01, 0x12, 64];
@@ -119,6 +119,11 @@ impl Identity {
         Self::decode(id, private_key).map_err(|problem| IdentityError::Invalid { problem })
     }
 
+    /// An identity from its private key alone, as in `CLUSTER_PRIVATEKEY`: the key says who the peer is.
+    pub fn from_private_key(private_key: &str) -> Result<Self, IdentityError> {
+        Self::decode_key(private_key).map_err(|problem| IdentityError::Invalid { problem })
+    }
+
     /// Reads an identity file.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
         let damaged = |problem| IdentityError::Damaged { path: path.into(), problem };
@@ -161,14 +166,15 @@ impl Identity {
 
     fn decode(id: &str, private_key: &str) -> Result<Self, &'static str> {
         let id = parse_peer_id(id).map_err(|_| "\"id\" is not a peer id")?;
+        let identity = Self::decode_key(private_key)?;
+        if identity.peer == id { Ok(identity) } else { Err("\"id\" does not belong to \"private_key\"") }
+    }
+
+    fn decode_key(private_key: &str) -> Result<Self, &'static str> {
         let bytes = STANDARD.decode(private_key.trim()).map_err(|_| "\"private_key\" is not base64")?;
         let bytes = without_repeated_public_key(Zeroizing::new(bytes))?;
-        let keypair = Keypair::from_protobuf_encoding(&bytes)
-            .map_err(|_| "\"private_key\" is not an Ed25519, RSA or secp256k1 key")?;
+        let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|_| refusal(&bytes))?;
         let peer = keypair.public().to_peer_id();
-        if peer != id {
-            return Err("\"id\" does not belong to \"private_key\"");
-        }
         Ok(Self { keypair, encoded: Zeroizing::new(STANDARD.encode(bytes.as_slice())), peer })
     }
 }
@@ -176,6 +182,15 @@ impl Identity {
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Why an encoded key is not taken, as far as its type tells.
+fn refusal(encoded: &[u8]) -> &'static str {
+    match encoded {
+        [0x08, 0x00, ..] => "\"private_key\" is an RSA key that cannot be used: whole ones of 2048 to 4096 bits can",
+        [0x08, 0x03, ..] => "\"private_key\" is an ECDSA key: Ed25519, RSA and secp256k1 keys can be used",
+        _ => "\"private_key\" is not an Ed25519, RSA or secp256k1 key",
     }
 }
 

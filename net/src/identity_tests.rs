@@ -52,6 +52,25 @@ fn damage_is_reported_with_the_file_and_a_way_out_but_without_the_key() {
 }
 
 #[test]
+fn a_key_of_a_kind_that_cannot_be_used_is_named() {
+    for (encoded, part) in [
+        ([0x08, 0x00, 0x12, 1, 7], "2048 to 4096 bits"),
+        ([0x08, 0x03, 0x12, 1, 7], "an ECDSA key"),
+        ([0x08, 0x09, 0x12, 1, 7], "not an Ed25519, RSA or secp256k1 key"),
+    ] {
+        let error = Identity::from_private_key(&STANDARD.encode(encoded)).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_private_key_alone_says_who_the_peer_is() {
+    let identity = Identity::generate();
+    let again = Identity::from_private_key(identity.reveal_private_key()).unwrap();
+    assert_eq!((again.peer(), again.reveal_private_key()), (identity.peer(), identity.reveal_private_key()));
+}
+
+#[test]
 fn a_missing_file_says_how_to_make_one() {
     let error = Identity::load(Path::new("/nonexistent/identity.json")).unwrap_err();
     assert!(matches!(error, IdentityError::Missing { .. }));

@@ -9,19 +9,22 @@
 //!
 //! **Architecture invariant:** every queue, buffer, table and concurrency in this crate has a named bound.
 
+mod bandwidth;
 mod config;
 mod discovery;
 mod error;
 mod file;
 mod gossip;
+mod http;
 mod identity;
 mod network;
 mod rpc;
 mod secret;
 mod swarm;
 
-pub use config::NetworkConfig;
+pub use config::{GossipSettings, NetworkConfig, TrimRule};
 pub use error::NetError;
+pub use http::{Duplex, HttpHost, HttpStream, HttpStreams};
 pub use identity::{Identity, IdentityError};
 pub use network::Network;
 pub use rpc::protocol_of;

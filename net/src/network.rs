@@ -1,5 +1,6 @@
 //! Starts and stops the network, and puts its parts behind the `Transport` port.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +9,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::ports::{CallHandler, Purpose, Transport, TransportError};
 use cluster_core::task::{OnExit, TaskGroup};
-use cluster_types::{BoxError, Multiaddr, PeerId};
+use cluster_types::{Bandwidth, BoxError, Multiaddr, PeerId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bandwidth::Meters;
 use crate::config::NetworkConfig;
 use crate::discovery::{AddressBook, keep_peerstore, load_peerstore, with_peer};
 use crate::error::NetError;
+use crate::http::{Door, HttpStreams};
 use crate::rpc::{Calls, Server};
 use crate::swarm::{ConnectError, Shared, SwarmActor, SwarmHandle, boxed, build_swarm};
 
@@ -26,9 +29,12 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Network {
     local: PeerId,
     pub(crate) shared: Arc<Shared>,
+    meters: Arc<Meters>,
     pub(crate) swarm: SwarmHandle,
     calls: Arc<Calls>,
     server: Arc<Server>,
+    /// Where HTTP comes in.
+    http: Door,
     stop: CancellationToken,
     running: TaskTracker,
 }
@@ -44,9 +50,11 @@ impl Network {
             }
         }
         let shared = Arc::new(Shared::new(book));
-        let mut actor = SwarmActor::new(build_swarm(&config)?, Arc::clone(&shared), &config);
+        let meters = Arc::new(Meters::default());
+        let mut actor = SwarmActor::new(build_swarm(&config, &meters)?, Arc::clone(&shared), &config);
         let stop = tasks.stop_token().child_token();
         let mut control = actor.stream_control();
+        let http = actor.http();
         let server = Server::new(Arc::clone(&shared), tasks.clone(), stop.clone());
         server.accept(&mut control).map_err(|cause| NetError::SetUp { part: "calls", cause: boxed(cause) })?;
         if let Err(error) = actor.listen(&config.listen).await {
@@ -72,7 +80,12 @@ impl Network {
             });
         }
         running.close();
-        Ok(Arc::new(Self { local, shared, swarm, calls, server, stop, running }))
+        Ok(Arc::new(Self { local, shared, meters, swarm, calls, server, http, stop, running }))
+    }
+
+    /// Takes the streams on which others want to speak HTTP with this peer, from now on. Only once.
+    pub fn accept_http(&self) -> Result<HttpStreams, NetError> {
+        self.http.open()
     }
 
     /// Ends calls, writes the peerstore, closes connections.
@@ -135,6 +148,10 @@ impl Transport for Network {
 
     fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.shared.book.lock().addresses_of(peer)
+    }
+
+    fn bandwidth(&self) -> Option<BTreeMap<String, Bandwidth>> {
+        Some(self.meters.read())
     }
 
     fn own_addresses(&self) -> Vec<Multiaddr> {

@@ -14,7 +14,7 @@ use cluster_core::ports::{CallHandler, Gossip, Purpose, Topic, Transport, Transp
 use cluster_core::task::TaskGroup;
 use cluster_core::testing::suite;
 use cluster_core::testing::suite::transport::{NetworkFactory, PATIENCE, TestPeer, connect_all, until};
-use cluster_net::{ClusterSecret, Identity, NetError, Network, NetworkConfig, protocol_of};
+use cluster_net::{ClusterSecret, Identity, NetError, Network, NetworkConfig, TrimRule, protocol_of};
 use cluster_types::{Multiaddr, PeerId, Protocol};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt, StreamExt};
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
@@ -421,6 +421,27 @@ async fn a_remembered_peer_that_comes_back_is_connected_again() {
     assert_eq!(echo(&one, again.local_peer(), "after").await.unwrap(), "after");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_peers_are_trimmed_and_remembered_ones_stay() {
+    let factory = OverTcp::new();
+    // Long enough for all to be connected before the first may be trimmed.
+    let trim = TrimRule { high_water: 4, low_water: 2, grace_period: Duration::from_secs(3) };
+    let hub = factory.start(NetworkConfig { trim, ..factory.config() }).await;
+    let address = hub.own_addresses().remove(0);
+    let mut guests = Vec::new();
+    for number in 0..5 {
+        let guest = factory.network().await;
+        if number == 4 {
+            hub.remember(guest.local_peer(), guest.own_addresses());
+        }
+        guest.dial(address.clone(), PATIENCE).await.unwrap();
+        guests.push(guest);
+    }
+    until("the low water", || hub.connected().len() == 2).await;
+    assert!(hub.connected().contains(&guests[4].local_peer()), "the newest is remembered");
+    assert!(hub.connected().contains(&guests[0].local_peer()), "the oldest of the others stays");
+}
+
 /// The dial of the address book meets one that was asked for by address. When that one fails, the book must hear of it,
 /// and so must whoever waits for the connection.
 #[tokio::test]
@@ -470,6 +491,29 @@ async fn a_call_that_breaks_after_it_was_sent_is_not_called_unsent() {
     };
     let (outcome, ()) = futures::join!(echo(&one, other.local_peer(), "hello"), stop);
     assert!(matches!(outcome, Err(TransportError::Broken { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn what_goes_between_peers_is_counted_by_protocol() {
+    let factory = OverTcp::new();
+    let (one, other) = (factory.network().await, factory.network().await);
+    other.serve(Arc::new(Echo));
+    connect_all(&[as_test_peer(&one), as_test_peer(&other)]).await;
+    let of = |network: &Network| network.bandwidth().unwrap().get(protocol_of(Purpose::Call).as_ref()).copied();
+    assert!(of(&one).is_none_or(|counted| counted.total_out < 100_000));
+    let body = Bytes::from(vec![b'x'; 100_000]);
+    let answer = one.call(other.local_peer(), Purpose::Call, body.clone(), PATIENCE).await.unwrap();
+    assert_eq!(answer, body);
+    for network in [&one, &other] {
+        // What this test sent, once in each direction, and little more.
+        let counted = of(network).unwrap();
+        for total in [counted.total_in, counted.total_out] {
+            assert!((100_000..110_000).contains(&total), "{counted:?}");
+        }
+        assert!(counted.rate_in > 0.0 && counted.rate_out > 0.0, "{counted:?}");
+    }
+    let protocols = one.bandwidth().unwrap();
+    assert!(protocols.keys().any(|name| name.starts_with("/ipfs/id/")), "{protocols:?}");
 }
 
 #[tokio::test]

@@ -13,13 +13,13 @@ use crate::blocking::Door;
 use crate::codec;
 use crate::engine::{Engine, StoreOptions};
 use crate::error::StoreError;
-use crate::install;
 use crate::keys::Family;
 use crate::raft_log::RaftLog;
 use crate::shared_flush::SharedTurn;
 use crate::snapshot::Snapshots;
 use crate::state::{Database, Keeper, Present, RocksState};
 use crate::telemetry::StoreTelemetry;
+use crate::{install, search_build};
 
 /// The folder of the state's database.
 const STATE_FOLDER: &str = "state";
@@ -49,6 +49,7 @@ impl Store {
         let database = Database { engine, present: Arc::clone(&present), _keeper: Keeper::Lock(lock) };
         let snapshots = folder.join(SNAPSHOT_FOLDER);
         let replaced = install::finish(&database).map_err(damaged)?;
+        search_build::finish(&database).map_err(damaged)?;
         let snapshots = Arc::new(Snapshots::open(snapshots, replaced).map_err(damaged)?);
         let door = Arc::new(Door::new(database));
         let log = RaftLog::open(Arc::clone(&door)).map_err(damaged)?;

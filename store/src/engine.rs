@@ -117,9 +117,14 @@ impl Engine {
         // A checkpoint is read once from end to end, by few readers: a small cache does.
         let options = StoreOptions { memory: 4 << 20, write_buffers: 2 << 20 };
         let cache = Cache::new_lru_cache(options.memory);
-        let descriptors = descriptors(&Family::STATE, &options, &cache);
-        let db = DB::open_cf_descriptors_read_only(&general_options(&options, &cache), folder, descriptors, false)
-            .failed_to("open a snapshot")?;
+        let general = general_options(&options, &cache);
+        // A snapshot of an older program lacks the families that came later.
+        let there = DB::list_cf(&general, folder).failed_to("open a snapshot")?;
+        let families: Vec<Family> =
+            Family::STATE.into_iter().filter(|family| there.iter().any(|name| name == family.name())).collect();
+        let descriptors = descriptors(&families, &options, &cache);
+        let db =
+            DB::open_cf_descriptors_read_only(&general, folder, descriptors, false).failed_to("open a snapshot")?;
         Ok(Self { db, mark: None, flushes: SharedFlush::default(), telemetry: Arc::default() })
     }
 

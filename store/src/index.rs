@@ -22,7 +22,16 @@ pub(crate) fn of_pin(pin: &Pin, order: &[u8], mut number: impl FnMut(&PeerId) ->
     if !expire_at.is_zero() {
         entries.insert((Family::ByExpiry, keys::by_expiry(expire_at, order)));
     }
+    entries.extend(of_search(pin, order));
     entries
+}
+
+/// The keys under which a pin is searched.
+pub(crate) fn of_search(pin: &Pin, order: &[u8]) -> BTreeSet<(Family, Vec<u8>)> {
+    let options = &pin.options;
+    let metadata = options.metadata.iter().map(|(key, value)| (Family::ByMeta, keys::by_meta(key, value, order)));
+    let name = (!options.name.is_empty()).then(|| (Family::ByName, keys::by_name(&options.name, order)));
+    metadata.chain(name).collect()
 }
 
 /// The index keys of a tracker record.

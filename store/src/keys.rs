@@ -6,7 +6,7 @@
 
 use cluster_core::consensus::digest::order_key;
 use cluster_core::crdt::merge::VersionId;
-use cluster_core::ports::{RequestKey, StateError, TailPlace};
+use cluster_core::ports::{RequestKey, StateError, TailPlace, indexed};
 use cluster_types::{Cid, Timestamp, TrackerStatus};
 
 /// Bytes in front of the CID in an order key: the shard.
@@ -33,6 +33,10 @@ pub(crate) enum Family {
     ByPeer,
     /// Pins by time of expiry.
     ByExpiry,
+    /// Pins by name.
+    ByName,
+    /// Pins by key and text of metadata.
+    ByMeta,
     /// The sums and epochs of the shards.
     Shards,
     /// The tails of the shards.
@@ -73,7 +77,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The families of the state's database.
-    pub(crate) const STATE: [Self; 22] = [
+    pub(crate) const STATE: [Self; 24] = [
         Self::RaftLog,
         Self::RaftMeta,
         Self::Meta,
@@ -81,6 +85,8 @@ impl Family {
         Self::Pins,
         Self::ByPeer,
         Self::ByExpiry,
+        Self::ByName,
+        Self::ByMeta,
         Self::Shards,
         Self::ShardTail,
         Self::Outcomes,
@@ -111,6 +117,8 @@ impl Family {
             Self::Pins => "pins",
             Self::ByPeer => "by_peer",
             Self::ByExpiry => "by_expiry",
+            Self::ByName => "by_name",
+            Self::ByMeta => "by_meta",
             Self::Shards => "shards",
             Self::ShardTail => "shard_tail",
             Self::Outcomes => "outcomes",
@@ -155,6 +163,9 @@ pub(crate) const PIN_COUNT: &[u8] = b"pins";
 pub(crate) const TRACKER_COUNTS: &[u8] = b"tracker_counts";
 /// What is counted of eventual writes and merges.
 pub(crate) const MERGE_COUNTS: &[u8] = b"merge_counts";
+/// How far the search indexes of an older database are built: the order key of the last pin that is in them, or nothing
+/// once all are.
+pub(crate) const SEARCHABLE: &[u8] = b"searchable";
 /// Retired: the number of a received snapshot that was being installed.
 const RETIRED_INSTALLING: &[u8] = b"installing";
 /// What is staged is being put in the place of the state.
@@ -194,10 +205,13 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Meta, prefix: MERGE_COUNTS, layout: "-> counts" },
     KeyKind { family: Family::Meta, prefix: RETIRED_INSTALLING, layout: "retired" },
     KeyKind { family: Family::Meta, prefix: SWITCHING, layout: "-> nothing" },
+    KeyKind { family: Family::Meta, prefix: SEARCHABLE, layout: "-> order key, or nothing" },
     KeyKind { family: Family::Peers, prefix: PEER_BY_NUMBER, layout: "number u32 -> peer id" },
     KeyKind { family: Family::Pins, prefix: b"", layout: "shard u16, CID -> pin" },
     KeyKind { family: Family::ByPeer, prefix: b"", layout: "peer u32, shard u16, CID -> nothing" },
     KeyKind { family: Family::ByExpiry, prefix: b"", layout: "seconds i64, shard u16, CID -> nothing" },
+    KeyKind { family: Family::ByName, prefix: b"", layout: "name, 0, shard u16, CID -> nothing" },
+    KeyKind { family: Family::ByMeta, prefix: b"", layout: "key, 0, text, 0, shard u16, CID -> nothing" },
     KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum and epochs" },
     KeyKind { family: Family::ShardTail, prefix: b"", layout: "shard u16, index u64, place u32 -> tail entry" },
     KeyKind { family: Family::Outcomes, prefix: b"", layout: "window u64, id 16 bytes -> bytes" },
@@ -344,6 +358,21 @@ pub(crate) fn by_peer(number: u32, order: &[u8]) -> Vec<u8> {
 /// The key of a pin under its time of expiry.
 pub(crate) fn by_expiry(expire_at: Timestamp, order: &[u8]) -> Vec<u8> {
     join(&sortable(expire_at.unix_seconds()), order)
+}
+
+/// The key of a pin under its name, of which an index holds the [`indexed`] part; that has no NUL.
+pub(crate) fn by_name(name: &str, order: &[u8]) -> Vec<u8> {
+    [indexed(name), &[0], order].concat()
+}
+
+/// The key of a pin under a text of its metadata.
+pub(crate) fn by_meta(key: &str, value: &str, order: &[u8]) -> Vec<u8> {
+    [indexed(key), &[0], indexed(value), &[0], order].concat()
+}
+
+/// The order key behind so many NULs.
+pub(crate) fn after_nuls(key: &[u8], nuls: usize, family: Family) -> Result<&[u8], StateError> {
+    key.splitn(nuls + 1, |byte| *byte == 0).nth(nuls).ok_or_else(|| damaged_key(family))
 }
 
 /// The key of a tracker record under its urgency.

@@ -3,7 +3,7 @@
 //! | database | families | guarantee |
 //! | --- | --- | --- |
 //! | `state` | `raft_log`, `raft_meta` | flushed before it is acknowledged; one flush for everybody who waits |
-//! | `state` | `pins`, `by_peer`, `by_expiry`, `shards`, `shard_tail`, `outcomes`, `meta`, `peers` | one batch per entry, flushed with the log |
+//! | `state` | `pins`, `by_peer`, `by_expiry`, `by_name`, `by_meta`, `shards`, `shard_tail`, `outcomes`, `meta`, `peers` | one batch per entry, flushed with the log |
 //! | `state` | `history`, `merged`, `merged_by_index`, `conflicts` | with the batch of the entry that merges |
 //! | `state` | `committed`, `outbox`, `outbox_order` | with the pin's batch; flushed before a write is acknowledged |
 //! | `state` | `staging` | with the next flush of the log |
@@ -34,6 +34,7 @@ mod peers;
 mod raft_log;
 mod recent;
 mod scan;
+mod search_build;
 mod shared_flush;
 mod snapshot;
 mod staging;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster_core::ports::{Row, Scan, StateError};
+use cluster_core::ports::{Row, Scan, StateError, indexed};
 use cluster_types::{Cid, Pin, StatusFilter, TrackerStatus};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -65,6 +65,19 @@ impl Scanner<'_> {
                 let to = keys::prefix_end(&keys::by_expiry(*until, &[]));
                 self.index(Family::ByExpiry, EXPIRY_HEAD, &[], to.as_deref())
             }
+            Scan::ByName { prefix, after } => {
+                let start = indexed(prefix);
+                let from =
+                    after.as_ref().map(|place| keys::by_name(&place.name, &keys::resume_after(Some(&place.cid))));
+                let from = from.filter(|from| from.as_slice() > start).unwrap_or_else(|| start.to_vec());
+                let to = keys::prefix_end(start);
+                self.search(scan, (Family::ByName, 1), &from, to.as_deref())
+            }
+            Scan::ByMeta { key, value, after } => {
+                let from = keys::by_meta(key, value, &keys::resume_after(after.as_ref()));
+                let to = keys::prefix_end(&keys::by_meta(key, value, &[]));
+                self.search(scan, (Family::ByMeta, 2), &from, to.as_deref())
+            }
             Scan::ByStatus { filter, after } => {
                 let mut orders = StatusMerge::new(self.moment, *filter, after.as_ref())?;
                 while let Some(order) = orders.next()? {
@@ -96,6 +109,27 @@ impl Scanner<'_> {
         let mut rows = moment.rows(family, from, to);
         while let Some((key, _empty)) = rows.next()? {
             self.look_up(keys::order_part(&key, head, family)?)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of an index whose keys hold texts, each ended by a NUL, that fit the scan.
+    fn search(
+        &mut self,
+        scan: &Scan,
+        (family, nuls): (Family, usize),
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<(), Stop> {
+        let moment = self.moment;
+        let mut rows = moment.rows(family, from, to);
+        while let Some((key, _empty)) = rows.next()? {
+            self.outlet.check_reader()?;
+            let order = keys::after_nuls(&key, nuls, family)?;
+            let Some(bytes) = moment.get(Family::Pins, order)? else { continue };
+            if scan.fits(&read_pin(self.database, keys::cid_of(order)?, &bytes)?) {
+                self.row(order, Some(bytes), moment.get(Family::Tracker, order)?)?;
+            }
         }
         Ok(())
     }

@@ -49,6 +49,9 @@ impl ImportPlan {
         if params.format == AddFormat::Car && params.wrap_with_directory {
             return Err(invalid("cannot wrap a CAR file upload"));
         }
+        if params.shard {
+            return Err(invalid("sharded adds are not supported yet: leave out shard=true"));
+        }
         if params.layout == AddLayout::Trickle {
             return Err(invalid("the trickle layout is not supported yet: use balanced"));
         }

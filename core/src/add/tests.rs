@@ -97,7 +97,7 @@ fn names(outputs: &[AddedOutput]) -> Vec<&str> {
 
 fn refusal(params: &AddParams, events: Vec<AddEvent>) -> String {
     let error = run(params, events).unwrap_err();
-    assert_eq!(error.class, ErrorClass::Invalid, "{error}");
+    assert_eq!(error.class, ErrorClass::Malformed, "{error}");
     error.message
 }
 

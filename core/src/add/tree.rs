@@ -44,8 +44,9 @@ pub(super) struct Allowance {
     names: usize,
 }
 
+/// The upload, or what it asks for, cannot be imported.
 pub(super) fn invalid(message: impl Into<String>) -> WireError {
-    WireError::new(ErrorClass::Invalid, message)
+    WireError::new(ErrorClass::Malformed, message)
 }
 
 /// The part of a path that an error may quote.

@@ -31,12 +31,6 @@ impl Cluster {
         events: mpsc::Receiver<ServiceResult<AddEvent>>,
     ) -> ServiceResult<Listing<AddedOutput>> {
         let plan = ImportPlan::check(&params)?;
-        if params.shard {
-            return Err(WireError::new(
-                ErrorClass::Invalid,
-                "sharded adds are not supported yet: leave out shard=true",
-            ));
-        }
         let replication = params
             .options
             .replication(self.parts.settings.default_replication)

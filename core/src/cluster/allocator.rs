@@ -10,11 +10,15 @@ use super::service::Cluster;
 use crate::alloc::{AllocationBasis, AllocationRequest, allocate};
 use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use crate::monitor::{MetricsSnapshot, Monitor};
+use crate::trust::{Holders, Trust};
 
 /// Allocates by metrics.
 pub struct MetricAllocator {
     monitor: Arc<Monitor>,
     allocate_by: Vec<String>,
+    holders: Holders,
+    trust: Trust,
+    here: PeerId,
 }
 
 impl fmt::Debug for MetricAllocator {
@@ -25,8 +29,18 @@ impl fmt::Debug for MetricAllocator {
 
 impl MetricAllocator {
     /// Allocates by these metrics, the most important first.
-    pub fn new(monitor: Arc<Monitor>, allocate_by: Vec<String>) -> Self {
-        Self { monitor, allocate_by }
+    pub fn new(monitor: Arc<Monitor>, allocate_by: Vec<String>, here: PeerId) -> Self {
+        Self { monitor, allocate_by, holders: Holders::All, trust: Trust::Everyone, here }
+    }
+
+    /// From now on only `holders` are given pins, by whom this peer trusts.
+    #[must_use]
+    pub fn limited_to(self, holders: Holders, trust: Trust) -> Self {
+        Self { holders, trust, ..self }
+    }
+
+    fn may_hold(&self, peer: &PeerId) -> bool {
+        self.holders.include(*peer == self.here || self.trust.includes(peer))
     }
 }
 
@@ -36,7 +50,7 @@ impl Allocator for MetricAllocator {
         names.push(Metric::PING.to_owned());
         Box::new(Snapshot {
             allocate_by: self.allocate_by.clone(),
-            eligible: members.iter().copied().collect(),
+            eligible: members.iter().filter(|peer| self.may_hold(peer)).copied().collect(),
             metrics: self.monitor.snapshot(&names),
         })
     }

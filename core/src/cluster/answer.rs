@@ -23,6 +23,14 @@ impl PeerService for Cluster {
             Standing::Follower(trust) => trust.includes(peer),
         }
     }
+
+    fn trusts(&self, peer: &PeerId) -> bool {
+        match &self.parts.standing {
+            Standing::Member { log, .. } => log.trusts(peer),
+            // Who may ask what members may is said above, and there is nothing to let anybody into.
+            Standing::Follower(_) => true,
+        }
+    }
 }
 
 impl Cluster {

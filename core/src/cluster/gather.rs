@@ -70,6 +70,10 @@ impl PeerService for Waiting {
     fn is_member(&self, _peer: &PeerId) -> bool {
         false
     }
+
+    fn trusts(&self, _peer: &PeerId) -> bool {
+        true
+    }
 }
 
 /// Waits until this peer may found the cluster of `founders`, itself among them, or one of them has it. Meanwhile `server`

@@ -10,7 +10,8 @@
 //! is left behind without a quorum ([`is_remnant`]) counts as smaller than every cluster that has one.
 //!
 //! **Invariant:** nobody leaves a cluster on the word of one: most of the members of the other one say the same, as far as
-//! it has more (see [`claim`]). A stranger's word counts only if this peer trusts it.
+//! it has more (see [`claim`]). A stranger's word counts only if this peer trusts it, and it welcomes nobody else: two
+//! clusters become one only with trust on both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,10 +26,10 @@ use tokio::time::Instant;
 use super::claim::{self, Named};
 use crate::consensus::Consensus;
 use crate::consensus::log::LogConsensus;
-use crate::follower::Trust;
 use crate::ports::{StateStore, Transport};
 use crate::rpc::{Call, PeerClient, Reply};
 use crate::task::{OnExit, TaskGroup};
+use crate::trust::{Trust, is_refusal};
 use crate::watch;
 
 /// How often a member looks around.
@@ -44,6 +45,8 @@ const STAY: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a peer is not asked whose claim was not confirmed: it costs questions, and may be true in a moment.
 const DOUBT: Duration = Duration::from_secs(20);
+/// How many peers are remembered as not trusting this one: each is told about once.
+const MAX_REFUSALS: usize = 1024;
 /// How many addresses of a peer that is to be joined are used.
 const MAX_ADDRESSES: usize = 16;
 
@@ -89,8 +92,10 @@ pub struct Meeting {
     state: Arc<dyn StateStore>,
     transport: Arc<dyn Transport>,
     client: PeerClient,
-    /// Which strangers' word counts.
+    /// Which strangers' word counts, and who is welcome.
     trust: Trust,
+    /// Strangers that do not trust this peer, as they said.
+    refused_by: Mutex<BTreeSet<PeerId>>,
     /// Until when this peer stays where it is.
     stays_until: Mutex<Option<Instant>>,
     /// Members, as the log has them, that were found in other clusters.
@@ -105,7 +110,7 @@ impl fmt::Debug for Meeting {
 }
 
 impl Meeting {
-    /// Knows about this peer's cluster. Of strangers, only those that `trust` includes are asked for theirs.
+    /// Knows about this peer's cluster. Of strangers, only those that `trust` includes are asked for theirs, and welcome.
     pub fn new(
         consensus: Arc<LogConsensus>,
         state: Arc<dyn StateStore>,
@@ -113,8 +118,17 @@ impl Meeting {
         trust: Trust,
     ) -> Arc<Self> {
         let client = PeerClient::new(Arc::clone(&transport));
-        let (stays_until, gone) = (Mutex::new(None), Mutex::default());
-        Arc::new(Self { consensus, state, transport, client, trust, stays_until, gone, join: watch::Sender::new(None) })
+        Arc::new(Self {
+            consensus,
+            state,
+            transport,
+            client,
+            trust,
+            refused_by: Mutex::default(),
+            stays_until: Mutex::new(None),
+            gone: Mutex::default(),
+            join: watch::Sender::new(None),
+        })
     }
 
     /// Begins to look out for other clusters, if that is wanted.
@@ -151,7 +165,8 @@ impl Meeting {
             own.peers = self.named_members();
         }
         let stranger = stranger.filter(|stranger| self.is_of_another(from, stranger, &own));
-        let suits = stranger.is_some_and(|stranger| stranger.joins(&own)) && self.join.borrow().is_none();
+        let trusted = stranger.filter(|_| self.trust.includes(&from));
+        let suits = trusted.is_some_and(|stranger| stranger.joins(&own)) && self.join.borrow().is_none();
         // Without a quorum nobody could be let in.
         let welcome = suits && self.consensus.read_barrier().await.is_ok();
         if welcome {
@@ -264,10 +279,27 @@ impl Meeting {
     async fn meet(&self, peer: PeerId, own: &ClusterInfo) -> Option<ClusterInfo> {
         let call = Call::Meet { cluster: Some(own.clone()) };
         let answer = self.client.ask(peer, &call, ASK_TIMEOUT).await;
+        self.note_refusal(peer, answer.as_ref().is_err_and(is_refusal));
         let Ok(Reply::Cluster { cluster: Some(mut other), welcome }) = answer else { return None };
-        let joins = self.is_of_another(peer, &other, own) && welcome && own.joins(&other);
+        // A member that has gone to another cluster is no reason to follow it there without trust.
+        let invited = welcome && self.trust.includes(&peer);
+        let joins = self.is_of_another(peer, &other, own) && invited && own.joins(&other);
         other.addresses.truncate(MAX_ADDRESSES);
         (joins && !other.addresses.is_empty()).then_some(other)
+    }
+
+    /// Says once that a peer does not trust this one: their clusters stay apart until it does.
+    fn note_refusal(&self, peer: PeerId, refused: bool) {
+        let mut refused_by = self.refused_by.lock();
+        if !refused {
+            refused_by.remove(&peer);
+        } else if refused_by.len() < MAX_REFUSALS && refused_by.insert(peer) {
+            tracing::warn!(
+                %peer,
+                "a peer does not trust this one (its consensus.crdt.trusted_peers does not name it): this peer cannot join \
+                 its cluster"
+            );
+        }
     }
 
     /// Whether most of those that `host` names as members of its cluster say of it what it claims.

@@ -16,13 +16,17 @@ mod peers;
 mod pin;
 mod recover;
 pub mod repin;
+mod search;
 mod service;
 mod status;
+mod untrusted;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, Event, EventPlace, GlobalPinInfo, GlobalRepoGc, Id,
-    Metric, PeerId, Pin, PinOptions, PinTypeFilter, StateReport, StatusFilter, WireError,
+    AddParams, AddedOutput, Alert, Bandwidth, Cid, Commit, ConnectGraph, Event, EventPlace, GlobalPinInfo,
+    GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, StateReport, StatusFilter, WireError,
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -59,6 +63,49 @@ pub enum Reach {
     Cluster,
     /// The asked peer only.
     Local,
+}
+
+/// Which part of a listing is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Only what comes after this pin, which need not be there (any more).
+    pub after: Option<Cid>,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+impl Window {
+    /// Everything.
+    pub const ALL: Self = Self { after: None, limit: None };
+
+    /// Ends `listing` where the window ends.
+    pub(crate) fn cut<T: Send + 'static>(self, listing: Listing<T>) -> Listing<T> {
+        match self.limit {
+            Some(limit) => Box::pin(futures::StreamExt::take(listing, limit)),
+            None => listing,
+        }
+    }
+}
+
+/// What is searched for; a pin must fit all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Search {
+    /// What its name begins with.
+    pub name_prefix: Option<String>,
+    /// Texts of its metadata, by key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Search {
+    /// Whether there is nothing to search for.
+    pub fn is_empty(&self) -> bool {
+        self.name_prefix.is_none() && self.metadata.is_empty()
+    }
+
+    /// Whether what is found comes by name: then [`Window::after`] must be a pin that is there.
+    pub fn is_by_name(&self) -> bool {
+        self.name_prefix.is_some() && self.metadata.is_empty()
+    }
 }
 
 /// What an upload consists of, in order. Directories may be left out; they are made when something is in them.
@@ -113,13 +160,17 @@ pub trait ClusterService: Send + Sync + 'static {
     /// Unpins what a path leads to.
     async fn unpin_path(&self, path: &str) -> ServiceResult<Committed<Pin>>;
 
-    /// The pinset.
-    fn allocations(&self, filter: PinTypeFilter) -> Listing<Pin>;
+    /// The pinset, or a part of it, in an order that never changes.
+    fn allocations(&self, filter: PinTypeFilter, window: Window) -> Listing<Pin>;
+    /// Some of the pinset, found in indexes: what it costs depends on what is found, and not on what there is. By name if
+    /// only that is searched for, else in the order of [`ClusterService::allocations`].
+    fn search(&self, search: Search, filter: PinTypeFilter, window: Window) -> Listing<Pin>;
     /// One pin.
     async fn allocation(&self, cid: Cid) -> ServiceResult<Pin>;
 
-    /// How pins are doing; with a filter, only the peers where they are doing so.
-    fn statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo>;
+    /// How pins are doing, in the order of [`ClusterService::allocations`]; with a filter, only the peers where they are
+    /// doing so.
+    fn statuses(&self, filter: StatusFilter, reach: Reach, window: Window) -> Listing<GlobalPinInfo>;
     /// How one pin is doing; `unpinned` everywhere when it is not in the pinset.
     async fn status(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo>;
     /// Tries again at once what failed; lists what is tried.
@@ -143,6 +194,10 @@ pub trait ClusterService: Send + Sync + 'static {
     async fn alerts(&self) -> ServiceResult<Vec<Alert>>;
     /// Who is connected to whom.
     async fn connect_graph(&self) -> ServiceResult<ConnectGraph>;
+    /// What went between this peer and others, by protocol; none if nobody counts. Costs nothing.
+    fn bandwidth(&self) -> Option<BTreeMap<String, Bandwidth>> {
+        None
+    }
     /// Collects garbage, one peer after the other.
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc>;
 

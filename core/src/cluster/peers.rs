@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_types::{
-    ConnectGraph, ErrorClass, GlobalRepoGc, Id, IpfsId, Multiaddr, PeerId, Protocol, RepoGc, VERSION, WireError,
+    API_VERSION, ConnectGraph, ErrorClass, GlobalRepoGc, Id, IpfsId, Multiaddr, PeerId, Protocol, RepoGc, WireError,
 };
 use futures::{StreamExt, stream};
 
 use super::service::{Cluster, PEER_TIMEOUT, Standing, from_consensus, from_state};
 use super::{Reach, ServiceResult};
 use crate::consensus::{Outcome, Request};
-use crate::ports::Scan;
+use crate::ports::{IpfsError, Scan};
 use crate::rpc::{Call, NodeInfo, PeerClient, Reply};
+use crate::trust::is_refusal;
 
 /// How many members are asked at a time.
 pub(super) const ASKED_AT_ONCE: usize = 64;
 /// How many reallocations of a leaving member's pins are ordered at a time.
 const VACATED_AT_ONCE: usize = 256;
+/// How long the node may take to say something of itself: less than a peer may, so that the peer answers in any case.
+const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long collecting garbage on one peer may take.
 const GC_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
@@ -25,16 +28,16 @@ impl Cluster {
     pub(super) async fn own_id(&self) -> Id {
         let members: Vec<PeerId> = self.members().into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let others = members.iter().filter(|peer| **peer != self.peer);
-        let ipfs = match self.parts.ipfs.id().await {
+        let ipfs = match in_time(self.parts.ipfs.id()).await {
             Ok(ipfs) => ipfs,
-            Err(error) => IpfsId { error: cluster_types::ErrorChain(&error).to_string(), ..IpfsId::default() },
+            Err(error) => IpfsId { error, ..IpfsId::default() },
         };
         Id {
             id: self.peer,
             addresses: self.parts.transport.own_addresses(),
             cluster_peers_addresses: others.flat_map(|peer| self.addresses_of(peer)).collect(),
             cluster_peers: members,
-            version: VERSION.to_owned(),
+            version: API_VERSION.to_owned(),
             commit: String::new(),
             rpc_protocol_version: Id::RPC_PROTOCOL.to_owned(),
             error: String::new(),
@@ -48,7 +51,7 @@ impl Cluster {
     }
 
     fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let known = self.parts.transport.addresses_of(peer);
+        let known = by_name_if_possible(self.parts.transport.addresses_of(peer));
         known.into_iter().map(|address| address.with(Protocol::P2p(*peer))).collect()
     }
 
@@ -79,7 +82,10 @@ impl Cluster {
     /// Asks one member, which may be this one.
     pub(super) async fn ask(&self, peer: PeerId, call: &Call, timeout: Duration) -> Result<Reply, WireError> {
         if peer == self.peer {
-            self.answer_call(self.peer, call.clone()).await
+            let answer = tokio::time::timeout(timeout, self.answer_call(self.peer, call.clone())).await;
+            answer.unwrap_or_else(|_| {
+                Err(WireError::new(ErrorClass::Unavailable, format!("no answer within {} s", timeout.as_secs())))
+            })
         } else {
             self.client.ask(peer, call, timeout).await
         }
@@ -95,7 +101,10 @@ impl Cluster {
     }
 
     pub(super) async fn node_info(&self) -> NodeInfo {
-        let ipfs_peers = self.parts.ipfs.connected().await.unwrap_or_default();
+        let ipfs_peers = in_time(self.parts.ipfs.connected()).await.unwrap_or_else(|error| {
+            tracing::debug!(error, "the graph lacks the links of the IPFS node");
+            Vec::new()
+        });
         NodeInfo { peers: self.parts.transport.connected(), ipfs_peers }
     }
 
@@ -120,13 +129,21 @@ impl Cluster {
                 info.peers.iter().filter(|other| members.contains(*other)).map(|peer| peer.to_base58()).collect();
             graph.id_to_peername.insert(id.clone(), ping.peer_name);
             graph.cluster_links.insert(id.clone(), links);
-            graph.cluster_trust_links.insert(id.clone(), true);
+            graph.cluster_trust_links.insert(id.clone(), self.trusts_peer(&peer));
             if !ping.ipfs_id.is_empty() {
                 graph.ipfs_links.insert(ping.ipfs_id.clone(), info.ipfs_peers);
                 graph.cluster_to_ipfs.insert(id, ping.ipfs_id);
             }
         }
         graph
+    }
+
+    /// Whether this peer trusts another one, or is it.
+    fn trusts_peer(&self, peer: &PeerId) -> bool {
+        match &self.parts.standing {
+            Standing::Member { log, .. } => log.trusts(peer),
+            Standing::Follower(trust) => *peer == self.peer || trust.includes(peer),
+        }
     }
 
     /// Moves a member's pins to others, then removes it.
@@ -171,6 +188,10 @@ impl Cluster {
         RepoGc { peer: self.peer, peername: self.parts.settings.peer_name.clone(), keys, error }
     }
 
+    fn not_collected(&self, peer: PeerId, error: WireError) -> RepoGc {
+        RepoGc { peer, peername: self.ping_of(&peer).peer_name, keys: Vec::new(), error: error.message }
+    }
+
     /// Collects garbage peer by peer, so that the cluster never does nothing else.
     pub(super) async fn collect(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {
         let peers = match reach {
@@ -181,16 +202,36 @@ impl Cluster {
         for peer in peers {
             let done = match self.ask(peer, &Call::CollectGarbage, GC_TIMEOUT).await {
                 Ok(Reply::Garbage(done)) => done,
-                Ok(_) => return Err(WireError::new(ErrorClass::Unknown, PeerClient::misfit(peer).message)),
-                Err(error) => {
-                    let peername = self.ping_of(&peer).peer_name;
-                    RepoGc { peer, peername, keys: Vec::new(), error: error.message }
-                }
+                Ok(_) => self.not_collected(peer, PeerClient::misfit(peer)),
+                Err(error) if is_refusal(&error) => continue,
+                Err(error) => self.not_collected(peer, error),
             };
             all.peer_map.insert(peer.to_base58(), done);
         }
         Ok(all)
     }
+}
+
+/// What the node answers, or in words why it does not. A node that hangs must not look like a peer that hangs.
+pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, IpfsError>>) -> Result<T, String> {
+    match tokio::time::timeout(NODE_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| cluster_types::ErrorChain(&error).to_string()),
+        Err(_) => Err(format!("the IPFS node does not answer within {} s", NODE_TIMEOUT.as_secs())),
+    }
+}
+
+/// Only the addresses with a name, where there are any: they outlive the others.
+fn by_name_if_possible(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    let is_name = |address: &Multiaddr| {
+        matches!(
+            address.iter().next(),
+            Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_))
+        )
+    };
+    if addresses.iter().any(is_name) {
+        addresses.retain(is_name);
+    }
+    addresses
 }
 
 fn is_in_reach(here: &PeerId, peer: &PeerId, connected: &[PeerId]) -> bool {
@@ -207,5 +248,20 @@ mod tests {
         assert!(is_in_reach(&here, &here, &[]));
         assert!(is_in_reach(&here, &near, &[near]));
         assert!(!is_in_reach(&here, &far, &[near]));
+    }
+
+    #[test]
+    fn of_a_peer_with_names_only_the_names_are_told() {
+        let all: Vec<Multiaddr> =
+            ["/ip4/10.0.0.1/tcp/9096", "/dns4/a.example/tcp/9096"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(by_name_if_possible(all.clone()), all[1..]);
+        assert_eq!(by_name_if_possible(all[..1].to_vec()), all[..1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_hangs_is_an_error_in_time() {
+        let answer = tokio::time::timeout(PEER_TIMEOUT, in_time(std::future::pending::<Result<(), _>>())).await;
+        assert_eq!(answer.unwrap(), Err("the IPFS node does not answer within 5 s".to_owned()));
+        assert_eq!(in_time(async { Ok(7) }).await, Ok(7));
     }
 }

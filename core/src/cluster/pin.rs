@@ -12,7 +12,10 @@ impl Cluster {
             .replication(self.parts.settings.default_replication)
             .map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
         (options.replication_factor_min, options.replication_factor_max) = factor.as_pair();
-        self.submit_pin(Pin::new(cid, options)).await
+        let asked = options.clone();
+        let mut committed = self.submit_pin(Pin::new(cid, options)).await?;
+        echo_wishes(&mut committed.value, asked);
+        Ok(committed)
     }
 
     /// Has a pin ordered as it is; allocations that are set are kept.
@@ -42,5 +45,32 @@ impl Cluster {
             return Ok(cid);
         }
         self.parts.ipfs.resolve(path).await.map_err(|error| WireError::from_error(error.class(), &error))
+    }
+}
+
+/// Puts back what a user asked for and the state does not keep: who pins is told the peers that were asked for. A pin update copies
+/// another pin, which holds no such wish.
+fn echo_wishes(pin: &mut Pin, asked: PinOptions) {
+    if asked.pin_update.is_none() {
+        pin.options.user_allocations = asked.user_allocations;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::fakes::{cid, pin_on};
+    use cluster_types::PeerId;
+
+    #[test]
+    fn the_answer_to_a_pin_names_the_peers_that_were_asked_for() {
+        let peer = PeerId::random();
+        let asked = PinOptions { user_allocations: vec![peer], ..PinOptions::default() };
+        let mut pin = pin_on(cid(1), &[peer]);
+        echo_wishes(&mut pin, asked.clone());
+        assert_eq!(pin.options.user_allocations, [peer]);
+        let mut updated = pin_on(cid(2), &[peer]);
+        echo_wishes(&mut updated, PinOptions { pin_update: Some(cid(1)), ..asked });
+        assert!(updated.options.user_allocations.is_empty());
     }
 }

@@ -1,30 +1,32 @@
 //! The facade: every question and wish of a user, answered with what the rooms below it know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, ConnectGraph, ErrorClass, Event, EventPlace, GlobalPinInfo, GlobalRepoGc, Id,
-    Metric, PeerId, Pin, PinOptions, PinTypeFilter, PingValue, ReplicationFactor, StateReport, StatusFilter, Timestamp,
-    WireError,
+    AddParams, AddedOutput, Alert, Bandwidth, Cid, ConnectGraph, ErrorClass, Event, EventPlace, GlobalPinInfo,
+    GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, PingValue, ReplicationFactor, StateReport,
+    StatusFilter, Timestamp, WireError,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::meet::Meeting;
-use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
+use super::untrusted::Untrusted;
+use super::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, Search, ServiceResult, Window};
 use crate::consensus::log::{Finding, LogConsensus};
 use crate::consensus::sequencer::Allocator;
 use crate::consensus::{Consensus, ConsensusError};
-use crate::follower::{READ_ONLY, Trust};
+use crate::follower::READ_ONLY;
 use crate::monitor::Monitor;
 use crate::ports::{Clock, IpfsNode, Scan, StateError, StateStore, Transport};
 use crate::rpc::{Call, PeerClient, Reply};
 use crate::task::TaskGroup;
 use crate::tracker::Tracker;
+use crate::trust::Trust;
 
 /// How long one peer may take to answer a question about itself, as in the original.
 pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -98,6 +100,8 @@ pub struct Cluster {
     pub(super) peer: PeerId,
     pub(super) client: PeerClient,
     pub(super) parts: Arc<ClusterParts>,
+    /// Members that this peer does not trust.
+    pub(super) untrusted: Untrusted,
 }
 
 impl fmt::Debug for Cluster {
@@ -111,7 +115,7 @@ impl Cluster {
     pub fn new(parts: ClusterParts) -> Self {
         let peer = parts.transport.local_peer();
         let client = PeerClient::new(Arc::clone(&parts.transport));
-        Self { peer, client, parts: Arc::new(parts) }
+        Self { peer, client, parts: Arc::new(parts), untrusted: Untrusted::default() }
     }
 
     /// The members, sorted; for a follower, which is none, everyone who is heard.
@@ -185,6 +189,10 @@ fn digest_alert(finding: &Finding) -> Alert {
     Alert { metric, triggered_at: finding.found_at }
 }
 
+fn newest_first(alerts: &mut [Alert]) {
+    alerts.sort_by_key(|alert| std::cmp::Reverse(alert.triggered_at));
+}
+
 pub(super) fn from_state(error: &StateError) -> WireError {
     WireError::from_error(error.class(), error)
 }
@@ -215,7 +223,7 @@ impl ClusterService for Cluster {
         self.writable()?;
         let added = self.parts.consensus.add_peer(peer, Vec::new()).await;
         added.map_err(|error| from_consensus(&error))?;
-        let Reply::Id(id) = self.client.ask(peer, &Call::Id, PEER_TIMEOUT).await? else {
+        let Reply::Id(id) = self.ask(peer, &Call::Id, PEER_TIMEOUT).await? else {
             return Err(PeerClient::misfit(peer));
         };
         Ok(*id)
@@ -248,14 +256,18 @@ impl ClusterService for Cluster {
         self.unpin_cid(cid).await
     }
 
-    fn allocations(&self, filter: PinTypeFilter) -> Listing<Pin> {
-        let rows = self.parts.state.scan(Scan::All { after: None });
-        Box::pin(rows.filter_map(move |row| {
+    fn allocations(&self, filter: PinTypeFilter, window: Window) -> Listing<Pin> {
+        let rows = self.parts.state.scan(Scan::All { after: window.after });
+        window.cut(Box::pin(rows.filter_map(move |row| {
             std::future::ready(match row {
                 Ok(row) => row.pin.filter(|pin| filter.matches(pin.kind)).map(Ok),
                 Err(error) => Some(Err(from_state(&error))),
             })
-        }))
+        })))
+    }
+
+    fn search(&self, search: Search, filter: PinTypeFilter, window: Window) -> Listing<Pin> {
+        self.found(search, filter, window)
     }
 
     async fn allocation(&self, cid: Cid) -> ServiceResult<Pin> {
@@ -263,8 +275,8 @@ impl ClusterService for Cluster {
         pin.ok_or_else(not_pinned)
     }
 
-    fn statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo> {
-        self.list_statuses(filter, self.reach(reach))
+    fn statuses(&self, filter: StatusFilter, reach: Reach, window: Window) -> Listing<GlobalPinInfo> {
+        self.list_statuses(filter, self.reach(reach), window)
     }
 
     async fn status(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo> {
@@ -300,13 +312,19 @@ impl ClusterService for Cluster {
         let mut alerts: Vec<Alert> = self.quorum_alert().into_iter().collect();
         if let Standing::Member { log, .. } = &self.parts.standing {
             alerts.extend(log.findings().iter().map(digest_alert));
+            alerts.extend(self.untrusted.alerts());
+            alerts.extend(self.parts.monitor.alerts());
         }
-        alerts.extend(self.parts.monitor.alerts());
+        newest_first(&mut alerts);
         Ok(alerts)
     }
 
     async fn connect_graph(&self) -> ServiceResult<ConnectGraph> {
         Ok(self.graph().await)
+    }
+
+    fn bandwidth(&self) -> Option<BTreeMap<String, Bandwidth>> {
+        self.parts.transport.bandwidth()
     }
 
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {
@@ -342,5 +360,28 @@ impl ClusterService for Cluster {
 
     async fn read_barrier(&self) -> ServiceResult<()> {
         self.parts.consensus.read_barrier().await.map_err(|error| from_consensus(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_told_newest_first() {
+        let metric = Metric {
+            name: QUORUM.to_owned(),
+            peer: PeerId::random(),
+            value: String::new(),
+            expire: 0,
+            valid: false,
+            weight: 0,
+            partitionable: false,
+            received_at: 0,
+        };
+        let alert = |at| Alert { metric: metric.clone(), triggered_at: Timestamp::from_unix_seconds(at) };
+        let mut alerts = [2, 3, 1].map(alert);
+        newest_first(&mut alerts);
+        assert_eq!(alerts.map(|alert| alert.triggered_at.unix_seconds()), [3, 2, 1]);
     }
 }

@@ -14,11 +14,12 @@ use futures::{StreamExt, TryStreamExt, future, stream};
 
 use super::peers::ASKED_AT_ONCE;
 use super::service::{Cluster, from_state};
-use super::{Listing, Reach, ServiceResult};
+use super::{Listing, Reach, ServiceResult, Window};
 use crate::consensus::digest::order_key;
 use crate::consensus::operation::encode_pin;
 use crate::ports::{Row, Scan};
 use crate::rpc::{Call, PeerClient, Reply, StatusPage};
+use crate::trust::is_refusal;
 
 /// Items of one page: small enough for a slow peer, large enough that the way there does not count.
 const PAGE: u32 = 512;
@@ -122,6 +123,8 @@ impl Cluster {
                 Ok(Reply::Status(info)) => info.info,
                 Ok(_) => self.cluster_error(&peer, PeerClient::misfit(peer).message),
                 Err(error) if reach == Reach::Local => return Err(error),
+                // As in the original: what a peer keeps from this one is left out, and is no error.
+                Err(error) if is_refusal(&error) => continue,
                 Err(error) => self.cluster_error(&peer, error.message),
             };
             global.add(&peer, info);
@@ -139,8 +142,15 @@ impl Cluster {
         self.named(peer, info)
     }
 
-    pub(super) fn list_statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo> {
-        self.merged(reach, move |after| Call::StatusPage { filter: filter.bits(), after, limit: PAGE })
+    pub(super) fn list_statuses(&self, filter: StatusFilter, reach: Reach, window: Window) -> Listing<GlobalPinInfo> {
+        // Nobody is asked for more than is shown.
+        let limit = window.limit.and_then(|limit| u32::try_from(limit).ok()).map_or(PAGE, |limit| limit.min(PAGE));
+        let first = window.after;
+        window.cut(self.merged(reach, move |after| Call::StatusPage {
+            filter: filter.bits(),
+            after: after.or(first),
+            limit,
+        }))
     }
 
     /// Merges the pages of all peers into one listing.
@@ -165,7 +175,9 @@ impl Cluster {
                         if reach == Reach::Local {
                             Err(error.clone())?;
                         }
-                        failed.insert(peer, error.message);
+                        if !is_refusal(&error) {
+                            failed.insert(peer, error.message);
+                        }
                     }
                 }
                 sources.retain(|source| !source.items.is_empty());
@@ -275,7 +287,11 @@ mod tests {
         use TrackerStatus as S;
         let through_index = |statuses: &[TrackerStatus]| match scan_for(StatusFilter::of(statuses), None) {
             Scan::ByStatus { filter, .. } => Some(filter),
-            Scan::All { .. } | Scan::ByPeer { .. } | Scan::Expiring { .. } => None,
+            Scan::All { .. }
+            | Scan::ByPeer { .. }
+            | Scan::Expiring { .. }
+            | Scan::ByName { .. }
+            | Scan::ByMeta { .. } => None,
         };
         for whole in [S::Remote, S::Sharded] {
             assert_eq!(through_index(&[S::Pinned, whole]), None, "{whole}");

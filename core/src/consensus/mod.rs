@@ -190,7 +190,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn alone_for(&self) -> Option<Duration>;
     /// Position and digest of one instant.
     async fn report(&self) -> Result<StateReport, ConsensusError>;
-    /// Makes a peer a member; already being one is success.
+    /// Makes a peer a member; already being one is success. Where writes are accepted without a quorum it does nothing, since
+    /// there a peer joins by itself.
     async fn add_peer(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), ConsensusError>;
     /// Removes a member; not being one is success.
     async fn remove_peer(&self, peer: PeerId) -> Result<(), ConsensusError>;

@@ -14,7 +14,6 @@
 mod pull;
 mod run;
 mod share;
-mod trust;
 mod window;
 
 use std::fmt;
@@ -26,12 +25,12 @@ use cluster_types::{ErrorClass, Multiaddr, PeerId, Role, StateReport};
 
 pub use pull::PullFromPeers;
 pub use share::hold_again;
-pub use trust::Trust;
 
 use crate::consensus::log::{AppliedPosition, EffectAt};
 use crate::consensus::{Consensus, ConsensusError, Position, Receipt, Request, report};
 use crate::ports::{Gossip, StateError, StateStore};
 use crate::task::{OnExit, TaskGroup};
+use crate::trust::Trust;
 use crate::watch;
 
 /// The text of every refused write; clients compare it.

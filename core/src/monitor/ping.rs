@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster_types::{BoxError, Metric, PingValue};
+use cluster_types::{BoxError, Metric, Multiaddr, PingValue, Protocol};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ pub(super) async fn watch_node(monitor: &Monitor, node: &dyn IpfsNode, interval:
         match answer {
             Ok(id) if !id.id.is_empty() => {
                 let mut own = monitor.own.lock();
-                let addresses: Vec<_> = id.addresses.into_iter().take(MAX_ADDRESSES).collect();
+                let addresses: Vec<_> = worth_telling(id.addresses).into_iter().take(MAX_ADDRESSES).collect();
                 let changed = own.ipfs_id != id.id || own.ipfs_addresses != addresses;
                 own.ipfs_id = id.id;
                 own.ipfs_addresses = addresses;
@@ -70,5 +70,55 @@ pub(super) async fn watch_node(monitor: &Monitor, node: &dyn IpfsNode, interval:
             () = stop.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
         }
+    }
+}
+
+/// The addresses of a node that others can use: names, and IPs of a network. A node that has no such address is alone on its
+/// machine with those that it can meet, so then it tells all.
+fn worth_telling(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    let (good, rest): (Vec<_>, Vec<_>) = addresses.into_iter().partition(leads_elsewhere);
+    if good.is_empty() { rest } else { good }
+}
+
+/// Whether an address begins with a name or a global unicast IP, private networks included.
+fn leads_elsewhere(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_)) => true,
+        Some(Protocol::Ip4(ip)) => {
+            !(ip.is_loopback() || ip.is_unspecified() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
+        }
+        Some(Protocol::Ip6(ip)) => {
+            !(ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<Multiaddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_ping_tells_names_and_addresses_of_a_network_only() {
+        let useless = [
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/169.254.0.1/tcp/1",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip6/::1/tcp/1",
+            "/ip6/fe80::1/tcp/1",
+        ];
+        let useful = ["/dns4/a.example/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip6/fd00::1/udp/1/quic-v1"];
+        let all = addresses(&[useless.as_slice(), useful.as_slice()].concat());
+        assert_eq!(worth_telling(all), addresses(&useful));
+    }
+
+    #[test]
+    fn a_node_that_is_on_loopback_only_says_so() {
+        let all = addresses(&["/ip4/127.0.0.1/tcp/1"]);
+        assert_eq!(worth_telling(all.clone()), all);
     }
 }

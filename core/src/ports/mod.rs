@@ -22,8 +22,9 @@ pub use node_record::NodeIdRecord;
 pub use outbox::{ConflictEvent, MergeView, MergedAt, OutboxChange, OutboxCount, OutboxStore, Waiting};
 pub use staging::{StagedHead, StagedOverview, StagedShard, Staging};
 pub use state::{
-    AnnexRow, Changes, LocalEffect, MAX_CONFLICTS, OUTCOME_ROWS, PAGE_BYTES, PinChange, ReadFn, RequestKey, Row, Scan,
-    ShardState, ShardSum, SnapshotHandle, StateError, StateStore, StateView, TailPlace, TailRow, UpdateFn,
+    AnnexRow, Changes, INDEXED_BYTES, LocalEffect, MAX_CONFLICTS, NamePlace, OUTCOME_ROWS, PAGE_BYTES, PinChange,
+    ReadFn, RequestKey, Row, Scan, ShardState, ShardSum, SnapshotHandle, StateError, StateStore, StateView, TailPlace,
+    TailRow, UpdateFn, indexed,
 };
 pub use tracker_store::{Settled, TrackedTask, TrackerCounts, TrackerRecord, TrackerStore};
 pub use transport::{CallHandler, MAX_MESSAGE, Purpose, Transport, TransportError};

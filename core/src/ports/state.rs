@@ -229,6 +229,39 @@ pub type ReadFn = Box<dyn FnOnce(&dyn StateView) -> Result<(), StateError> + Sen
 pub type LocalEffect =
     Arc<dyn Fn(Option<&Pin>, Option<&Pin>, Option<&TrackerRecord>) -> Option<Option<TrackerRecord>> + Send + Sync>;
 
+/// Bytes of a name, and of a key or text of metadata, that an index tells apart. Longer ones are found all the same: their
+/// pins are looked at.
+pub const INDEXED_BYTES: usize = 128;
+
+/// The part of a text that an index tells apart: its first [`INDEXED_BYTES`] bytes, up to the first NUL.
+pub fn indexed(text: &str) -> &[u8] {
+    let bytes = text.as_bytes();
+    let cut = &bytes[..bytes.len().min(INDEXED_BYTES)];
+    cut.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A place among the names: where [`Scan::ByName`] resumes. The pin need not be there any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePlace {
+    /// The name.
+    pub name: String,
+    /// The pin.
+    pub cid: Cid,
+}
+
+impl Scan {
+    /// Whether a pin is one of those this scan is for, where the index alone does not say it.
+    pub fn fits(&self, pin: &Pin) -> bool {
+        match self {
+            Self::ByName { prefix, .. } => {
+                !pin.options.name.is_empty() && pin.options.name.starts_with(prefix.as_str())
+            }
+            Self::ByMeta { key, value, .. } => pin.options.metadata.get(key) == Some(value),
+            Self::All { .. } | Self::ByPeer { .. } | Self::Expiring { .. } | Self::ByStatus { .. } => true,
+        }
+    }
+}
+
 /// Which rows a scan shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scan {
@@ -241,6 +274,23 @@ pub enum Scan {
     ByPeer {
         /// The peer.
         peer: PeerId,
+        /// Resume after this one.
+        after: Option<Cid>,
+    },
+    /// The pins whose names begin with a text, by name (the first [`INDEXED_BYTES`] bytes of it) and then in the order of
+    /// the listing. An empty text shows every pin that has a name.
+    ByName {
+        /// What the name begins with.
+        prefix: String,
+        /// Resume after this place.
+        after: Option<NamePlace>,
+    },
+    /// The pins that have a text under a key of their metadata, in the order of the listing.
+    ByMeta {
+        /// The key.
+        key: String,
+        /// The whole text.
+        value: String,
         /// Resume after this one.
         after: Option<Cid>,
     },

@@ -8,12 +8,13 @@
 //! * a message larger than [`MAX_MESSAGE`] is refused by the sender, and ends the stream at the receiver;
 //! * the deadline covers dialling, sending, and waiting for the answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster_types::{BoxError, ErrorClass, Multiaddr, PeerId};
+use cluster_types::{Bandwidth, BoxError, ErrorClass, Multiaddr, PeerId};
 
 /// The largest message in bytes: a bulk transfer of blocks (the largest has 2 MiB) or a log batch, with room.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
@@ -139,6 +140,10 @@ pub trait Transport: Send + Sync + 'static {
     fn connected(&self) -> Vec<PeerId>;
     /// Known addresses of a peer, without `/p2p`.
     fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr>;
+    /// What went over each protocol; none if nobody counts.
+    fn bandwidth(&self) -> Option<BTreeMap<String, Bandwidth>> {
+        None
+    }
     /// Where this peer can be reached, with `/p2p/<id>`.
     fn own_addresses(&self) -> Vec<Multiaddr>;
 }

@@ -7,10 +7,12 @@ use super::wire::Call;
 pub enum Access {
     /// Any peer that knows the cluster's secret.
     Open,
-    /// Any peer that knows the secret, but only few such calls in a while: they cost the members log entries.
+    /// Any peer that the asked one trusts, but only few such calls in a while: they cost the members log entries.
     Newcomers,
-    /// Members of the cluster only.
+    /// Members of the cluster only: what belongs to the ordering, in which every member counts the same.
     Members,
+    /// Members that the asked one trusts: what shows or moves its own node.
+    TrustedMembers,
 }
 
 /// The rule for a call.
@@ -30,14 +32,14 @@ pub fn access(call: &Call) -> Access {
         | Call::ReadIndex
         | Call::JoinFor { .. }
         | Call::RemovePeer { .. }
-        | Call::Status { .. }
+        | Call::Outbox { .. }
+        | Call::Noted { .. } => Access::Members,
+        Call::Status { .. }
         | Call::StatusPage { .. }
         | Call::Recover { .. }
         | Call::RecoverPage { .. }
         | Call::PutBlocks { .. }
         | Call::CollectGarbage
-        | Call::Node
-        | Call::Outbox { .. }
-        | Call::Noted { .. } => Access::Members,
+        | Call::Node => Access::TrustedMembers,
     }
 }

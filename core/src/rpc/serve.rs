@@ -14,6 +14,7 @@ use super::wire::{Call, Incoming, Reply, decode_incoming, encode_raft_reply, enc
 use crate::catchup::{Asker, Donor};
 use crate::consensus::log::{RaftReceiver, RaftReply};
 use crate::ports::{CallHandler, Purpose};
+use crate::trust::refusal;
 
 /// What answers the calls of peers that pass the policy.
 #[async_trait]
@@ -22,6 +23,8 @@ pub trait PeerService: Send + Sync + 'static {
     async fn answer(&self, from: PeerId, call: Call) -> Result<Reply, WireError>;
     /// Whether a peer is a member as far as is known here.
     fn is_member(&self, peer: &PeerId) -> bool;
+    /// Whether this peer trusts another one enough to let it in, or to let it see and move what is here.
+    fn trusts(&self, peer: &PeerId) -> bool;
 }
 
 /// Answers calls, as soon as there is something to answer with.
@@ -83,20 +86,28 @@ impl CallServer {
         let Some(service) = service else {
             return Err(WireError::new(ErrorClass::Unavailable, "this peer is still starting"));
         };
-        let refused = match access(&call) {
-            Access::Open => false,
-            Access::Newcomers => !service.is_member(&from) && !self.newcomers.may_come(),
-            Access::Members => !service.is_member(&from),
-        };
-        if !refused {
-            return service.answer(from, call).await;
-        }
-        let reason = match access(&call) {
+        self.check(service.as_ref(), &from, access(&call))?;
+        service.answer(from, call).await
+    }
+
+    /// Whether `from` is answered, by the policy.
+    fn check(&self, service: &dyn PeerService, from: &PeerId, access: Access) -> Result<(), WireError> {
+        let unavailable = |reason: String| Err(WireError::new(ErrorClass::Unavailable, reason));
+        let is_member = service.is_member(from);
+        match access {
+            Access::Open => Ok(()),
+            Access::Newcomers if is_member => Ok(()),
+            Access::Newcomers if !service.trusts(from) => Err(refusal(from)),
+            Access::Newcomers if !self.newcomers.may_come() => {
+                unavailable("too many peers ask to join; try again in a moment".to_owned())
+            }
             // It may have joined a moment ago, and this peer is behind: worth another try.
-            Access::Members => format!("peer {from} is not a member of this cluster"),
-            Access::Open | Access::Newcomers => "too many peers ask to join; try again in a moment".to_owned(),
-        };
-        Err(WireError::new(ErrorClass::Unavailable, reason))
+            Access::Members | Access::TrustedMembers if !is_member => {
+                unavailable(format!("peer {from} is not a member of this cluster"))
+            }
+            Access::TrustedMembers if !service.trusts(from) => Err(refusal(from)),
+            Access::Newcomers | Access::Members | Access::TrustedMembers => Ok(()),
+        }
     }
 }
 
@@ -122,5 +133,54 @@ impl CallHandler for CallServer {
             tracing::error!(%error, "an answer could not be encoded");
             Bytes::new()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::is_refusal;
+
+    /// Knows a member that it trusts, one that it does not, and a stranger that it trusts.
+    struct Wary {
+        friend: PeerId,
+        admitted_by_others: PeerId,
+        invited: PeerId,
+    }
+
+    #[async_trait]
+    impl PeerService for Wary {
+        async fn answer(&self, _from: PeerId, _call: Call) -> Result<Reply, WireError> {
+            Ok(Reply::Done)
+        }
+
+        fn is_member(&self, peer: &PeerId) -> bool {
+            [self.friend, self.admitted_by_others].contains(peer)
+        }
+
+        fn trusts(&self, peer: &PeerId) -> bool {
+            [self.friend, self.invited].contains(peer)
+        }
+    }
+
+    #[tokio::test]
+    async fn members_order_and_only_trusted_ones_see_and_move_what_is_here() {
+        let [friend, admitted_by_others, invited, stranger] = [(); 4].map(|()| PeerId::random());
+        let server = CallServer::default();
+        server.serve_calls(Arc::new(Wary { friend, admitted_by_others, invited }));
+        // Whether a call is answered, refused for lack of trust, or put off.
+        let mut seen = Vec::new();
+        for call in [Call::Id, Call::Reserve, Call::ReadIndex, Call::CollectGarbage] {
+            let mut row = String::new();
+            for from in [friend, admitted_by_others, invited, stranger] {
+                row.push(match server.answer_call(from, call.clone()).await {
+                    Ok(_) => '+',
+                    Err(error) if is_refusal(&error) => 'x',
+                    Err(_) => '-',
+                });
+            }
+            seen.push(row);
+        }
+        assert_eq!(seen, ["++++", "+++x", "++--", "+x--"]);
     }
 }

@@ -20,8 +20,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use super::Crash;
 use super::mem_staging::MemStaging;
+use super::{Crash, mem_scan};
 use crate::consensus::digest::{SHARDS, order_key, shard_of};
 use crate::consensus::operation::encode_pin;
 use crate::crdt::TailEntry;
@@ -400,7 +400,11 @@ impl State {
         orders.sort();
         orders.dedup();
         let mut rows: Vec<Row> = orders.into_iter().filter_map(|order| self.row(order)).collect();
-        rows.retain(|row| wanted(scan, row));
+        rows.retain(|row| mem_scan::wanted(scan, row));
+        if matches!(scan, Scan::ByName { .. }) {
+            // Those that come in one place of the index stay in the order of the listing.
+            rows.sort_by_key(mem_scan::name_of);
+        }
         if matches!(scan, Scan::Expiring { .. }) {
             rows.sort_by_key(|row| row.pin.as_ref().map(|pin| pin.options.expire_at));
         }
@@ -412,23 +416,6 @@ impl State {
         let mut tasks: Vec<_> = self.tracker.values().filter_map(|task| due(&task).map(|due| (due, task))).collect();
         tasks.sort_by_key(|(due, task)| (!task.record.priority, *due));
         tasks
-    }
-}
-
-fn wanted(scan: &Scan, row: &Row) -> bool {
-    let resumed = |after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
-    match scan {
-        Scan::All { after } => resumed(after),
-        Scan::ByPeer { peer, after } => {
-            resumed(after) && row.pin.as_ref().is_some_and(|pin| !pin.is_everywhere() && pin.is_allocated_to(peer))
-        }
-        Scan::Expiring { until } => row.pin.as_ref().is_some_and(|pin| {
-            let expire_at = pin.options.expire_at;
-            !expire_at.is_zero() && expire_at <= *until
-        }),
-        Scan::ByStatus { filter, after } => {
-            resumed(after) && row.tracked.as_ref().is_some_and(|record| filter.matches(record.status))
-        }
     }
 }
 

@@ -7,8 +7,10 @@ pub mod mem_ipfs;
 pub mod mem_log;
 pub mod mem_net;
 pub mod mem_record;
+mod mem_scan;
 mod mem_staging;
 pub mod mem_state;
+pub mod mutate;
 pub mod suite;
 
 pub use mem_blocks::MemBlocks;

@@ -67,7 +67,7 @@ async fn page(tracker: &Tracker, config: &AuditConfig, cursor: Option<Cid>) -> R
 }
 
 /// Asks the node about one pin; false when it does not answer.
-async fn check(tracker: &Tracker, task: TrackedTask) -> Result<bool, StateError> {
+pub(super) async fn check(tracker: &Tracker, task: TrackedTask) -> Result<bool, StateError> {
     let TrackedTask { cid, record } = task;
     let Some(pin) = tracker.state.pin(cid).await? else { return Ok(true) };
     if !tracker.hold.holds(&pin) {
@@ -93,7 +93,7 @@ async fn check(tracker: &Tracker, task: TrackedTask) -> Result<bool, StateError>
 }
 
 /// Whether what the node keeps is as deep as wanted.
-fn holds(kept: Option<PinDepth>, wanted: PinDepth) -> bool {
+pub(super) fn holds(kept: Option<PinDepth>, wanted: PinDepth) -> bool {
     kept.is_some_and(|kept| kept == PinDepth::RECURSIVE || (wanted != PinDepth::RECURSIVE && kept.0 >= wanted.0))
 }
 

@@ -241,6 +241,9 @@ impl IpfsNode for FakeNode {
     }
     async fn pinned(&self, cid: Cid) -> Result<Option<PinDepth>, IpfsError> {
         self.reachable()?;
+        if self.scripts.lock().get(&cid) == Some(&Script::Hang) {
+            tokio::time::sleep(STALL_TIME).await;
+        }
         self.carry_out_unpins();
         Ok(self.held.lock().get(&cid).copied())
     }

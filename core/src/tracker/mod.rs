@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::watch;
-use cluster_types::{BoxError, Cid, Pin, PinInfoShort, StatusFilter, Timestamp, TrackerStatus};
+use cluster_types::{BoxError, Cid, ErrorChain, Pin, PinInfoShort, StatusFilter, Timestamp, TrackerStatus};
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -49,6 +49,9 @@ pub use status::{UnderWay, pin_info};
 
 /// Unpins under way at a time: each is short, and a node serialises them anyway.
 pub const UNPINS: usize = 2;
+
+/// How long the node may take to say whether it has one pin; whoever asks waits for it.
+const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the tracker works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,11 +166,27 @@ impl Tracker {
         tracker
     }
 
-    /// How a pin is doing here. The peer's name and its IPFS node are left empty.
+    /// How a pin is doing here; of one that should be on the node, the node is asked. The peer's name and its IPFS node are
+    /// left empty.
     pub async fn status(&self, cid: Cid) -> Result<PinInfoShort, StateError> {
         let pin = self.state.pin(cid).await?;
         let tracked = self.store.tracked(cid).await?;
-        Ok(self.describe(cid, pin.as_ref(), tracked.as_ref()))
+        let info = self.describe(cid, pin.as_ref(), tracked.as_ref());
+        match pin {
+            Some(pin) if info.status == TrackerStatus::Pinned => Ok(self.confirmed(&pin, info).await),
+            _ => Ok(info),
+        }
+    }
+
+    /// What the node says of a pin that it should keep.
+    async fn confirmed(&self, pin: &Pin, info: PinInfoShort) -> PinInfoShort {
+        let doubtful = |error| PinInfoShort { status: TrackerStatus::ClusterError, error, ..info.clone() };
+        match tokio::time::timeout(NODE_TIMEOUT, self.node.pinned(pin.cid)).await {
+            Ok(Ok(depth)) if audit::holds(depth, pin.max_depth) => info,
+            Ok(Ok(_)) => status::lost(info),
+            Ok(Err(error)) => doubtful(ErrorChain(&error).to_string()),
+            Err(_) => doubtful(format!("the IPFS node does not answer within {} s", NODE_TIMEOUT.as_secs())),
+        }
     }
 
     /// How a pin is doing here, given what the store holds of it: for the rows of a scan.
@@ -177,10 +196,18 @@ impl Tracker {
         pin_info(&self.hold, pin, tracked, job, waiting_for.as_deref())
     }
 
-    /// Tries a pin again at once if it failed; tells how it is doing then.
+    /// Tries a pin again at once if it failed, or if the node has lost it; tells how it is doing then.
     pub async fn recover(&self, cid: Cid) -> Result<PinInfoShort, StateError> {
         if let Some(record) = self.store.tracked(cid).await? {
-            self.try_again(vec![TrackedTask { cid, record }]).await?;
+            let task = TrackedTask { cid, record };
+            if task.record.status == TrackerStatus::Pinned {
+                // A node that is silent is no reason to pin again.
+                if let Ok(checked) = tokio::time::timeout(NODE_TIMEOUT, audit::check(self, task)).await {
+                    checked?;
+                }
+            } else {
+                self.try_again(vec![task]).await?;
+            }
         }
         self.status(cid).await
     }

@@ -6,6 +6,9 @@ use super::HoldRule;
 use super::plan::{JobKind, kind_of};
 use crate::ports::TrackerRecord;
 
+/// What an `unexpectedly_unpinned` item says; clients compare it.
+const LOST: &str = "the item should be pinned but it is not";
+
 /// A job that is under way, as far as a status shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnderWay {
@@ -32,7 +35,7 @@ pub fn pin_info(
             None => TrackerStatus::Unpinned,
             Some(pin) if pin.kind == PinType::Meta => TrackerStatus::Sharded,
             Some(_) if remote => TrackerStatus::Remote,
-            Some(_) => TrackerStatus::UnexpectedlyUnpinned,
+            Some(_) => return lost(plain(TrackerStatus::UnexpectedlyUnpinned)),
         });
     };
     if record.status == TrackerStatus::Pinned && pin.is_some() && !remote {
@@ -58,10 +61,18 @@ pub fn pin_info(
         info.timestamp = job.since;
         info.attempt_count = record.attempts.saturating_add(1);
         info.error.clear();
+    } else if info.status == TrackerStatus::UnexpectedlyUnpinned {
+        info = lost(info);
     } else if info.error.is_empty() {
         info.error = waiting_for.unwrap_or_default().to_owned();
     }
     info
+}
+
+/// Says of a pin that the node should keep that it does not. A reason that is known stays.
+pub(super) fn lost(info: PinInfoShort) -> PinInfoShort {
+    let error = if info.error.is_empty() { LOST.to_owned() } else { info.error };
+    PinInfoShort { status: TrackerStatus::UnexpectedlyUnpinned, error, ..info }
 }
 
 #[cfg(test)]
@@ -81,6 +92,18 @@ mod tests {
         assert_eq!(status(Some(&pin_on(cid(1), &[me]))), S::UnexpectedlyUnpinned);
         let meta = Pin { kind: PinType::Meta, ..pin_on(cid(1), &[]) };
         assert_eq!(status(Some(&meta)), S::Sharded);
+    }
+
+    #[test]
+    fn what_is_unexpectedly_unpinned_says_so() {
+        let me = PeerId::random();
+        let pin = pin_on(cid(1), &[me]);
+        let hold = HoldRule::allocated_to(me);
+        let found = record(1, TrackerStatus::UnexpectedlyUnpinned, None);
+        assert_eq!(pin_info(&hold, Some(&pin), None, None, None).error, LOST);
+        assert_eq!(pin_info(&hold, Some(&pin), Some(&found), None, Some("no node")).error, LOST);
+        let failed = TrackerRecord { error: "no".to_owned(), ..found };
+        assert_eq!(pin_info(&hold, Some(&pin), Some(&failed), None, None).error, "no");
     }
 
     #[test]

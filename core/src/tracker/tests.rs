@@ -270,6 +270,42 @@ async fn recovering_tries_again_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_one_pin_the_node_is_asked_for_a_short_time() {
+    let scene = scene(None);
+    scene.pin(cid(1));
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::Pinned)).await;
+    assert_eq!(scene.tracker.status(cid(1)).await.unwrap().status, TrackerStatus::Pinned);
+
+    scene.node.script(cid(1), Some(Script::Hang));
+    let before = scene.clock.now();
+    let silent = scene.tracker.status(cid(1)).await.unwrap();
+    assert_eq!(silent.status, TrackerStatus::ClusterError);
+    assert_eq!(silent.error, "the IPFS node does not answer within 5 s");
+    assert!(scene.clock.now().since(before) < Duration::from_secs(6));
+
+    scene.node.script(cid(1), None);
+    scene.node.down.store(true, Ordering::SeqCst);
+    let down = scene.tracker.status(cid(1)).await.unwrap();
+    assert_eq!((down.status, down.error.is_empty()), (TrackerStatus::ClusterError, false));
+    scene.node.down.store(false, Ordering::SeqCst);
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovering_pins_again_what_was_removed_by_hand() {
+    let scene = scene(None);
+    scene.pin(cid(1));
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::Pinned)).await;
+    scene.node.held.lock().clear();
+    let lost = scene.tracker.status(cid(1)).await.unwrap();
+    assert_eq!(lost.status, TrackerStatus::UnexpectedlyUnpinned);
+    assert_eq!(lost.error, "the item should be pinned but it is not");
+    scene.tracker.recover(cid(1)).await.unwrap();
+    until(|| scene.node.holds(&cid(1))).await;
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_audit_finds_what_the_node_lost() {
     let audit = AuditConfig { page: 2, ..AuditConfig::default() };
     let scene = scene(Some(audit));

@@ -14,6 +14,8 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 pub enum ErrorClass {
     /// The request can never succeed as it is; it had no effect.
     Invalid,
+    /// What was sent along with the request is not what it should be; nothing was pinned.
+    Malformed,
     /// What was asked for does not exist; nothing was done.
     NotFound,
     /// The request contradicts the present state; nothing was done.

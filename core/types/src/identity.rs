@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
+use crate::null::{null_is_empty, nulls_are_empty};
 use crate::peer::PeerId;
 
 /// What a peer says of itself (`GET /id`, `GET /peers`).
@@ -13,13 +14,13 @@ pub struct Id {
     /// The peer.
     pub id: PeerId,
     /// Where it listens, with `/p2p/<id>`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub addresses: Vec<Multiaddr>,
     /// The members, itself included, sorted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub cluster_peers: Vec<PeerId>,
     /// Known addresses of the other members.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub cluster_peers_addresses: Vec<Multiaddr>,
     /// Version of the program.
     #[serde(default)]
@@ -34,6 +35,7 @@ pub struct Id {
     #[serde(default)]
     pub error: String,
     /// Its IPFS node.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub ipfs: IpfsId,
     /// Its name for people.
     #[serde(default)]
@@ -95,7 +97,7 @@ pub struct IpfsId {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Where it listens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub addresses: Vec<Multiaddr>,
     /// Why the rest is empty; empty when it is not.
     #[serde(default)]
@@ -108,13 +110,18 @@ pub struct ConnectGraph {
     /// The peer that was asked.
     pub cluster_id: PeerId,
     /// Peer to its name.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub id_to_peername: BTreeMap<String, String>,
     /// IPFS node to the nodes it is connected to.
+    #[serde(default, deserialize_with = "nulls_are_empty")]
     pub ipfs_links: BTreeMap<String, Vec<String>>,
     /// Peer to the peers it is connected to.
+    #[serde(default, deserialize_with = "nulls_are_empty")]
     pub cluster_links: BTreeMap<String, Vec<String>>,
     /// Peer to whether the asked peer trusts it.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub cluster_trust_links: BTreeMap<String, bool>,
     /// Peer to its IPFS node.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub cluster_to_ipfs: BTreeMap<String, String>,
 }

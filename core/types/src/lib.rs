@@ -5,12 +5,14 @@
 
 mod add;
 mod address;
+mod bandwidth;
 mod cid;
 mod commit;
 mod error;
 mod event;
 mod identity;
 mod metric;
+mod null;
 mod page;
 mod peer;
 mod pin;
@@ -22,6 +24,7 @@ mod time;
 
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput};
 pub use address::{AddressError, parse_address};
+pub use bandwidth::Bandwidth;
 pub use cid::{Cid, CidError, Codec};
 pub use commit::{Commit, CommitError};
 pub use error::{BoxError, ErrorChain, ErrorClass, WireError};
@@ -38,5 +41,9 @@ pub use state::{Role, StateReport};
 pub use status::{GlobalPinInfo, PinInfo, PinInfoShort, StatusFilter, TrackerStatus};
 pub use time::{GoDuration, TimeError, Timestamp};
 
-/// The version every binary and `GET /version` report.
+/// The version of the programs.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version a peer tells clients (`GET /version`, `version` of an ID): that of the API it speaks, for clients that compare it,
+/// and as semantic versioning's build metadata the one of the programs.
+pub const API_VERSION: &str = concat!("1.1.6+ipfs-cluster-rs.", env!("CARGO_PKG_VERSION"));

@@ -7,6 +7,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cid::Cid;
+use crate::null::null_is_empty;
 use crate::peer::PeerId;
 use crate::replication::{ReplicationError, ReplicationFactor};
 use crate::time::Timestamp;
@@ -234,14 +235,6 @@ impl Pin {
     pub fn is_allocated_to(&self, peer: &PeerId) -> bool {
         self.kind != PinType::Meta && (self.is_everywhere() || self.allocations.contains(peer))
     }
-}
-
-fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 fn empty_is_null<S: serde::Serializer, T: Serialize>(list: &[T], serializer: S) -> Result<S::Ok, S::Error> {

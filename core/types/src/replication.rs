@@ -28,9 +28,6 @@ pub enum ReplicationError {
     /// The minimum is below -1.
     #[error("cluster.replication_factor_min is wrong")]
     WrongMin,
-    /// The maximum is below -1.
-    #[error("cluster.replication_factor_max is wrong")]
-    WrongMax,
     /// Only one of them is -1.
     #[error("cluster.replication_factor_min and max must be -1 when one of them is")]
     HalfEverywhere,
@@ -42,17 +39,15 @@ impl ReplicationFactor {
         if min == 0 || max == 0 {
             return Err(ReplicationError::Unset);
         }
+        // The order decides which text a pair with several faults gets, and clients compare the texts.
+        if min > max {
+            return Err(ReplicationError::MinAboveMax);
+        }
         if min < -1 {
             return Err(ReplicationError::WrongMin);
         }
-        if max < -1 {
-            return Err(ReplicationError::WrongMax);
-        }
         if (min == -1) != (max == -1) {
             return Err(ReplicationError::HalfEverywhere);
-        }
-        if min > max {
-            return Err(ReplicationError::MinAboveMax);
         }
         match (u32::try_from(min), u32::try_from(max)) {
             (Ok(min), Ok(max)) => Ok(Self::Between { min, max }),
@@ -92,8 +87,9 @@ mod tests {
         assert_eq!(ReplicationFactor::checked(0, 1), Err(E::Unset));
         assert_eq!(ReplicationFactor::checked(3, 2), Err(E::MinAboveMax));
         assert_eq!(ReplicationFactor::checked(-2, 2), Err(E::WrongMin));
-        assert_eq!(ReplicationFactor::checked(1, -2), Err(E::WrongMax));
+        assert_eq!(ReplicationFactor::checked(-3, -2), Err(E::WrongMin));
+        assert_eq!(ReplicationFactor::checked(1, -2), Err(E::MinAboveMax));
         assert_eq!(ReplicationFactor::checked(-1, 2), Err(E::HalfEverywhere));
-        assert_eq!(ReplicationFactor::checked(2, -1), Err(E::HalfEverywhere));
+        assert_eq!(ReplicationFactor::checked(2, -1), Err(E::MinAboveMax));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cid::Cid;
+use crate::null::null_is_empty;
 use crate::peer::PeerId;
 
 /// How full a node's repository is.
@@ -35,6 +36,7 @@ pub struct RepoGc {
     /// Its name for people.
     pub peername: String,
     /// What was removed.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub keys: Vec<GcKey>,
     /// Why nothing more was removed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -45,5 +47,6 @@ pub struct RepoGc {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GlobalRepoGc {
     /// Peer id to what it did.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub peer_map: BTreeMap<String, RepoGc>,
 }

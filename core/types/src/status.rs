@@ -7,6 +7,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cid::Cid;
+use crate::null::null_is_empty;
 use crate::peer::PeerId;
 use crate::time::Timestamp;
 
@@ -153,7 +154,7 @@ pub struct PinInfoShort {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ipfs_peer_id: String,
     /// The addresses of its IPFS node, once known.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub ipfs_peer_addresses: Vec<Multiaddr>,
     /// How the pin is doing.
     pub status: TrackerStatus,
@@ -177,12 +178,15 @@ pub struct PinInfo {
     /// The peer that answers.
     pub peer: PeerId,
     /// The peers that hold the pin; empty means every peer.
+    #[serde(deserialize_with = "null_is_empty")]
     pub allocations: Vec<PeerId>,
     /// Where the content can be fetched.
+    #[serde(deserialize_with = "null_is_empty")]
     pub origins: Vec<Multiaddr>,
     /// When it was pinned.
     pub created: Timestamp,
     /// Free text by key.
+    #[serde(deserialize_with = "null_is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// How it is doing there.
     #[serde(flatten)]
@@ -198,19 +202,19 @@ pub struct GlobalPinInfo {
     #[serde(default)]
     pub name: String,
     /// The peers that hold it; empty means every peer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub allocations: Vec<PeerId>,
     /// Where the content can be fetched.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub origins: Vec<Multiaddr>,
     /// When it was pinned.
     #[serde(default)]
     pub created: Timestamp,
     /// Free text by key.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// Peer id to how it is doing there.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub peer_map: BTreeMap<String, PinInfoShort>,
 }
 

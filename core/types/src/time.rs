@@ -103,8 +103,24 @@ impl FromStr for Timestamp {
     type Err = TimeError;
 
     fn from_str(text: &str) -> Result<Self, TimeError> {
-        text.parse().map(Self).map_err(|error: jiff::Error| TimeError { reason: error.to_string() })
+        text.parse().map(Self).or_else(|error: jiff::Error| {
+            if is_past_the_end(text) {
+                Ok(Self(jiff::Timestamp::MAX))
+            } else {
+                Err(TimeError { reason: error.to_string() })
+            }
+        })
     }
+}
+
+/// Whether a text is an instant of the last two days of the year 9999, some of which the wrapped type does not hold: `9999-12-31T23:59:59Z`
+/// is how many programs write "never".
+fn is_past_the_end(text: &str) -> bool {
+    jiff::fmt::temporal::Pieces::parse(text).is_ok_and(|pieces| {
+        let date = pieces.date();
+        let is_instant = pieces.time().is_some() && pieces.to_numeric_offset().is_some();
+        is_instant && date.year() == 9999 && date.month() == 12 && date.day() >= 30
+    })
 }
 
 impl Serialize for Timestamp {
@@ -220,6 +236,25 @@ impl<'de> Deserialize<'de> for GoDuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instant_at_the_end_of_time_is_the_latest_there_is() {
+        let latest = Timestamp(jiff::Timestamp::MAX);
+        for never in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999+14:00", "9999-12-30T23:00:00Z"] {
+            assert_eq!(never.parse(), Ok(latest), "{never}");
+        }
+        assert!("9999-12-30T21:59:59Z".parse::<Timestamp>().unwrap() < latest);
+        assert_eq!(latest.to_string().parse(), Ok(latest));
+        for bad in [
+            "9999-12-32T00:00:00Z",
+            "9999-12-31",
+            "9999-12-31T23:59:59",
+            "9999-12-31T25:00:00Z",
+            "10000-01-01T00:00:00Z",
+        ] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_are_written_as_go_writes_them() {

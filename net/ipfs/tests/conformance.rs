@@ -74,6 +74,19 @@ impl IpfsFactory for Real {
 }
 
 #[tokio::test]
+async fn changes_of_what_the_node_holds_are_counted() {
+    let mock = MockKubo::start().await;
+    let node = Kubo::new(config(&mock.address, Duration::from_secs(5))).unwrap();
+    let changes = node.changes();
+    let leaf = dag::leaf(vec![7; 10]);
+    node.put_blocks(vec![leaf.clone()]).await.unwrap();
+    pin(&*node, leaf.cid).await.unwrap();
+    node.pinned(leaf.cid).await.unwrap();
+    node.unpin(leaf.cid).await.unwrap();
+    assert_eq!(*changes.borrow(), 3, "a question changes nothing");
+}
+
+#[tokio::test]
 async fn the_contract_holds_over_a_false_kubo() {
     assert_eq!(ipfs::run(&Mock).await, 21);
 }

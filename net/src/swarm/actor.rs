@@ -22,10 +22,12 @@ use super::behaviour::{Behaviour, BehaviourEvent, topic_name};
 use super::build::usable_listen_addresses;
 use super::connections::Connections;
 use super::gate::{Gate, Verdict};
+use super::trim::Trim;
 use super::{Announce, ConnectError, Request, Shared, boxed};
 use crate::config::NetworkConfig;
 use crate::discovery::{peer_of, without_peer};
 use crate::error::NetError;
+use crate::http::Door;
 
 /// How many calls may wait for connections together.
 const MAX_WAITING: usize = 4_096;
@@ -51,6 +53,7 @@ pub(crate) struct SwarmActor {
     /// Every dial that is under way: which peer it shall reach, and who waits for this very one.
     dials: HashMap<ConnectionId, (Option<PeerId>, Option<DialReply>)>,
     connections: Connections,
+    trim: Trim,
     gate: Gate,
     /// Remembered peers, which the connection limits must not keep out.
     welcome: BTreeSet<PeerId>,
@@ -69,10 +72,16 @@ impl SwarmActor {
             waiting: HashMap::new(),
             dials: HashMap::new(),
             connections: Connections::default(),
+            trim: Trim::new(config.trim),
             gate: Gate::new(Instant::now()),
             welcome: BTreeSet::new(),
             saved_revision: 0,
         }
+    }
+
+    /// Where HTTP comes in.
+    pub(crate) fn http(&self) -> Door {
+        self.swarm.behaviour().http.clone()
     }
 
     /// Opens and accepts streams on the swarm's connections.
@@ -109,7 +118,7 @@ impl SwarmActor {
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
         self.follow_book();
         loop {
-            let due = self.shared.book.lock().next_due();
+            let due = earliest(self.shared.book.lock().next_due(), self.trim.due());
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.shared.wake.notified() => {}
@@ -118,6 +127,7 @@ impl SwarmActor {
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
             self.follow_book();
+            self.trim_connections();
         }
         self.say_goodbye().await;
     }
@@ -243,6 +253,18 @@ impl SwarmActor {
         }
     }
 
+    /// Has fewer connections when there are too many.
+    fn trim_connections(&mut self) {
+        let surplus = self.trim.take(&self.connections, &self.welcome, Instant::now());
+        if !surplus.is_empty() {
+            tracing::info!(peers = surplus.len(), "closing connections: more peers are connected than high_water says");
+        }
+        for peer in surplus {
+            // The only error is that it is not connected any more.
+            let _gone = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
     fn welcome_remembered(&mut self) {
         let remembered: BTreeSet<PeerId> = self.shared.book.lock().remembered().map(|(peer, _)| peer).collect();
         let limits = &mut self.swarm.behaviour_mut().limits;
@@ -312,6 +334,7 @@ impl SwarmActor {
             // The only error is that it is not connected any more.
             let _gone = self.swarm.disconnect_peer_id(peer);
         }
+        self.trim.connected(self.connections.peers(), Instant::now());
         let dialled = match endpoint {
             ConnectedPoint::Dialer { address, .. } => Some(address),
             ConnectedPoint::Listener { .. } => None,
@@ -414,6 +437,10 @@ impl SwarmActor {
             self.swarm.add_external_address(new);
         }
     }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -11,6 +11,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{identify, mdns, ping};
 
 use crate::config::NetworkConfig;
+use crate::http::Door;
 
 /// The protocol family identify names.
 const PROTOCOL_FAMILY: &str = "/ipfs-cluster-rs/1";
@@ -22,8 +23,8 @@ const MAX_PER_PEER: u32 = 4;
 /// repeated by TCP ever more rarely: a new connection is there sooner than an old one comes to life again.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
 const PING_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long a message is remembered so that it is not delivered twice: the contract says a minute.
-const DUPLICATE_CACHE: Duration = Duration::from_secs(120);
+/// How long a message is remembered at least, so that it is not delivered twice: the contract says a minute.
+const LEAST_SEEN_TTL: Duration = Duration::from_secs(60);
 /// Messages that may wait to be sent to one peer; more of them are lost.
 const SEND_QUEUE: usize = 256;
 /// What signature, key and topic add to a message.
@@ -36,6 +37,7 @@ const MDNS_TTL: Duration = Duration::from_secs(6 * 60);
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) streams: libp2p_stream::Behaviour,
+    pub(crate) http: Door,
     pub(crate) gossip: gossipsub::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
@@ -58,6 +60,7 @@ impl Behaviour {
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             streams: libp2p_stream::Behaviour::new(),
+            http: Door::default(),
             gossip: gossip(config).map_err(|cause| ("gossip", cause))?,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
@@ -79,9 +82,13 @@ fn gossip(config: &NetworkConfig) -> Result<gossipsub::Behaviour, BoxError> {
         .validate_messages()
         .max_transmit_size(largest + ENVELOPE)
         .connection_handler_queue_len(SEND_QUEUE)
-        .duplicate_cache_time(DUPLICATE_CACHE)
-        .flood_publish(true)
+        .duplicate_cache_time(config.gossip.seen_messages_ttl.max(LEAST_SEEN_TTL))
+        .heartbeat_interval(config.gossip.heartbeat_interval)
+        .history_gossip(config.gossip.history_gossip)
+        .history_length(config.gossip.history_length)
+        .flood_publish(config.gossip.flood_publish)
         .heartbeat_initial_delay(Duration::from_millis(200));
+    set_degrees(&mut settings, config.gossip.degree_factor);
     for topic in Topic::ALL {
         let name = topic_name(&config.cluster_name, topic).hash();
         settings.max_transmit_size_for_topic(topic.max_message() + ENVELOPE, name);
@@ -92,6 +99,18 @@ fn gossip(config: &NetworkConfig) -> Result<gossipsub::Behaviour, BoxError> {
         gossip.subscribe(&topic_name(&config.cluster_name, topic))?;
     }
     Ok(gossip)
+}
+
+/// The sizes of the mesh, in the proportions of the original.
+fn set_degrees(settings: &mut gossipsub::ConfigBuilder, factor: usize) {
+    let times = |count: usize| factor.saturating_mul(count);
+    settings
+        .mesh_n(times(6))
+        .mesh_n_low(times(5))
+        .mesh_n_high(times(12))
+        .mesh_outbound_min(times(2))
+        .gossip_lazy(times(6))
+        .retain_scores(times(4));
 }
 
 fn mdns(config: &NetworkConfig, local: PeerId) -> Result<Toggle<mdns::tokio::Behaviour>, BoxError> {

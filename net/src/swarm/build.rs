@@ -1,6 +1,7 @@
 //! Puts the protocol stack together: TCP and DNS, the pre-shared key, Noise, Yamux, the behaviours.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_types::{ErrorChain, Multiaddr, Protocol};
@@ -15,6 +16,7 @@ use libp2p::{PeerId, Swarm, dns, noise, swarm, tcp, yamux};
 use super::behaviour::Behaviour;
 use super::boxed;
 use super::closing::Closing;
+use crate::bandwidth::Meters;
 use crate::config::NetworkConfig;
 use crate::discovery::announced;
 use crate::error::NetError;
@@ -46,8 +48,8 @@ impl Announce {
     }
 }
 
-/// Builds the swarm; it listens nowhere yet.
-pub(crate) fn build_swarm(config: &NetworkConfig) -> Result<Swarm<Behaviour>, NetError> {
+/// Builds the swarm; it listens nowhere yet. What goes over its streams is counted in `meters`.
+pub(crate) fn build_swarm(config: &NetworkConfig, meters: &Arc<Meters>) -> Result<Swarm<Behaviour>, NetError> {
     if config.secret.is_none() {
         tracing::warn!("no cluster secret is set: anybody who reaches this peer can connect to it");
     }
@@ -55,7 +57,7 @@ pub(crate) fn build_swarm(config: &NetworkConfig) -> Result<Swarm<Behaviour>, Ne
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
-    Ok(Swarm::new(transport(config)?, behaviour, config.identity.peer(), settings))
+    Ok(Swarm::new(transport(config, Arc::clone(meters))?, behaviour, config.identity.peer(), settings))
 }
 
 /// The listen addresses that can be used, each of them free right now.
@@ -93,7 +95,7 @@ fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     }
 }
 
-fn transport(config: &NetworkConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
+fn transport(config: &NetworkConfig, meters: Arc<Meters>) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
     let key = config.secret.as_ref().map(|secret| secret.pre_shared_key());
     let noise = noise::Config::new(config.identity.keypair())
         .map_err(|cause| NetError::SetUp { part: "encryption", cause: boxed(cause) })?;
@@ -110,7 +112,7 @@ fn transport(config: &NetworkConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, 
         .authenticate(noise)
         .multiplex(multiplexer)
         .timeout(config.dial_timeout)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Closing::new(muxer))));
+        .map(move |(peer, muxer), _| (peer, StreamMuxerBox::new(Closing::new(muxer, Arc::clone(&meters)))));
     Ok(transport.boxed())
 }
 

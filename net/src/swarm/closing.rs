@@ -7,6 +7,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,39 +16,46 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::bandwidth::{Metered, Meters, Opened};
+
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// A connection whose end does not wait for the other side longer than [`GOODBYE`], and ends its streams.
+/// A connection whose end does not wait for the other side longer than [`GOODBYE`], and ends its streams; what goes over
+/// them is counted.
 pub(super) struct Closing<M> {
     muxer: M,
+    meters: Arc<Meters>,
     closed: CancellationToken,
     /// Since it is being closed.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl<M> Closing<M> {
-    pub(super) fn new(muxer: M) -> Self {
-        Self { muxer, closed: CancellationToken::new(), limit: None }
+    pub(super) fn new(muxer: M, meters: Arc<Meters>) -> Self {
+        Self { muxer, meters, closed: CancellationToken::new(), limit: None }
     }
 
-    fn ending<S, E>(&self, opened: Poll<Result<S, E>>) -> Poll<Result<Ending<S>, E>> {
-        opened.map_ok(|stream| Ending { stream, closed: Box::pin(self.closed.clone().cancelled_owned()) })
+    fn ending<S, E>(&self, stream: Poll<Result<S, E>>, opened: Opened) -> Poll<Result<Ending<Metered<S>>, E>> {
+        stream.map_ok(|stream| Ending {
+            stream: Metered::new(stream, opened, Arc::clone(&self.meters)),
+            closed: Box::pin(self.closed.clone().cancelled_owned()),
+        })
     }
 }
 
 impl<M: StreamMuxer<Substream: Unpin> + Unpin> StreamMuxer for Closing<M> {
-    type Substream = Ending<M::Substream>;
+    type Substream = Ending<Metered<M::Substream>>;
     type Error = M::Error;
 
     fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, M::Error>> {
         let opened = Pin::new(&mut self.muxer).poll_inbound(cx);
-        self.ending(opened)
+        self.ending(opened, Opened::There)
     }
 
     fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, M::Error>> {
         let opened = Pin::new(&mut self.muxer).poll_outbound(cx);
-        self.ending(opened)
+        self.ending(opened, Opened::Here)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {
@@ -164,7 +172,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_also_when_nobody_takes_the_goodbye() {
         let began = tokio::time::Instant::now();
-        let mut connection = Closing::new(Deaf);
+        let mut connection = Closing::new(Deaf, Arc::default());
         let mut stream = futures::future::poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
         let mut other = futures::future::poll_fn(|cx| connection.poll_inbound_unpin(cx)).await.unwrap();
         let mut byte = [0];

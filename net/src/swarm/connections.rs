@@ -27,6 +27,16 @@ impl Connections {
         begun_anew
     }
 
+    /// How many peers are connected.
+    pub(super) fn peers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Since when each peer has been connected.
+    pub(super) fn since(&self) -> impl Iterator<Item = (PeerId, Instant)> {
+        self.0.iter().filter_map(|(peer, connections)| Some((*peer, *connections.values().min()?)))
+    }
+
     pub(super) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) {
         let Some(connections) = self.0.get_mut(peer) else { return };
         connections.remove(&connection);

@@ -11,6 +11,7 @@ mod build;
 mod closing;
 mod connections;
 mod gate;
+mod trim;
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 pub(crate) use actor::SwarmActor;
-pub(crate) use build::{Announce, build_swarm};
+pub(crate) use build::{Announce, build_swarm, usable_listen_addresses};
 
 use crate::discovery::AddressBook;
 

@@ -147,6 +147,17 @@ async fn a_peer_is_alone_where_it_may_write_so_and_not_for_one_write_without_an_
 }
 
 #[tokio::test(start_paused = true)]
+async fn adding_a_stranger_does_nothing_in_crdt_mode_and_is_refused_in_raft_mode() {
+    for (settings, nothing) in [(accepting(), true), (settings(), false)] {
+        let nodes = several(&MemNet::new(21), 3, settings).await;
+        let members = nodes[0].consensus.position().borrow().members.clone();
+        assert_eq!(nodes[0].consensus.add_peer(PeerId::random(), Vec::new()).await.is_ok(), nothing);
+        assert!(nodes[0].consensus.add_peer(nodes[1].peer(), Vec::new()).await.is_ok());
+        assert_eq!(nodes[0].consensus.position().borrow().members, members);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_never_overtakes_an_earlier_one_on_the_same_pin() {
     let net = MemNet::new(12);
     let (nodes, _many, few) = cut(&net).await;

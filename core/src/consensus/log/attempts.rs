@@ -41,10 +41,20 @@ impl Attempts {
         match error.class {
             ErrorClass::Unavailable => {}
             ErrorClass::Unknown => self.uncertain = true,
-            ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal if self.uncertain => {
+            ErrorClass::Invalid
+            | ErrorClass::Malformed
+            | ErrorClass::NotFound
+            | ErrorClass::Conflict
+            | ErrorClass::Fatal
+                if self.uncertain =>
+            {
                 return Err(ConsensusError::OutcomeUnknown { after: self.timeout });
             }
-            class @ (ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal) => {
+            class @ (ErrorClass::Invalid
+            | ErrorClass::Malformed
+            | ErrorClass::NotFound
+            | ErrorClass::Conflict
+            | ErrorClass::Fatal) => {
                 return Err(ConsensusError::Membership { reason: error.message.clone(), class });
             }
         }

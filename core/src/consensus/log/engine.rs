@@ -159,6 +159,12 @@ pub enum StartError {
         /// The last answer.
         reason: String,
     },
+    /// Every member that was asked says that it does not trust this peer.
+    #[error("the cluster does not let this peer in: {reason}")]
+    NotTrusted {
+        /// What the last one said.
+        reason: String,
+    },
 }
 
 impl LogConsensus {
@@ -527,6 +533,11 @@ impl LogConsensus {
         matches!(self.settings.without_quorum, WithoutQuorum::Accept { .. })
     }
 
+    /// Whether this peer trusts another one, or is it.
+    pub fn trusts(&self, peer: &PeerId) -> bool {
+        *peer == self.peer || self.settings.trust.includes(peer)
+    }
+
     /// This peer's raft id.
     pub fn node_id(&self) -> NodeId {
         self.node_id
@@ -591,7 +602,8 @@ impl Consensus for LogConsensus {
 
     async fn add_peer(&self, peer: PeerId, _addresses: Vec<Multiaddr>) -> Result<(), ConsensusError> {
         let member = self.position.borrow().members.iter().any(|member| member.peer == peer);
-        if member {
+        // In such a cluster of the original nobody is added: whoever is heard takes part.
+        if member || self.accepts_without_quorum() {
             return Ok(());
         }
         Err(ConsensusError::Membership {

@@ -265,6 +265,7 @@ pub(super) fn refused(error: &crate::ports::StateError) -> ConsensusError {
     match error.class() {
         ErrorClass::Fatal => ConsensusError::Stopped { reason: error.to_string() },
         ErrorClass::Invalid
+        | ErrorClass::Malformed
         | ErrorClass::NotFound
         | ErrorClass::Conflict
         | ErrorClass::Unavailable

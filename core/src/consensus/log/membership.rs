@@ -16,6 +16,7 @@ use super::engine::{LogConsensus, StartError};
 use super::state_machine::AppliedPosition;
 use super::types::{Node, NodeId};
 use crate::rpc::{Call, PeerClient, Reply};
+use crate::trust::{is_refusal, refusal};
 
 /// How long one question to a member may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,11 +84,18 @@ async fn ask_any(client: &PeerClient, members: &[PeerId], call: &Call, timeout: 
     let started = Instant::now();
     loop {
         let mut reason = "no address was given".to_owned();
+        let mut refusals = 0;
         for member in members {
             match client.ask(*member, call, ASK_TIMEOUT).await {
                 Ok(reply) => return Ok(reply),
-                Err(error) => reason = error.message,
+                Err(error) => {
+                    refusals += usize::from(is_refusal(&error));
+                    reason = error.message;
+                }
             }
+        }
+        if refusals > 0 && refusals == members.len() {
+            return Err(StartError::NotTrusted { reason });
         }
         if started.elapsed() >= timeout {
             return Err(StartError::Join { after: timeout, reason });
@@ -117,6 +125,9 @@ pub async fn join_here(
         } else {
             Err(WireError::new(ErrorClass::Invalid, "this raft id belongs to another peer"))
         };
+    }
+    if !node.trusts(&peer) {
+        return Err(refusal(&peer));
     }
     if node_id > position.committed {
         return Err(WireError::new(ErrorClass::Invalid, "this raft id was never given out; ask for one first"));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::trust::Trust;
+
 /// How a raft node behaves.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
@@ -23,6 +25,8 @@ pub struct LogSettings {
     pub snapshot_every: u64,
     /// What becomes of a write without a quorum.
     pub without_quorum: WithoutQuorum,
+    /// Whom this node lets in while it leads, beside itself.
+    pub trust: Trust,
 }
 
 /// What becomes of a write when no quorum answers: the difference between the modes `raft` and `crdt`.
@@ -50,6 +54,7 @@ impl Default for LogSettings {
             join_timeout: Duration::from_secs(60),
             snapshot_every: 20_000,
             without_quorum: WithoutQuorum::Refuse,
+            trust: Trust::Everyone,
         }
     }
 }

@@ -7,6 +7,7 @@ mod liars;
 mod remnant;
 mod removed;
 mod seats;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +23,11 @@ use super::*;
 use crate::cluster::meet::Meeting;
 use crate::consensus::sequencer::{AllocationQuestion, AllocationSnapshot, Allocator};
 use crate::consensus::{Consensus, ConsensusError, Outcome, Receipt, Request};
-use crate::follower::Trust;
 use crate::ports::{AnnexRow, Changes, RequestKey, StateStore, SystemClock, Transport};
 use crate::rpc::{Call, CallServer, PeerService, Reply};
 use crate::task::TaskGroup;
 use crate::testing::{MemLog, MemNet, MemPeer, MemRecord, MemState};
+use crate::trust::Trust;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -97,6 +98,10 @@ impl PeerService for Answers {
     fn is_member(&self, peer: &PeerId) -> bool {
         self.0.is_member(peer)
     }
+
+    fn trusts(&self, peer: &PeerId) -> bool {
+        self.0.trusts(peer)
+    }
 }
 
 /// What outlives a node: its disks.
@@ -153,7 +158,7 @@ async fn start_with(
         let address = net.peer(*member).own_addresses();
         network.remember(*member, address);
     }
-    let tasks = TaskGroup::new();
+    let (tasks, trust) = (TaskGroup::new(), settings.trust.clone());
     let parts = LogParts {
         log: disks.log.clone(),
         state: Arc::clone(&disks.state) as _,
@@ -169,7 +174,7 @@ async fn start_with(
         settings,
     };
     let consensus = LogConsensus::start(parts, &tasks).await?;
-    let meeting = meet(&consensus, &disks, &network, Trust::Everyone);
+    let meeting = meet(&consensus, &disks, &network, trust);
     server.serve_calls(Arc::new(Answers(Arc::clone(&consensus), Arc::clone(&meeting))));
     Ok(TestNode { consensus, meeting, network, disks, tasks })
 }

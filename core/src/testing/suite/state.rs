@@ -14,8 +14,8 @@ use crate::catchup::stage::stage_from;
 use crate::consensus::digest::{SHARDS, order_key};
 use crate::crdt::{Records, shard};
 use crate::ports::{
-    AnnexRow, Changes, LocalEffect, RequestKey, Scan, ShardState, SnapshotHandle, StateError, StateStore, StateView,
-    TrackerRecord, UpdateFn,
+    AnnexRow, Changes, LocalEffect, NamePlace, RequestKey, Scan, ShardState, SnapshotHandle, StateError, StateStore,
+    StateView, TrackerRecord, UpdateFn,
 };
 
 /// Pins that make a scan hand over several buffers.
@@ -37,6 +37,8 @@ where
     a_scan_shows_one_instant_and_holds_nobody_up(&*make().await.0).await;
     scans_by_peer_follow_every_change(&*make().await.0).await;
     scans_by_expiry_show_the_soonest_first(&*make().await.0).await;
+    searches_by_name_follow_every_change_and_resume_anywhere(&*make().await.0).await;
+    searches_by_metadata_follow_every_change_and_resume_anywhere(&*make().await.0).await;
     scans_by_status_follow_every_change(&*make().await.0).await;
     sums_and_position_are_of_one_instant(&*make().await.0).await;
     a_snapshot_shows_the_instant_it_was_made_at(&*make().await.0).await;
@@ -185,6 +187,81 @@ fn expiring(number: u64, seconds: i64) -> Pin {
     let mut pin = pin(number);
     pin.options.expire_at = Timestamp::from_unix_seconds(seconds);
     pin
+}
+
+fn called(number: u64, name: &str) -> Pin {
+    let mut pin = pin(number);
+    name.clone_into(&mut pin.options.name);
+    pin
+}
+
+async fn searches_by_name_follow_every_change_and_resume_anywhere<S: StateStore>(store: &S) {
+    let by = |prefix: &str| Scan::ByName { prefix: prefix.to_owned(), after: None };
+    let long = "x".repeat(300);
+    let pins = [
+        (1, "photo-b"),
+        (2, "photo-a"),
+        (3, "phot"),
+        (4, "photo-a"),
+        (5, ""),
+        (6, &long),
+        (7, "photo-\0z"),
+        (8, "Photo"),
+    ];
+    put(store, pins.iter().map(|(number, name)| called(*number, name)).collect(), "one").await;
+    let same = sorted([2, 4]);
+    let photos = [&[cid(7)][..], &same, &[cid(1)]].concat();
+    assert_eq!(cids(store, by("photo-")).await, photos);
+    assert_eq!(cids(store, by("photo-a")).await, same);
+    assert_eq!(cids(store, by("photo-\0")).await, [7].map(cid));
+    assert_eq!(cids(store, by("photo-\0y")).await, []);
+    assert_eq!(cids(store, by(&long[..200])).await, [6].map(cid));
+    assert_eq!(cids(store, by(&format!("{}y", &long[..200]))).await, []);
+    assert_eq!(cids(store, by("")).await.len(), 7, "all that have a name");
+    for (place, after) in photos.iter().enumerate() {
+        let name = pins.iter().find(|(number, _)| cid(*number) == *after).expect("one of them").1.to_owned();
+        let resumed = Scan::ByName { prefix: "photo-".to_owned(), after: Some(NamePlace { name, cid: *after }) };
+        assert_eq!(cids(store, resumed).await, photos[place + 1..], "after {place}");
+    }
+    write(store, vec![(cid(1), Some(called(1, "other"))), (cid(2), None)], "two").await;
+    assert_eq!(cids(store, by("photo-")).await, [7, 4].map(cid));
+    let gone = Scan::ByName {
+        prefix: "photo-".to_owned(),
+        after: Some(NamePlace { name: "photo-a".to_owned(), cid: same[0] }),
+    };
+    let left = if same[0] == cid(2) { vec![cid(4)] } else { vec![] };
+    assert_eq!(cids(store, gone).await, left);
+}
+
+async fn searches_by_metadata_follow_every_change_and_resume_anywhere<S: StateStore>(store: &S) {
+    let with = |number: u64, texts: &[(&str, &str)]| {
+        let mut pin = pin(number);
+        pin.options.metadata = texts.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        pin
+    };
+    let by = |key: &str, value: &str| Scan::ByMeta { key: key.to_owned(), value: value.to_owned(), after: None };
+    let long = "y".repeat(200);
+    let pins = vec![
+        with(1, &[("kind", "photo"), ("of", "me")]),
+        with(2, &[("kind", "photo")]),
+        with(3, &[("kind", "photos")]),
+        with(4, &[("kin", "dphoto")]),
+        with(5, &[(&long, &long)]),
+        with(6, &[("kind", "photo")]),
+    ];
+    put(store, pins, "one").await;
+    let photos = sorted([1, 2, 6]);
+    assert_eq!(cids(store, by("kind", "photo")).await, photos);
+    assert_eq!(cids(store, by("of", "me")).await, [1].map(cid));
+    assert_eq!(cids(store, by("of", "")).await, []);
+    assert_eq!(cids(store, by(&long, &long)).await, [5].map(cid));
+    assert_eq!(cids(store, by(&long, &long[..150])).await, [], "what the index does not tell apart is looked at");
+    for (place, after) in photos.iter().enumerate() {
+        let resumed = Scan::ByMeta { key: "kind".to_owned(), value: "photo".to_owned(), after: Some(*after) };
+        assert_eq!(cids(store, resumed).await, photos[place + 1..]);
+    }
+    write(store, vec![(cid(1), Some(with(1, &[("of", "me")]))), (cid(2), None)], "two").await;
+    assert_eq!(cids(store, by("kind", "photo")).await, [6].map(cid));
 }
 
 async fn scans_by_expiry_show_the_soonest_first<S: StateStore>(store: &S) {

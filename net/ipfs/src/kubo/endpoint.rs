@@ -43,6 +43,11 @@ impl Endpoint {
     }
 }
 
+/// Whether HTTP can be spoken to an address of this kind.
+pub fn is_node_address(address: &Multiaddr) -> bool {
+    Endpoint::parse(address).is_ok()
+}
+
 /// Reads a multiaddress as users write it: after `/unix`, everything is the path of a socket, slashes included, which
 /// the multiaddress crate does not know.
 pub fn parse_node_address(text: &str) -> Result<Multiaddr, <Multiaddr as FromStr>::Err> {

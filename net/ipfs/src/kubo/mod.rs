@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_core::ports::{Block, IpfsError, IpfsNode, PinRequest, ProgressSink};
+use cluster_core::watch;
 use cluster_types::{Cid, ErrorChain, GcKey, IpfsId, Multiaddr, PinDepth, RepoStat};
 use futures::stream::BoxStream;
 
@@ -27,7 +28,7 @@ mod repo;
 
 use client::Client;
 use endpoint::Endpoint;
-pub use endpoint::parse_node_address;
+pub use endpoint::{is_node_address, parse_node_address};
 
 /// Where Kubo is and how long it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ impl KuboConfig {
 pub struct Kubo {
     client: Client,
     config: KuboConfig,
+    /// How often what it holds was changed.
+    changes: watch::Sender<u64>,
 }
 
 impl Kubo {
@@ -76,7 +79,16 @@ impl Kubo {
         let endpoint = Endpoint::parse(&config.endpoint).map_err(|error| unusable(error.to_string()))?;
         let client = Client::new(&endpoint, &config.endpoint.to_string())
             .map_err(|error| unusable(format!("cannot use {}: {}", config.endpoint, ErrorChain(&error))))?;
-        Ok(Arc::new(Self { client, config }))
+        Ok(Arc::new(Self { client, config, changes: watch::Sender::new(0) }))
+    }
+
+    /// How often pins came or went and blocks were put, by this side.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
@@ -87,11 +99,15 @@ impl IpfsNode for Kubo {
     }
 
     async fn pin(&self, request: PinRequest, progress: ProgressSink) -> Result<(), IpfsError> {
-        Ok(pins::pin(&self.client, &self.config, request, progress).await?)
+        pins::pin(&self.client, &self.config, request, progress).await?;
+        self.changed();
+        Ok(())
     }
 
     async fn unpin(&self, cid: Cid) -> Result<(), IpfsError> {
-        Ok(pins::unpin(&self.client, &self.config, cid).await?)
+        pins::unpin(&self.client, &self.config, cid).await?;
+        self.changed();
+        Ok(())
     }
 
     async fn pinned(&self, cid: Cid) -> Result<Option<PinDepth>, IpfsError> {
@@ -103,7 +119,9 @@ impl IpfsNode for Kubo {
     }
 
     async fn put_blocks(&self, blocks: Vec<Block>) -> Result<(), IpfsError> {
-        Ok(blocks::put(&self.client, &self.config, blocks).await?)
+        blocks::put(&self.client, &self.config, blocks).await?;
+        self.changed();
+        Ok(())
     }
 
     async fn block(&self, cid: Cid) -> Result<Bytes, IpfsError> {
