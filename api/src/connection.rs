@@ -16,23 +16,48 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
+use crate::access::{AccessLog, Entry};
+use crate::config::RestConfig;
+use crate::listener::Socket;
 use crate::reply::Body;
 
 /// How the HTTP engine ends a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// What stands for no limit: longer than a connection lives.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// For the head of a request.
     pub(crate) head: Duration,
+    /// For a whole request, from its head on.
+    pub(crate) body: Duration,
+    /// From the head of a request to the end of its answer.
+    pub(crate) answer: Duration,
     /// For anything else it is expected to do.
     pub(crate) idle: Duration,
+}
+
+impl Patience {
+    /// The limits of a configuration; those that are not there fall back as in the original.
+    pub(crate) fn new(config: &RestConfig) -> Self {
+        let or_read = |limit: Option<Duration>| limit.or(config.read_timeout).unwrap_or(FOREVER).min(FOREVER);
+        Self {
+            head: or_read(config.read_header_timeout),
+            body: or_read(None),
+            answer: config.write_timeout.unwrap_or(FOREVER).min(FOREVER),
+            idle: or_read(config.idle_timeout),
+        }
+    }
 }
 
 /// What the socket side and the HTTP side of a connection know of each other.
@@ -44,9 +69,13 @@ pub(crate) struct Exchange {
 #[derive(Debug, Default)]
 struct State {
     requests: u64,
+    /// When the head of the last request had arrived.
+    begun: Option<Instant>,
     busy: bool,
     received: bool,
     trailers: Option<Vec<u8>>,
+    /// The answer failed, and its client has no trailers to be told.
+    broken: bool,
 }
 
 impl Exchange {
@@ -59,6 +88,7 @@ impl Exchange {
         self.with(|state| {
             state.busy = true;
             state.requests += 1;
+            state.begun = Some(Instant::now());
         });
     }
 
@@ -68,40 +98,88 @@ impl Exchange {
     }
 }
 
+/// The answer failed, and its client is told by a connection that breaks: HTTP/1.0 has no other way.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the answer failed when it had begun")]
+pub(crate) struct Broken;
+
+/// A socket that can be made to break.
+pub(crate) trait Breakable {
+    /// Lets the other side see a break, not an end, when this is dropped. As far as the socket can.
+    fn break_off(&self);
+}
+
+impl Breakable for Socket {
+    fn break_off(&self) {
+        if let Self::Left(Either::Left(socket)) = self {
+            // If this fails the client sees an end, as it would have anyway.
+            let _ = socket.set_zero_linger();
+        }
+    }
+}
+
+impl<S: Breakable> Breakable for Either<Box<TlsStream<S>>, S> {
+    fn break_off(&self) {
+        match self {
+            Self::Left(secured) => secured.get_ref().0.break_off(),
+            Self::Right(socket) => socket.break_off(),
+        }
+    }
+}
+
 /// The body of an answer on its way to the engine; its end is the end of the exchange.
 #[derive(Debug)]
 pub(crate) struct OutgoingBody {
     inner: Body,
     exchange: Arc<Exchange>,
+    log: Arc<AccessLog>,
+    entry: Entry,
+    status: StatusCode,
+    bytes: u64,
 }
 
 impl OutgoingBody {
-    /// `inner`, whose trailers go through `exchange`.
-    pub(crate) fn new(inner: Body, exchange: Arc<Exchange>) -> Self {
-        Self { inner, exchange }
+    /// The body of `answer` to the request of `entry`; its trailers go through `exchange`.
+    pub(crate) fn within(
+        answer: Response<Body>,
+        exchange: Arc<Exchange>,
+        log: Arc<AccessLog>,
+        entry: Entry,
+    ) -> Response<Self> {
+        let status = answer.status();
+        answer.map(|inner| Self { inner, exchange, log, entry, status, bytes: 0 })
     }
 }
 
 impl Drop for OutgoingBody {
     fn drop(&mut self) {
         self.exchange.with(|state| state.busy = false);
+        self.log.log(self.entry.line(self.status, self.bytes));
     }
 }
 
 impl http_body::Body for OutgoingBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) => match frame.into_trailers() {
+                Ok(trailers) if self.entry.has_no_trailers() && trailers.values().any(|error| !error.is_empty()) => {
+                    self.exchange.with(|state| state.broken = true);
+                    Poll::Ready(Some(Err(Broken)))
+                }
                 Ok(trailers) => {
                     self.exchange.with(|state| state.trailers = Some(encode(&trailers)));
                     Poll::Ready(None)
                 }
-                Err(frame) => Poll::Ready(Some(Ok(frame))),
+                Err(frame) => {
+                    self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    Poll::Ready(Some(Ok(frame)))
+                }
             },
-            end => Poll::Ready(end),
+            Some(Err(never)) => match never {},
+            None => Poll::Ready(None),
         }
     }
 
@@ -117,7 +195,11 @@ impl http_body::Body for OutgoingBody {
 fn encode(trailers: &HeaderMap) -> Vec<u8> {
     let mut lines = Vec::new();
     for (name, value) in trailers {
-        lines.extend_from_slice(name.as_str().as_bytes());
+        let words = name.as_str().split('-').map(|word| {
+            let (first, rest) = word.split_at(word.len().min(1));
+            first.to_ascii_uppercase() + rest
+        });
+        lines.extend_from_slice(words.collect::<Vec<_>>().join("-").as_bytes());
         lines.extend_from_slice(b": ");
         lines.extend_from_slice(value.as_bytes());
         lines.extend_from_slice(b"\r\n");
@@ -127,7 +209,7 @@ fn encode(trailers: &HeaderMap) -> Vec<u8> {
 
 /// A socket with the rules of this module.
 #[derive(Debug)]
-pub(crate) struct GuardedSocket<S> {
+pub(crate) struct GuardedSocket<S: Breakable> {
     socket: S,
     exchange: Arc<Exchange>,
     patience: Patience,
@@ -143,7 +225,7 @@ pub(crate) struct GuardedSocket<S> {
     ended: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> GuardedSocket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Breakable> GuardedSocket<S> {
     /// `socket`, from which a request is expected at once.
     pub(crate) fn new(socket: S, exchange: Arc<Exchange>, patience: Patience) -> Self {
         Self {
@@ -161,6 +243,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedSocket<S> {
     }
 
     fn write_guarded(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let late = self.exchange.with(|state| state.begun).map(|begun| begun + self.patience.answer);
+        if late.is_some_and(|late| late <= Instant::now()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the answer took too long")));
+        }
         match Pin::new(&mut self.socket).poll_write(cx, bytes) {
             Poll::Ready(Ok(written)) => {
                 self.writing = None;
@@ -171,8 +257,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedSocket<S> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                let idle = self.patience.idle;
-                let timer = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+                let idle = Instant::now() + self.patience.idle;
+                let until = late.map_or(idle, |late| late.min(idle));
+                let timer = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
                 ready!(timer.as_mut().poll(cx));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
             }
@@ -206,7 +293,15 @@ fn find_last_chunk(last: [u8; 2], bytes: &[u8]) -> Option<usize> {
     })
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedSocket<S> {
+impl<S: Breakable> Drop for GuardedSocket<S> {
+    fn drop(&mut self) {
+        if self.exchange.with(|state| state.broken) {
+            self.socket.break_off();
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Breakable> AsyncRead for GuardedSocket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = into.filled().len();
@@ -222,11 +317,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedSocket<S> {
         if requests != this.waiting_after {
             this.waiting_after = requests;
             this.in_head = false;
-            this.reading.as_mut().reset(tokio::time::Instant::now() + this.patience.idle);
+            this.reading.as_mut().reset(Instant::now() + this.patience.idle);
         }
         if got_bytes && !this.in_head {
             this.in_head = true;
-            this.reading.as_mut().reset(tokio::time::Instant::now() + this.patience.head);
+            this.reading.as_mut().reset(Instant::now() + this.patience.head);
         }
         if outcome.is_pending() && this.reading.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came in time")));
@@ -235,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedSocket<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedSocket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Breakable> AsyncWrite for GuardedSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.write_ending(cx))?;
         if !self.exchange.with(|state| state.trailers.is_some()) {
@@ -270,9 +365,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedSocket<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::STREAM_ERROR;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(5), idle: Duration::from_secs(120) };
+    const PATIENCE: Patience =
+        Patience { head: Duration::from_secs(5), body: FOREVER, answer: FOREVER, idle: Duration::from_secs(120) };
+
+    impl Breakable for tokio::io::DuplexStream {
+        fn break_off(&self) {}
+    }
 
     #[test]
     fn the_end_is_found_however_writes_are_cut() {
@@ -280,6 +381,12 @@ mod tests {
         assert_eq!(find_last_chunk(*b"x\r", b"\n0\r\n\r\n"), Some(1));
         assert_eq!(find_last_chunk(*b"xx", b"3\r\nabc\r\n0\r\n\r\nHTTP/1.1"), Some(8));
         assert_eq!(find_last_chunk(*b"xx", b"content-length: 0\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn trailers_are_spelled_as_headers() {
+        let trailers = HeaderMap::from_iter([(STREAM_ERROR, http::HeaderValue::from_static("no"))]);
+        assert_eq!(encode(&trailers), b"X-Stream-Error: no\r\n");
     }
 
     #[tokio::test]
@@ -328,7 +435,7 @@ mod tests {
         let mut guarded = GuardedSocket::new(ours, Arc::clone(&exchange), PATIENCE);
         exchange.begin();
         exchange.with(|state| state.busy = false);
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         let error = guarded.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed().as_secs(), PATIENCE.idle.as_secs());
@@ -340,5 +447,39 @@ mod tests {
         let mut guarded = GuardedSocket::new(ours, Arc::new(Exchange::default()), PATIENCE);
         let error = guarded.write_all(b"more than fits").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_has_the_time_that_its_request_left_it() {
+        let exchange = Arc::new(Exchange::default());
+        let patience = Patience { answer: Duration::from_secs(30), ..PATIENCE };
+        let (ours, mut theirs) = tokio::io::duplex(4);
+        let mut guarded = GuardedSocket::new(ours, Arc::clone(&exchange), patience);
+        exchange.begin();
+        let start = Instant::now();
+        let read_slowly = async {
+            let mut byte = [0];
+            while theirs.read(&mut byte).await.is_ok_and(|count| count > 0) {
+                tokio::time::sleep(Duration::from_secs(8)).await;
+            }
+        };
+        let write = async { guarded.write_all(b"more than fits").await.unwrap_err() };
+        tokio::select! {
+            () = read_slowly => unreachable!("the writer is not dropped"),
+            error = write => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+        }
+        assert_eq!(start.elapsed().as_secs(), 30);
+        exchange.begin();
+        assert_eq!(guarded.write(b"").await.unwrap(), 0, "the next one has its own");
+    }
+
+    #[test]
+    fn what_has_no_limit_of_its_own_has_that_of_the_request() {
+        let config = RestConfig { read_header_timeout: None, idle_timeout: None, ..RestConfig::default() };
+        let none = Patience::new(&config);
+        assert_eq!([none.head, none.body, none.answer, none.idle], [FOREVER; 4]);
+        let minute = Duration::from_secs(60);
+        let some = Patience::new(&RestConfig { read_timeout: Some(minute), ..config });
+        assert_eq!([some.head, some.body, some.answer, some.idle], [minute, minute, FOREVER, minute]);
     }
 }

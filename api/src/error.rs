@@ -38,6 +38,31 @@ pub enum ApiError {
         #[source]
         cause: BoxError,
     },
+    /// What stands for a user's password begins like a hash and is none.
+    #[error("api.restapi.basic_auth_credentials: the hash of the password of {user:?} cannot be used")]
+    Password {
+        /// The user.
+        user: String,
+        /// What is wrong with it.
+        #[source]
+        cause: BoxError,
+    },
+    /// The file that says which tokens were revoked cannot be used.
+    #[error("cannot read which tokens were revoked")]
+    Revocations {
+        /// What is wrong with it.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The file of the access log cannot be appended to.
+    #[error("cannot write the access log {path}", path = path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
     /// A header of the configuration cannot be sent.
     #[error("{name:?} in headers is not a valid header")]
     InvalidHeader {
@@ -50,9 +75,13 @@ impl ApiError {
     /// What the caller may do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoListener | Self::UnsupportedAddress { .. } | Self::Tls { .. } | Self::InvalidHeader { .. } => {
-                ErrorClass::Invalid
-            }
+            Self::NoListener
+            | Self::UnsupportedAddress { .. }
+            | Self::Tls { .. }
+            | Self::Password { .. }
+            | Self::Revocations { .. }
+            | Self::AccessLog { .. }
+            | Self::InvalidHeader { .. } => ErrorClass::Invalid,
             Self::Bind { .. } => ErrorClass::Unavailable,
         }
     }
@@ -103,6 +132,7 @@ impl From<WireError> for Failure {
             match error.class {
                 ErrorClass::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some("failed")),
                 ErrorClass::Unknown => (StatusCode::GATEWAY_TIMEOUT, Some("unknown")),
+                ErrorClass::Malformed => (StatusCode::BAD_REQUEST, None),
                 // The original answers 500 to all that its core refuses, and clients know that.
                 ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal => {
                     (StatusCode::INTERNAL_SERVER_ERROR, None)

@@ -6,13 +6,18 @@
 //! **Invariant:** a request that is answered with 4xx had no effect: everything is checked before anything is called.
 //! **Invariant:** memory per connection is bounded: heads, bodies, uploads and listings pass through small buffers.
 
+mod access;
 mod config;
 mod connection;
+mod credentials;
 mod error;
+#[cfg(test)]
+mod fuzzing;
 mod json;
 mod listener;
 mod multipart;
 mod options;
+mod places;
 mod query;
 mod reply;
 mod rest;
@@ -20,7 +25,10 @@ mod server;
 mod stream;
 mod tls;
 
-pub use config::{Credentials, RestConfig, TlsFiles};
+pub use access::ACCESS_LOG;
+pub use config::{CorsRules, RestConfig, TlsFiles};
+pub use credentials::{Credentials, RevocationFile, Scope, Scopes, UnknownScope};
 pub use error::ApiError;
-pub use rest::ACCESS_LOG;
+pub use listener::{ByteStream, ByteStreams, Carried, is_listen_address};
+pub use rest::auth::{hash_password, short_token};
 pub use server::{ApiServer, BoundApi};

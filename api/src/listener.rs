@@ -1,17 +1,75 @@
-//! Sockets to listen on: TCP and unix, several at once.
+//! Where connections come from: sockets of TCP and unix, several at once, and streams that are made elsewhere.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use cluster_types::{Multiaddr, Protocol};
+use cluster_types::{Multiaddr, PeerId, Protocol};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::either::Either;
 
 use crate::error::ApiError;
 
-/// A connection of either kind.
-pub(crate) type Socket = Either<TcpStream, UnixStream>;
+/// A connection that something else than a socket of this machine carries.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
+
+/// Such a connection, and whose it is.
+pub struct Carried {
+    /// The connection.
+    pub stream: Box<dyn ByteStream>,
+    /// Who asks. Anybody can have any number of these.
+    pub peer: PeerId,
+    /// Where it asks from, if that is known: connections are counted by it.
+    pub address: Option<IpAddr>,
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carried").field("peer", &self.peer).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Such connections as they come.
+pub type ByteStreams = mpsc::Receiver<Carried>;
+
+/// A connection of any kind.
+pub(crate) type Socket = Either<Either<TcpStream, UnixStream>, Box<dyn ByteStream>>;
+
+/// Where a connection came from, and to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Arrival {
+    /// The client's address, where there is one.
+    pub(crate) address: Option<IpAddr>,
+    /// Its id, where it has one.
+    pub(crate) peer: Option<PeerId>,
+    /// Whether it came by an address at all: a page can be made to speak to one by a name, to a socket file never.
+    pub(crate) by_address: bool,
+    /// Whether that address is one that only this machine reaches.
+    pub(crate) on_loopback: bool,
+    /// Whether what carries it is encrypted already.
+    pub(crate) is_encrypted: bool,
+}
+
+/// Whom a connection counts for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Client {
+    /// Everybody at an address.
+    Ip(IpAddr),
+    /// A peer whose address is not known.
+    Peer(PeerId),
+}
+
+impl Arrival {
+    /// Whom it counts for; nobody if it is somebody of this machine.
+    pub(crate) fn client(self) -> Option<Client> {
+        self.address.map(Client::Ip).or(self.peer.map(Client::Peer))
+    }
+}
 
 /// A socket that is listened on.
 #[derive(Debug)]
@@ -25,6 +83,8 @@ pub(crate) enum Listener {
         /// Its file.
         _file: SocketFile,
     },
+    /// Streams that are made elsewhere, and encrypted there.
+    Streams(Mutex<ByteStreams>),
 }
 
 /// Removes the file of a unix socket when dropped.
@@ -62,24 +122,30 @@ impl Listener {
         }
     }
 
-    /// Whether only this machine reaches it by a name: a page can be made to speak to it, a socket file never.
-    pub(crate) fn is_loopback(&self) -> bool {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().is_ok_and(|socket| socket.ip().is_loopback()),
-            Self::Unix { .. } => false,
-        }
-    }
-
     /// The next connection.
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, Arrival)> {
         match self {
             Self::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
+                let (socket, client) = listener.accept().await?;
                 // Items of a stream are small and wanted at once.
                 socket.set_nodelay(true)?;
-                Ok(Either::Left(socket))
+                // The listener may be on all addresses; this is the one that was meant.
+                let on_loopback = socket.local_addr()?.ip().to_canonical().is_loopback();
+                let address = Some(client.ip().to_canonical());
+                let from = Arrival { address, by_address: true, on_loopback, ..Arrival::default() };
+                Ok((Either::Left(Either::Left(socket)), from))
             }
-            Self::Unix { listener, .. } => Ok(Either::Right(listener.accept().await?.0)),
+            Self::Unix { listener, .. } => {
+                Ok((Either::Left(Either::Right(listener.accept().await?.0)), Arrival::default()))
+            }
+            Self::Streams(streams) => match streams.lock().await.recv().await {
+                Some(Carried { stream, peer, address }) => {
+                    let from = Arrival { address, peer: Some(peer), is_encrypted: true, ..Arrival::default() };
+                    Ok((Either::Right(stream), from))
+                }
+                // Nobody makes any more; the other listeners go on.
+                None => std::future::pending().await,
+            },
         }
     }
 }
@@ -92,6 +158,11 @@ fn tcp(listener: TcpListener) -> io::Result<(Listener, Multiaddr)> {
     };
     address.push(Protocol::Tcp(socket.port()));
     Ok((Listener::Tcp(listener), address))
+}
+
+/// Whether an API can listen on an address of this kind; the system may still refuse it.
+pub fn is_listen_address(address: &Multiaddr) -> bool {
+    place(address).is_some()
 }
 
 fn place(address: &Multiaddr) -> Option<Place> {

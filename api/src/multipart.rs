@@ -87,12 +87,16 @@ where
         if self.place == Place::End {
             return Ok(None);
         }
-        let rest = self.line().await?;
-        if rest.starts_with(b"--") {
+        // The last boundary needs no line feed, so it cannot be read as a line.
+        while self.buffer.len() < 2 {
+            self.fill().await?;
+        }
+        if self.buffer.starts_with(b"--") {
             self.skip_epilogue().await?;
             self.place = Place::End;
             return Ok(None);
         }
+        let rest = self.line().await?;
         if !rest.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
             return Err(MultipartError::Malformed("text follows a boundary"));
         }
@@ -143,10 +147,7 @@ where
     async fn line(&mut self) -> Result<Bytes, MultipartError> {
         let length = self.line_length().await?;
         let line = self.buffer.split_to(length).freeze();
-        // `--` after the last boundary needs no line feed.
-        if self.buffer.starts_with(b"\r\n") {
-            self.buffer.advance(2);
-        }
+        self.buffer.advance(2);
         Ok(line)
     }
 
@@ -159,9 +160,6 @@ where
             if let Some(place) = self.buffer[searched.min(end)..end].windows(2).position(|pair| pair == b"\r\n") {
                 return Ok(searched + place);
             }
-            if self.buffer.starts_with(b"--") {
-                return Ok(2);
-            }
             if self.buffer.len() >= MAX_HEAD {
                 return Err(MultipartError::Malformed("the head of a part is too long"));
             }
@@ -173,12 +171,12 @@ where
 
     /// Reads to the end of the body: a client that goes away before its last byte has not sent the upload.
     async fn skip_epilogue(&mut self) -> Result<(), MultipartError> {
-        let mut left = MAX_HEAD;
+        const TOO_MUCH: MultipartError = MultipartError::Malformed("too much follows the last boundary");
+        let mut left = MAX_HEAD.checked_sub(self.buffer.len()).ok_or(TOO_MUCH)?;
         self.buffer.clear();
         while let Some(chunk) = self.chunks.next().await {
             let chunk = chunk.map_err(|error| MultipartError::Broken(error.to_string()))?;
-            left =
-                left.checked_sub(chunk.len()).ok_or(MultipartError::Malformed("too much follows the last boundary"))?;
+            left = left.checked_sub(chunk.len()).ok_or(TOO_MUCH)?;
         }
         Ok(())
     }

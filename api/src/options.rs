@@ -47,7 +47,12 @@ fn expiry(query: &Query, now: Timestamp) -> Result<Timestamp, Failure> {
     if let Some(text) = query.value("expire-at") {
         return text.parse().map_err(|error| Failure::bad_request(format!("expire-at cannot be parsed: {error}")));
     }
-    let Some(text) = query.value("expire-in") else { return Ok(Timestamp::ZERO) };
+    Ok(expire_in(query)?.map_or(Timestamp::ZERO, |duration| now.saturating_add(duration)))
+}
+
+/// The duration `expire-in`, if it is there.
+pub(crate) fn expire_in(query: &Query) -> Result<Option<std::time::Duration>, Failure> {
+    let Some(text) = query.value("expire-in") else { return Ok(None) };
     if text.starts_with('-') {
         return Err(Failure::bad_request("expire-in duration too short"));
     }
@@ -56,7 +61,7 @@ fn expiry(query: &Query, now: Timestamp) -> Result<Timestamp, Failure> {
     if duration < SHORTEST_EXPIRY {
         return Err(Failure::bad_request("expire-in duration too short"));
     }
-    Ok(now.saturating_add(duration))
+    Ok(Some(duration))
 }
 
 fn origins(query: &Query) -> Result<Vec<Multiaddr>, Failure> {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -17,7 +17,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// What handlers return.
 pub(crate) type Reply = Result<Response<Body>, Failure>;
 
-/// The content type of every answer.
+/// The content type of every answer but a page.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer without a body.
@@ -35,6 +35,16 @@ pub(crate) fn with_body(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// A page, and what a browser may do with it.
+pub(crate) fn page(html: &'static str, policy: &'static str) -> Response<Body> {
+    let mut response = with_body(StatusCode::OK, Full::new(Bytes::from_static(html.as_bytes())).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -1,6 +1,7 @@
 //! Accepts connections, serves them, and lets them end in peace.
 //!
-//! **Invariant:** at most `max_connections` connections are served; further ones wait in the listen queue.
+//! **Invariant:** at most `max_connections` connections are served, and a few more that ask only after the peer's health;
+//! further ones wait in the listen queue.
 //! **Invariant:** after [`ApiServer::stop`] no connection of this server is left.
 
 use std::convert::Infallible;
@@ -10,27 +11,32 @@ use std::time::Duration;
 use cluster_core::cluster::ClusterService;
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_types::Multiaddr;
-use http::HeaderMap;
+use http::{HeaderMap, Request};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{self, AccessLog};
 use crate::config::RestConfig;
 use crate::connection::{Exchange, GuardedSocket, OutgoingBody, Patience};
 use crate::error::ApiError;
-use crate::listener::{Listener, Socket};
-use crate::rest::{self, Rest};
+use crate::listener::{Arrival, ByteStreams, Listener, Socket};
+use crate::places::{Place, Places};
+use crate::rest::auth::Users;
+use crate::rest::{self, HasPlace, Rest};
 use crate::tls;
 
 /// What a connection reads ahead, and may have unwritten.
 const CONNECTION_BUFFER: usize = 64 * 1024;
+/// The bytes of a short header line.
+const LEAST_HEADER: usize = 8;
 /// How long to wait when the system has no socket left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,10 +51,11 @@ pub struct ApiServer {
 #[derive(Debug)]
 struct Shared {
     rest: Arc<Rest>,
+    log: Arc<AccessLog>,
     tls: Option<Arc<ServerConfig>>,
     tasks: TaskGroup,
     open: TaskTracker,
-    slots: Arc<Semaphore>,
+    places: Places,
     patience: Patience,
     max_head: usize,
     /// Cancelled: accept nothing more, finish what was begun.
@@ -57,27 +64,42 @@ struct Shared {
     cutting: CancellationToken,
 }
 
-/// The REST API with its addresses taken. Nobody is served yet: connections wait in the listen queue.
+/// The REST API with its addresses taken. Nobody is answered yet: connections wait in the listen queue.
 #[derive(Debug)]
 pub struct BoundApi {
     config: RestConfig,
     headers: HeaderMap,
+    users: Option<Users>,
     tls: Option<Arc<ServerConfig>>,
     listeners: Vec<Listener>,
     addresses: Vec<Multiaddr>,
 }
 
 impl BoundApi {
+    /// Serves these streams too. Passwords are asked for on them as on sockets; TLS is not spoken.
+    pub fn also_serve(&mut self, streams: ByteStreams) {
+        self.listeners.push(Listener::Streams(Mutex::new(streams)));
+    }
+
     /// Serves `service` from now on.
     pub fn serve(self, service: Arc<dyn ClusterService>, tasks: &TaskGroup) -> ApiServer {
+        let server = self.open(tasks);
+        server.begin(service);
+        server
+    }
+
+    /// Answers from now on what needs no cluster: that the peer lives, and its version. Everything else waits for
+    /// [`ApiServer::begin`], but not longer than [`RestConfig::start_timeout`].
+    pub fn open(self, tasks: &TaskGroup) -> ApiServer {
         let config = self.config;
         let shared = Arc::new(Shared {
-            rest: Arc::new(Rest::new(&config, self.headers, service, tasks)),
+            rest: Arc::new(Rest::new(&config, self.headers, self.users, tasks)),
+            log: Arc::new(AccessLog::new(config.log_file.clone(), tasks)),
             tls: self.tls,
             tasks: tasks.clone(),
             open: TaskTracker::new(),
-            slots: Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
-            patience: Patience { head: config.read_header_timeout, idle: config.idle_timeout },
+            places: Places::new(config.max_connections, config.max_connections_per_ip),
+            patience: Patience::new(&config),
             max_head: config.max_header_bytes.saturating_add(RestConfig::HEADER_SLACK),
             draining: tasks.stop_token().child_token(),
             cutting: CancellationToken::new(),
@@ -99,6 +121,10 @@ impl ApiServer {
             return Err(ApiError::NoListener);
         }
         let headers = rest::checked_headers(&config.headers)?;
+        let users = config.credentials.as_ref().map(|credentials| Users::new(credentials, Arc::clone(&config.clock)));
+        let users = users.transpose()?;
+        rest::cors::check(&config.cors)?;
+        config.log_file.as_deref().map(access::open).transpose()?;
         let tls = config.tls.as_ref().map(tls::config).transpose()?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
@@ -107,7 +133,12 @@ impl ApiServer {
             listeners.push(listener);
             addresses.push(taken);
         }
-        Ok(BoundApi { config, headers, tls, listeners, addresses })
+        Ok(BoundApi { config, headers, users, tls, listeners, addresses })
+    }
+
+    /// Serves `service` from now on. Those who wait go on.
+    pub fn begin(&self, service: Arc<dyn ClusterService>) {
+        self.shared.rest.begin(service);
     }
 
     /// Where it listens, in the order of the configuration, with the ports that the system chose.
@@ -137,27 +168,16 @@ impl ApiServer {
 
 async fn accept(listener: Listener, shared: Arc<Shared>) -> Result<(), Infallible> {
     let stop = shared.draining.clone();
-    let on_loopback = listener.is_loopback();
     loop {
-        let slot = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            slot = Arc::clone(&shared.slots).acquire_owned() => slot,
-        };
-        // The semaphore is never closed.
-        let Ok(slot) = slot else { return Ok(()) };
         let accepted = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(socket) => {
-                let serving = shared.open.track_future(serve(socket, on_loopback, Arc::clone(&shared)));
-                shared.tasks.spawn("rest connection", OnExit::Continue, async move {
-                    serving.await;
-                    drop(slot);
-                    Ok::<(), Infallible>(())
-                });
-            }
+            Ok((socket, from)) => tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = admit(socket, from, &shared) => {}
+            },
             Err(error) => {
                 tracing::warn!(error = %error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -166,9 +186,26 @@ async fn accept(listener: Listener, shared: Arc<Shared>) -> Result<(), Infallibl
     }
 }
 
+/// Finds a place for a connection and serves it there. Not before it is there: a place that waits for a client is one that
+/// others wait for.
+async fn admit(socket: Socket, from: Arrival, shared: &Arc<Shared>) {
+    let counted = from.client().map(|client| shared.places.count(client));
+    if matches!(counted, Some(None)) {
+        tracing::debug!(client = ?from.client(), "a client has too many connections");
+        return;
+    }
+    let Some(place) = shared.places.next().await else { return };
+    let serving = shared.open.track_future(serve(socket, from, place, Arc::clone(shared)));
+    shared.tasks.spawn("rest connection", OnExit::Continue, async move {
+        serving.await;
+        drop(counted);
+        Ok::<(), Infallible>(())
+    });
+}
+
 /// Agrees on TLS, where it is spoken; nothing if the client cannot, is too slow, or the server stops.
-async fn secured(socket: Socket, shared: &Shared) -> Option<Either<Box<TlsStream<Socket>>, Socket>> {
-    let Some(tls) = &shared.tls else { return Some(Either::Right(socket)) };
+async fn secured(socket: Socket, from: Arrival, shared: &Shared) -> Option<Either<Box<TlsStream<Socket>>, Socket>> {
+    let Some(tls) = shared.tls.as_ref().filter(|_| !from.is_encrypted) else { return Some(Either::Right(socket)) };
     tokio::select! {
         agreed = tokio::time::timeout(shared.patience.head, TlsAcceptor::from(Arc::clone(tls)).accept(socket)) => match agreed {
             Ok(Ok(stream)) => Some(Either::Left(Box::new(stream))),
@@ -182,24 +219,45 @@ async fn secured(socket: Socket, shared: &Shared) -> Option<Either<Box<TlsStream
     }
 }
 
-async fn serve(socket: Socket, on_loopback: bool, shared: Arc<Shared>) {
-    let Some(socket) = secured(socket, &shared).await else { return };
+/// Whether a request has a place to be answered in: a kept one is for asking after the peer's health.
+async fn has_place<B>(place: &Mutex<Place>, request: &Request<B>) -> HasPlace {
+    let mut place = place.lock().await;
+    if !place.is_spare() {
+        HasPlace::Ordinary
+    } else if rest::asks_for_health(request.method(), request.uri()) {
+        HasPlace::Once
+    } else if place.become_ordinary().await {
+        HasPlace::Ordinary
+    } else {
+        HasPlace::None
+    }
+}
+
+async fn serve(socket: Socket, from: Arrival, place: Place, shared: Arc<Shared>) {
+    let Some(socket) = secured(socket, from, &shared).await else { return };
     let exchange = Arc::new(Exchange::default());
     let guarded = GuardedSocket::new(socket, Arc::clone(&exchange), shared.patience);
     let answering = Arc::clone(&exchange);
-    let rest = Arc::clone(&shared.rest);
+    let place = Arc::new(Mutex::new(place));
+    let (rest, log) = (Arc::clone(&shared.rest), Arc::clone(&shared.log));
     let service = service_fn(move |request| {
         let rest = Arc::clone(&rest);
-        let exchange = Arc::clone(&answering);
+        let (exchange, log) = (Arc::clone(&answering), Arc::clone(&log));
+        let place = Arc::clone(&place);
         async move {
             exchange.begin();
-            let response = rest.answer(request, on_loopback).await;
-            Ok::<_, Infallible>(response.map(|body| OutgoingBody::new(body, exchange)))
+            let has_place = has_place(&place, &request).await;
+            let (answer, entry) = rest.answer(request, from, has_place).await;
+            Ok::<_, Infallible>(OutgoingBody::within(answer, exchange, log, entry))
         }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None) // The guarded socket does that.
         .max_header_size(shared.max_head)
+        // The size of a head bounds them, as in the original; this many fit into it.
+        .max_headers(shared.max_head / LEAST_HEADER)
+        // Readers that know only the usual spelling of a header are spared.
+        .title_case_headers(true)
         .max_buf_size(CONNECTION_BUFFER.max(shared.max_head))
         .serve_connection(TokioIo::new(guarded), service);
     let mut connection = std::pin::pin!(connection);

@@ -1,8 +1,8 @@
 //! Listings as newline-delimited JSON, with their errors in a trailer.
 //!
 //! **Invariant:** one item is held at a time: the client's reading sets the pace.
-//! **Invariant:** a listing never ends short in silence: what went wrong stands in the trailer `X-Stream-Error`. (Clients
-//! of HTTP/1.0 get none: that version has neither trailers nor another way to tell an end from a break.)
+//! **Invariant:** a listing never ends short in silence: what went wrong stands in the trailer `X-Stream-Error`. (HTTP/1.0
+//! has no trailers: there the connection breaks, see [`connection`](crate::connection).)
 
 use bytes::Bytes;
 use cluster_core::cluster::ServiceResult;

@@ -28,6 +28,18 @@ pub enum ClientError {
         #[source]
         cause: reqwest::Error,
     },
+    /// A peer cannot be reached by its id.
+    #[error("{reason}")]
+    Unreachable {
+        /// Which one, and why.
+        reason: String,
+    },
+    /// An endpoint was reached, and did not answer in the time that was allowed.
+    #[error("the cluster API at {endpoint} did not answer within the time that was allowed")]
+    Timeout {
+        /// Which one.
+        endpoint: String,
+    },
     /// The answer was cut off or makes no sense.
     #[error("the answer of the cluster API cannot be read: {reason}")]
     BadAnswer {
@@ -47,9 +59,11 @@ impl ClientError {
     pub fn as_failure(&self) -> ApiFailure {
         match self {
             Self::Api(failure) => failure.clone(),
-            Self::Connection { .. } | Self::BadAnswer { .. } | Self::Local { .. } => {
-                ApiFailure { code: 0, message: ErrorChain(self).to_string() }
-            }
+            Self::Connection { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::BadAnswer { .. }
+            | Self::Local { .. } => ApiFailure { code: 0, message: ErrorChain(self).to_string() },
         }
     }
 
@@ -58,7 +72,10 @@ impl ClientError {
         match self {
             Self::Api(ApiFailure { code: 404, .. }) => ErrorClass::NotFound,
             Self::Api(ApiFailure { code: 409, .. }) => ErrorClass::Conflict,
-            Self::Api(ApiFailure { code: 503, .. }) | Self::Connection { .. } => ErrorClass::Unavailable,
+            Self::Api(ApiFailure { code: 503, .. })
+            | Self::Connection { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. } => ErrorClass::Unavailable,
             Self::Api(ApiFailure { code: 400..=499, .. }) | Self::Local { .. } => ErrorClass::Invalid,
             Self::Api(_) | Self::BadAnswer { .. } => ErrorClass::Unknown,
         }

@@ -1,8 +1,11 @@
 //! One method per call of the API.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use cluster_types::{
-    Alert, Cid, Commit, ConnectGraph, ErrorChain, Event, EventPlace, GlobalPinInfo, GlobalRepoGc, Id, Metric, PeerId,
-    Pin, PinOptions, StateReport,
+    Alert, Bandwidth, Cid, Commit, ConnectGraph, ErrorChain, Event, EventPlace, GlobalPinInfo, GlobalRepoGc,
+    GoDuration, Id, Metric, PeerId, Pin, PinOptions, StateReport,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
@@ -59,6 +62,11 @@ pub struct Written {
 }
 
 #[derive(Deserialize)]
+struct Token {
+    token: String,
+}
+
+#[derive(Deserialize)]
 struct Version {
     version: String,
 }
@@ -77,6 +85,42 @@ impl Client {
     /// Who the members are.
     pub async fn peers(&self) -> Result<Items<Id>, ClientError> {
         self.many(Method::GET, "/peers", &[]).await
+    }
+
+    /// Makes a peer a member; the peer that answers says who it is.
+    pub async fn add_peer(&self, peer: &PeerId) -> Result<Id, ClientError> {
+        let body = serde_json::json!({ "peer_id": peer.to_base58() });
+        document(self.reach(|endpoint| self.request(endpoint, Method::POST, "/peers").json(&body)).await?).await
+    }
+
+    /// Whether the peer is alive; says nothing of its IPFS node.
+    pub async fn health(&self) -> Result<(), ClientError> {
+        self.send(Method::GET, "/health", &[]).await.map(drop)
+    }
+
+    /// A token for the user who asks, to be used as [`ClientConfig::bearer`](crate::ClientConfig::bearer).
+    pub async fn token(&self) -> Result<String, ClientError> {
+        self.one::<Token>(Method::POST, "/token", &[]).await.map(|token| token.token)
+    }
+
+    /// A token that ends after a while, and allows no more than some of `read`, `pin` and `admin`. Peers of the original
+    /// give one without end that allows everything.
+    pub async fn token_for(&self, lifetime: Option<Duration>, scopes: &[&str]) -> Result<String, ClientError> {
+        let lifetime = lifetime.map(|lifetime| ("expire-in".to_owned(), GoDuration(lifetime).to_string()));
+        let scopes = (!scopes.is_empty()).then(|| ("scope".to_owned(), scopes.join(",")));
+        let query: Vec<(String, String)> = lifetime.into_iter().chain(scopes).collect();
+        self.one::<Token>(Method::POST, "/token", &query).await.map(|token| token.token)
+    }
+
+    /// Takes back all tokens of the user who asks, at the peer that answers.
+    pub async fn revoke_tokens(&self) -> Result<(), ClientError> {
+        self.send(Method::DELETE, "/token", &[]).await.map(drop)
+    }
+
+    /// What the peer sent to others and received from them, by protocol; empty if it does not count.
+    pub async fn bandwidth(&self) -> Result<BTreeMap<String, Bandwidth>, ClientError> {
+        let counted: Option<BTreeMap<String, Bandwidth>> = self.one(Method::GET, "/health/bandwidth", &[]).await?;
+        Ok(counted.unwrap_or_default())
     }
 
     /// Removes a member.
@@ -99,6 +143,19 @@ impl Client {
         self.many(Method::GET, "/allocations", &[("filter".to_owned(), filter.to_owned())]).await
     }
 
+    /// A part of the pinset: at most `limit` pins, those after `after` if it is given. What comes after the last pin of one
+    /// part is the next one; fewer than `limit` are the end.
+    pub async fn allocations_after(
+        &self,
+        filter: &str,
+        after: Option<&Cid>,
+        limit: u32,
+    ) -> Result<Items<Pin>, ClientError> {
+        let mut query = vec![("filter".to_owned(), filter.to_owned())];
+        query.extend(window(after, limit));
+        self.many(Method::GET, "/allocations", &query).await
+    }
+
     /// One pin.
     pub async fn allocation(&self, cid: &Cid) -> Result<Pin, ClientError> {
         self.one(Method::GET, &format!("/allocations/{cid}"), &[]).await
@@ -107,6 +164,20 @@ impl Client {
     /// How pins are doing.
     pub async fn statuses(&self, filter: &str, local: bool) -> Result<Items<GlobalPinInfo>, ClientError> {
         let query = [("local".to_owned(), local.to_string()), ("filter".to_owned(), filter.to_owned())];
+        self.many(Method::GET, "/pins", &query).await
+    }
+
+    /// How a part of the pins is doing: at most `limit`, those after `after` if it is given, as in
+    /// [`Client::allocations_after`].
+    pub async fn statuses_after(
+        &self,
+        filter: &str,
+        local: bool,
+        after: Option<&Cid>,
+        limit: u32,
+    ) -> Result<Items<GlobalPinInfo>, ClientError> {
+        let mut query = vec![("local".to_owned(), local.to_string()), ("filter".to_owned(), filter.to_owned())];
+        query.extend(window(after, limit));
         self.many(Method::GET, "/pins", &query).await
     }
 
@@ -135,17 +206,17 @@ impl Client {
 
     /// Names of metrics.
     pub async fn metric_names(&self) -> Result<Vec<String>, ClientError> {
-        self.one(Method::GET, "/monitor/metrics", &[]).await
+        self.list("/monitor/metrics").await
     }
 
     /// The metrics of a name.
     pub async fn metrics(&self, name: &str) -> Result<Vec<Metric>, ClientError> {
-        self.one(Method::GET, &format!("/monitor/metrics/{}", encode(name, SEGMENT)), &[]).await
+        self.list(&format!("/monitor/metrics/{}", encode(name, SEGMENT))).await
     }
 
     /// Metrics that were not renewed.
     pub async fn alerts(&self) -> Result<Vec<Alert>, ClientError> {
-        self.one(Method::GET, "/health/alerts", &[]).await
+        self.list("/health/alerts").await
     }
 
     /// Who is connected to whom.
@@ -186,6 +257,11 @@ impl Client {
         document(self.send(method, path, query).await?).await
     }
 
+    /// A list; `null` is an empty one.
+    async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, ClientError> {
+        Ok(self.one::<Option<Vec<T>>>(Method::GET, path, &[]).await?.unwrap_or_default())
+    }
+
     async fn many<T: DeserializeOwned + Send + 'static>(
         &self,
         method: Method,
@@ -216,7 +292,11 @@ impl Client {
                 Ok(response) => return judge(response).await,
                 Err(cause) => {
                     let untouched = cause.is_connect();
-                    let error = ClientError::Connection { endpoint: endpoint.base.clone(), cause };
+                    let endpoint = endpoint.name.clone();
+                    if cause.is_timeout() && !untouched {
+                        return Err(ClientError::Timeout { endpoint });
+                    }
+                    let error = ClientError::Connection { endpoint, cause };
                     // What may have been sent is not sent again.
                     if !untouched {
                         return Err(error);
@@ -230,9 +310,10 @@ impl Client {
 
     pub(crate) fn request(&self, endpoint: &Endpoint, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = endpoint.http.request(method, format!("{}{path}", endpoint.base));
-        match &self.basic_auth {
-            Some((user, password)) => request.basic_auth(user, Some(password)),
-            None => request,
+        match (&self.basic_auth, &self.bearer) {
+            (Some((user, password)), _) => request.basic_auth(user, Some(password)),
+            (None, Some(token)) => request.bearer_auth(token),
+            (None, None) => request,
         }
     }
 }
@@ -274,7 +355,15 @@ async fn read(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, C
 }
 
 pub(crate) fn cut_off(error: &reqwest::Error) -> ClientError {
+    if error.is_timeout() {
+        return ClientError::BadAnswer { reason: "its end did not come within the time that was allowed".to_owned() };
+    }
     ClientError::BadAnswer { reason: format!("it was cut off: {}", ErrorChain(error)) }
+}
+
+fn window(after: Option<&Cid>, limit: u32) -> impl Iterator<Item = (String, String)> {
+    let after = after.map(|cid| ("after".to_owned(), cid.to_string()));
+    after.into_iter().chain([("limit".to_owned(), limit.to_string())])
 }
 
 fn encode(path: &str, plain: &'static AsciiSet) -> String {

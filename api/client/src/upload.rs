@@ -56,6 +56,29 @@ pub struct AddRequest {
     pub nocopy: bool,
 }
 
+impl AddRequest {
+    /// How many bytes of files are uploaded; none if that cannot be known, because a URL is fetched.
+    pub async fn size(&self) -> Result<Option<u64>, ClientError> {
+        let mut waiting = Vec::new();
+        for source in &self.sources {
+            match source {
+                Source::Url { .. } => return Ok(None),
+                Source::Path { path, .. } => waiting.push(path.clone()),
+            }
+        }
+        let mut total = 0_u64;
+        while let Some(path) = waiting.pop() {
+            let kind = tokio::fs::symlink_metadata(&path).await.map_err(|error| unreadable(&path, &error))?;
+            if kind.is_file() {
+                total = total.saturating_add(kind.len());
+            } else if kind.is_dir() && self.recursive {
+                waiting.extend(children(&path, "", self.hidden).await?.into_iter().map(|(path, _)| path));
+            }
+        }
+        Ok(Some(total))
+    }
+}
+
 /// The body, piece by piece.
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
 
@@ -258,6 +281,24 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_size_is_that_of_what_is_uploaded() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("below");
+        std::fs::create_dir(&folder).unwrap();
+        for (name, size) in [("a", 5), ("below/b", 7), ("below/.hidden", 100)] {
+            std::fs::write(place.path().join(name), vec![0; size]).unwrap();
+        }
+        let sources = vec![Source::Path { path: place.path().to_owned(), name: "x".to_owned() }];
+        let params = AddParams::default();
+        let mut request = AddRequest { params, sources, recursive: true, hidden: false, nocopy: false };
+        assert_eq!(request.size().await.unwrap(), Some(12));
+        request.hidden = true;
+        assert_eq!(request.size().await.unwrap(), Some(112));
+        request.sources.push(Source::Url { url: "http://example.org".parse().unwrap(), name: "y".to_owned() });
+        assert_eq!(request.size().await.unwrap(), None);
+    }
 
     #[test]
     fn who_fetches_a_url_is_not_told_to_the_peer() {

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cluster_core::add::ImportPlan;
 use cluster_core::cluster::{ADD_QUEUE, AddEvent, ServiceResult};
 use cluster_core::task::OnExit;
 use cluster_types::{AddedOutput, ErrorClass, WireError};
@@ -22,6 +23,7 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{LISTING_QUEUE, Rest, Unread};
@@ -47,7 +49,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// What the reader of the upload and the writer of the answer share.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Why the upload itself is wrong; then the answer is 400.
+    /// Why the upload itself is wrong; then this is the answer.
     wrong: OnceLock<Failure>,
     /// Cancelled when the import has ended.
     imported: CancellationToken,
@@ -58,7 +60,13 @@ impl Rest {
     pub(super) async fn add(&self, query: &Query, headers: &HeaderMap, body: &mut Unread) -> Reply {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let params = options::add_params(query, self.clock.now())?;
+        // Parameters that no import can carry out are the client's fault, unlike what the import finds out later.
+        ImportPlan::check(&params).map_err(|error| Failure::bad_request(error.message))?;
         let boundary = multipart::boundary(content_type.unwrap_or_default()).map_err(|error| bad(&error))?;
+        let most = self.max_upload_bytes.unwrap_or(u64::MAX);
+        if body.least_bytes() > most {
+            return Err(too_large(most));
+        }
         let permit = self.write_permit()?;
         let streamed = params.stream_channels;
 
@@ -67,12 +75,9 @@ impl Rest {
         let (outputs, listing) = mpsc::channel(LISTING_QUEUE);
         let (end, ended) = oneshot::channel();
         let progress = Arc::new(Progress::default());
-        let mut upload = Upload {
-            parts: Multipart::new(Box::pin(patient(body.take(), self.idle_timeout)), &boundary),
-            events,
-            spare: Some(spare),
-        };
-        let service = Arc::clone(&self.service);
+        let data = bounded(patient(body.take(), self.patience.idle, body.due), most, Arc::clone(&progress));
+        let mut upload = Upload { parts: Multipart::new(Box::pin(data), &boundary), events, spare: Some(spare) };
+        let service = Arc::clone(&*self.service);
         let shared = Arc::clone(&progress);
         self.tasks.spawn("rest add", OnExit::Continue, async move {
             let import = async {
@@ -218,15 +223,46 @@ impl<S> Drop for Upload<S> {
 enum UploadError {
     #[error("the client went away")]
     Gone(#[source] hyper::Error),
-    #[error("the client sends nothing")]
+    #[error("the client sends nothing, or too slowly")]
     Stalled,
+    #[error("it is too large")]
+    TooLarge,
 }
 
-/// The data of a body; one that stalls while we wait for it is an error.
-fn patient(mut body: Incoming, patience: Duration) -> impl Stream<Item = Result<Bytes, UploadError>> + Send {
+fn too_large(most: u64) -> Failure {
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the upload has more than {most} bytes"))
+}
+
+/// The data of a body up to `most` bytes. More is an error, and said in `progress`.
+fn bounded<S>(body: S, most: u64, progress: Arc<Progress>) -> impl Stream<Item = Result<Bytes, UploadError>> + Send
+where
+    S: Stream<Item = Result<Bytes, UploadError>> + Send,
+{
+    let mut left = most;
+    body.map(move |data| {
+        let data = data?;
+        match left.checked_sub(data.len() as u64) {
+            Some(rest) => {
+                left = rest;
+                Ok(data)
+            }
+            None => {
+                let _ = progress.wrong.set(too_large(most));
+                Err(UploadError::TooLarge)
+            }
+        }
+    })
+}
+
+/// The data of a body; one that stalls while we wait for it, or is not whole when it is due, is an error.
+fn patient(
+    mut body: Incoming,
+    patience: Duration,
+    due: Instant,
+) -> impl Stream<Item = Result<Bytes, UploadError>> + Send {
     async_stream::stream! {
         loop {
-            match tokio::time::timeout(patience, body.frame()).await {
+            match tokio::time::timeout_at(due.min(Instant::now() + patience), body.frame()).await {
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         yield Ok(data);
@@ -242,7 +278,7 @@ fn patient(mut body: Incoming, patience: Duration) -> impl Stream<Item = Result<
 
 /// Reads and drops a body: a client that is cut off while it sends may never see the answer.
 pub(super) async fn drain(body: Incoming) {
-    let mut unread = Multipart::new(Box::pin(patient(body, DRAIN_TIME)), "");
+    let mut unread = Multipart::new(Box::pin(patient(body, DRAIN_TIME, Instant::now() + DRAIN_TIME)), "");
     let _ = tokio::time::timeout(DRAIN_TIME, unread.drain(MAX_DRAINED)).await;
 }
 

@@ -2,7 +2,7 @@
 
 use cluster_types::PinTypeFilter;
 
-use super::{Rest, parse_cid};
+use super::{Rest, parse_cid, window};
 use crate::error::Failure;
 use crate::query::Query;
 use crate::reply::{self, Reply};
@@ -13,7 +13,12 @@ impl Rest {
     pub(super) async fn allocations(&self, query: &Query) -> Reply {
         let filter = PinTypeFilter::parse(query.value("filter").unwrap_or_default())
             .ok_or_else(|| Failure::bad_request("invalid filter value"))?;
-        stream::answer(self.service.allocations(filter), Shape::LISTING).await
+        let (search, window) = (window::search(query), window::parse(query)?);
+        if search.is_empty() {
+            return stream::answer(self.service.allocations(filter, window), Shape::LISTING).await;
+        }
+        self.check_place(&search, window).await?;
+        stream::answer(self.service.search(search, filter, window), Shape::LISTING).await
     }
 
     /// `GET /allocations/{cid}`.

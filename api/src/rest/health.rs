@@ -1,6 +1,6 @@
 //! Alive, and which version.
 
-use cluster_types::{ErrorClass, VERSION, WireError};
+use cluster_types::{API_VERSION, ErrorClass, WireError};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use serde::Serialize;
@@ -17,7 +17,7 @@ struct Version {
 
 /// `GET /version`.
 pub(super) fn version() -> Reply {
-    reply::json(&Version { version: VERSION })
+    reply::json(&Version { version: API_VERSION })
 }
 
 impl super::Rest {
@@ -25,11 +25,13 @@ impl super::Rest {
     /// Only what waiting does not cure makes it a 503: an orchestrator that takes it for a reason to restart the peer must
     /// not do so because others are away.
     pub(super) fn health(&self) -> Reply {
-        if let Some(trouble) = self.service.trouble() {
+        let service = self.service.get();
+        if let Some(trouble) = service.and_then(|service| service.trouble()) {
             return Err(WireError::new(ErrorClass::Unavailable, trouble).into());
         }
         let mut response = reply::empty(StatusCode::NO_CONTENT);
-        let quorum = if self.service.has_quorum() { "true" } else { "false" };
+        let has_quorum = service.is_some_and(|service| service.has_quorum());
+        let quorum = if has_quorum { "true" } else { "false" };
         response.headers_mut().insert(QUORUM, HeaderValue::from_static(quorum));
         Ok(response)
     }

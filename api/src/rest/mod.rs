@@ -1,54 +1,68 @@
 //! The REST API: what happens to every request, and which handler answers it.
 //!
-//! Order, outermost first: access log, configured headers, screen (pages that have no business here), authentication,
-//! redirects, router.
+//! Order, outermost first: configured headers, screen (pages that have no business here), authentication,
+//! CORS, redirects, router.
 //!
 //! **Invariant:** a request that changes state runs in its own task; a client that goes away does not stop it.
 
 mod add;
 mod allocations;
-mod auth;
+pub(crate) mod auth;
+pub(crate) mod cors;
+mod docs;
 mod events;
 mod health;
+mod late;
 mod monitor;
+mod openapi;
+mod parameters;
 pub(crate) mod path;
 mod peers;
 mod pins;
 mod recover;
 mod repo;
 mod router;
+mod schemas;
 mod screen;
+mod table;
+mod token;
+pub(crate) mod window;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cluster_core::cluster::{ClusterService, Committed, Listing, Reach, ServiceResult};
 use cluster_core::ports::Clock;
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_types::{Cid, ErrorClass, WireError};
 use futures::StreamExt;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
+use crate::access::Entry;
 use crate::config::RestConfig;
+use crate::connection::Patience;
 use crate::error::{ApiError, Failure};
+use crate::listener::Arrival;
 use crate::query::Query;
 use crate::reply::{self, Body, Reply};
 use crate::stream;
-use auth::Users;
+use auth::{Caller, Users};
+use cors::Cors;
+use late::Late;
+#[cfg(test)]
+pub(crate) use peers::added_peer;
 use router::{Miss, Route};
 use screen::Screen;
 
-/// Where requests are logged: a log target of its own.
-pub const ACCESS_LOG: &str = "cluster_api::access";
 /// How fresh a read is: the last log entry that was applied here before it.
 const APPLIED: HeaderName = HeaderName::from_static("x-cluster-applied");
 /// Where a write stands in the log.
@@ -58,23 +72,45 @@ const LISTING_QUEUE: usize = 16;
 
 /// Answers requests.
 pub(crate) struct Rest {
-    service: Arc<dyn ClusterService>,
+    service: Late,
     clock: Arc<dyn Clock>,
     tasks: TaskGroup,
     writes: Arc<Semaphore>,
     max_writes: u32,
     headers: HeaderMap,
     screen: Screen,
-    users: Option<Users>,
-    idle_timeout: Duration,
+    cors: Cors,
+    users: Option<Arc<Users>>,
+    patience: Patience,
+    max_upload_bytes: Option<u64>,
+}
+
+/// Whether there is room for a request's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HasPlace {
+    /// There is, for this request and further ones.
+    Ordinary,
+    /// There is for this request only.
+    Once,
+    /// There is not.
+    None,
 }
 
 /// The body of a request until somebody reads it.
-struct Unread(Option<Incoming>);
+struct Unread {
+    body: Option<Incoming>,
+    /// When it must be there.
+    due: Instant,
+}
 
 impl Unread {
+    /// How many bytes it has at least.
+    fn least_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.size_hint().lower())
+    }
+
     fn take(&mut self) -> Incoming {
-        self.0.take().expect("a request has one handler, which takes its body once")
+        self.body.take().expect("a request has one handler, which takes its body once")
     }
 }
 
@@ -85,25 +121,27 @@ impl fmt::Debug for Rest {
 }
 
 impl Rest {
-    /// Answers with what `service` says, `headers` added to each answer.
-    pub(crate) fn new(
-        config: &RestConfig,
-        headers: HeaderMap,
-        service: Arc<dyn ClusterService>,
-        tasks: &TaskGroup,
-    ) -> Self {
+    /// Answers `users`, or everyone, with what the service says that [`Rest::begin`] gets, `headers` added to each answer.
+    pub(crate) fn new(config: &RestConfig, headers: HeaderMap, users: Option<Users>, tasks: &TaskGroup) -> Self {
         let max_writes = u32::try_from(config.max_writes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Self {
-            service,
+            service: Late::new(config.start_timeout, tasks.stop_token()),
             clock: Arc::clone(&config.clock),
             tasks: tasks.clone(),
             writes: Arc::new(Semaphore::new(max_writes as usize)),
             max_writes,
             headers,
             screen: Screen::new(config),
-            users: config.credentials.as_ref().map(Users::new),
-            idle_timeout: config.idle_timeout,
+            cors: Cors::new(config),
+            users: users.map(Arc::new),
+            patience: Patience::new(config),
+            max_upload_bytes: config.max_upload_bytes,
         }
+    }
+
+    /// Answers everything from now on; until then only what needs no cluster.
+    pub(crate) fn begin(&self, service: Arc<dyn ClusterService>) {
+        self.service.begin(service);
     }
 
     /// Returns when no request that changes state is under way.
@@ -112,13 +150,23 @@ impl Rest {
         let _ = self.writes.acquire_many(self.max_writes).await;
     }
 
-    /// Answers one request. `on_loopback`: whether it came to an address that only this machine reaches.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, on_loopback: bool) -> Response<Body> {
-        let (head, body) = request.into_parts();
-        let mut body = Unread(Some(body));
-        let reply = self.admit(&head, &mut body, on_loopback).await;
+    /// Answers one request, which came as `from` says; also what the access log is to say of it.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: Arrival,
+        has_place: HasPlace,
+    ) -> (Response<Body>, Entry) {
+        let (mut head, body) = request.into_parts();
+        let mut body = Unread { body: Some(body), due: Instant::now() + self.patience.body };
+        let reply = match has_place {
+            HasPlace::None => {
+                Err(Failure::from(WireError::new(ErrorClass::Unavailable, "too many connections are open")))
+            }
+            HasPlace::Once | HasPlace::Ordinary => self.admit(&mut head, &mut body, from).await,
+        };
         let mut response = reply.unwrap_or_else(|failure| reply::failure(&failure));
-        if let Some(unread) = body.0
+        if let Some(unread) = body.body
             && !unread.is_end_stream()
             && !response.status().is_success()
         {
@@ -127,20 +175,35 @@ impl Rest {
         for (name, value) in &self.headers {
             response.headers_mut().append(name.clone(), value.clone());
         }
-        let (method, path, status) = (&head.method, head.uri.path(), response.status().as_u16());
-        tracing::info!(target: ACCESS_LOG, %method, path, status, "request");
-        response
+        if has_place != HasPlace::Ordinary {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let user = head.extensions.get::<Caller>().map(|caller| caller.name.as_ref());
+        let entry = Entry::new(&head, from, user, self.clock.now());
+        (response, entry)
     }
 
     /// What comes before the handler: nothing but the head of the request is looked at.
-    async fn admit(&self, head: &Parts, body: &mut Unread, on_loopback: bool) -> Reply {
-        self.screen.check(&head.method, &head.headers, on_loopback)?;
+    async fn admit(&self, head: &mut Parts, body: &mut Unread, from: Arrival) -> Reply {
+        self.screen.check(&head.method, &head.headers, from, &self.cors)?;
         if let Some(users) = &self.users
             && !is_open(head)
-            && let Err(denied) = users.check(&head.headers)
         {
-            return Ok(denied.answer());
+            match users.check(&head.headers).await {
+                Ok(caller) => drop(head.extensions.insert(caller)),
+                Err(denied) => return Ok(denied.answer()),
+            }
         }
+        if let Some(answer) = self.cors.preflight(&head.method, &head.headers) {
+            return Ok(answer);
+        }
+        let mut response = self.route(head, body).await.unwrap_or_else(|failure| reply::failure(&failure));
+        self.cors.mark(&head.method, &head.headers, response.headers_mut());
+        Ok(response)
+    }
+
+    /// Redirects, or finds the handler and lets it answer.
+    async fn route(&self, head: &Parts, body: &mut Unread) -> Reply {
         let path = path::decode(head.uri.path())?;
         if let Some((status, location)) = path::redirect(&path, head.uri.query()) {
             let location =
@@ -155,21 +218,27 @@ impl Rest {
             Err(Miss::Path) => return Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
             Err(Miss::Method) => return Ok(wrong_method(&path)),
         };
+        if let Some(refusal) = self.refusal(head.extensions.get(), route.need()) {
+            return Ok(refusal);
+        }
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
+        if !matches!(route, Route::Health | Route::Version | Route::OpenApi | Route::Docs) {
+            self.service.ready().await?;
+        }
         if !route.is_read() {
-            return self.dispatch(route, &query, &head.headers, body).await;
+            return self.dispatch(route, &query, head, body).await;
         }
         if wants_barrier(&query)? {
             self.service.read_barrier().await?;
         }
         let applied = self.service.applied_index();
         let mut response =
-            self.dispatch(route, &query, &head.headers, body).await.unwrap_or_else(|failure| reply::failure(&failure));
+            self.dispatch(route, &query, head, body).await.unwrap_or_else(|failure| reply::failure(&failure));
         response.headers_mut().insert(APPLIED, HeaderValue::from(applied));
         Ok(response)
     }
 
-    async fn dispatch(&self, route: Route<'_>, query: &Query, headers: &HeaderMap, body: &mut Unread) -> Reply {
+    async fn dispatch(&self, route: Route<'_>, query: &Query, head: &Parts, body: &mut Unread) -> Reply {
         match route {
             Route::Id => self.id().await,
             Route::Version => health::version(),
@@ -179,7 +248,7 @@ impl Rest {
             Route::Peers => self.peers().await,
             Route::AddPeer => self.add_peer(body).await,
             Route::RemovePeer { peer } => self.remove_peer(peer).await,
-            Route::Add => self.add(query, headers, body).await,
+            Route::Add => self.add(query, &head.headers, body).await,
             Route::Allocations => self.allocations(query).await,
             Route::Allocation { cid } => self.allocation(cid).await,
             Route::Statuses => self.statuses(query).await,
@@ -192,9 +261,14 @@ impl Rest {
             Route::RecoverAll => self.recover_all(query).await,
             Route::CollectGarbage => self.collect_garbage(query).await,
             Route::ConnectGraph => self.connect_graph().await,
+            Route::Bandwidth => self.bandwidth(),
             Route::Alerts => self.alerts().await,
             Route::MetricNames => self.metric_names().await,
             Route::Metrics { name } => self.metrics(name).await,
+            Route::GiveToken => self.give_token(head.extensions.get(), query),
+            Route::RevokeTokens => self.revoke_tokens(head.extensions.get()).await,
+            Route::OpenApi => Self::openapi(),
+            Route::Docs => Self::docs(),
         }
     }
 
@@ -214,7 +288,7 @@ impl Rest {
     {
         let permit = self.write_permit()?;
         let (answer, answered) = oneshot::channel();
-        let write = write(Arc::clone(&self.service));
+        let write = write(Arc::clone(&*self.service));
         self.tasks.spawn("rest write", OnExit::Continue, async move {
             // Nobody may be listening any more; the write counts all the same.
             let _ = answer.send(write.await);
@@ -261,22 +335,19 @@ pub(crate) fn checked_headers(configured: &BTreeMap<String, Vec<String>>) -> Res
 
 /// Whether a request needs no password.
 fn is_open(head: &Parts) -> bool {
-    head.method == Method::OPTIONS || (head.method == Method::GET && head.uri.path() == "/health")
+    head.method == Method::OPTIONS || asks_for_health(&head.method, &head.uri)
+}
+
+/// Whether a request only asks whether this peer lives.
+pub(crate) fn asks_for_health(method: &Method, target: &Uri) -> bool {
+    method == Method::GET && target.path() == "/health"
 }
 
 /// 405; the body stays empty, as in the original.
 fn wrong_method(path: &str) -> Response<Body> {
-    let allowed: Vec<&str> = [Method::GET, Method::POST, Method::DELETE]
-        .iter()
-        .filter(|method| router::find(method, path).is_ok())
-        .map(|method| match *method {
-            Method::GET => "GET",
-            Method::POST => "POST",
-            _ => "DELETE",
-        })
-        .collect();
     let mut response = reply::empty(StatusCode::METHOD_NOT_ALLOWED);
-    if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+    response.headers_mut().remove(CONTENT_TYPE);
+    if let Ok(allowed) = HeaderValue::from_str(&router::allowed(path).join(", ")) {
         response.headers_mut().insert(ALLOW, allowed);
     }
     response

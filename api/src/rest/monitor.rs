@@ -1,4 +1,4 @@
-//! Metrics, alerts, and who is connected to whom.
+//! Metrics, alerts, who is connected to whom, and what goes between them.
 
 use super::Rest;
 use crate::reply::{self, Reply};
@@ -22,5 +22,10 @@ impl Rest {
     /// `GET /health/graph`.
     pub(super) async fn connect_graph(&self) -> Reply {
         reply::json(&self.service.connect_graph().await?)
+    }
+
+    /// `GET /health/bandwidth`.
+    pub(super) fn bandwidth(&self) -> Reply {
+        reply::json(&self.service.bandwidth())
     }
 }

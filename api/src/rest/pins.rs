@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use cluster_types::{Cid, StatusFilter};
-use futures::StreamExt;
+use cluster_core::cluster::{Listing, Reach, Search, Window};
+use cluster_types::{Cid, GlobalPinInfo, PinTypeFilter, StatusFilter};
+use futures::{StreamExt, TryStreamExt};
 
-use super::{Rest, committed, parse_cid, reach};
+use super::{Rest, committed, parse_cid, reach, window};
 use crate::error::Failure;
 use crate::options;
 use crate::query::Query;
@@ -19,7 +20,11 @@ impl Rest {
     /// `GET /pins`.
     pub(super) async fn statuses(&self, query: &Query) -> Reply {
         let reach = reach(query);
+        let (search, window) = (window::search(query), window::parse(query)?);
         if let Some(list) = query.value("cids") {
+            if window != Window::ALL || !search.is_empty() {
+                return Err(Failure::bad_request("parameter cids does not go together with limit, after or a search"));
+            }
             let cids = list.split(',').map(parse_cid).collect::<Result<Vec<Cid>, Failure>>()?;
             let service = Arc::clone(&self.service);
             let lookups = futures::stream::iter(cids)
@@ -32,7 +37,35 @@ impl Rest {
         }
         let filter = StatusFilter::parse(query.value("filter").unwrap_or_default())
             .ok_or_else(|| Failure::bad_request("invalid filter value"))?;
-        stream::answer(self.service.statuses(filter, reach), Shape::LISTING).await
+        if search.is_empty() {
+            return stream::answer(self.service.statuses(filter, reach, window), Shape::LISTING).await;
+        }
+        self.check_place(&search, window).await?;
+        stream::answer(self.statuses_found(search, filter, reach, window), Shape::LISTING).await
+    }
+
+    /// How the pins that are searched for are doing: they are found in the shared state, which is here, and asked about one
+    /// by one, so nobody walks the pinset.
+    fn statuses_found(
+        &self,
+        search: Search,
+        filter: StatusFilter,
+        reach: Reach,
+        window: Window,
+    ) -> Listing<GlobalPinInfo> {
+        let service = Arc::clone(&self.service);
+        let found = self.service.search(search, PinTypeFilter::ALL, Window { limit: None, ..window });
+        let infos = found
+            .map(move |pin| {
+                let service = Arc::clone(&service);
+                async move { service.status(pin?.cid, reach).await }
+            })
+            .buffered(LOOKUPS)
+            .try_filter_map(move |mut info| {
+                info.peer_map.retain(|_, peer| filter.matches(peer.status));
+                std::future::ready(Ok((!info.peer_map.is_empty()).then_some(info)))
+            });
+        infos.take(window.limit.unwrap_or(usize::MAX)).boxed()
     }
 
     /// `GET /pins/{cid}`.

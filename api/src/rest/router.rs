@@ -1,6 +1,9 @@
-//! Which request is which: method and path to a [`Route`], nothing else.
+//! Which request is which: method and path to a [`Route`], by the table of routes and nothing else.
 
 use http::Method;
+
+use super::table::TABLE;
+use crate::credentials::Scope;
 
 /// What is asked. Parts of the path are as the client wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +29,25 @@ pub(super) enum Route<'a> {
     RecoverAll,
     CollectGarbage,
     ConnectGraph,
+    Bandwidth,
     Alerts,
     MetricNames,
     Metrics { name: &'a str },
+    GiveToken,
+    RevokeTokens,
+    OpenApi,
+    Docs,
+}
+
+/// What one must have to be let in where passwords are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing.
+    Nothing,
+    /// To be a user.
+    User,
+    /// To be a user who may do such things.
+    Scope(Scope),
 }
 
 /// Nothing is there.
@@ -58,6 +77,7 @@ impl Route<'_> {
             | Self::MetricNames
             | Self::Metrics { .. } => true,
             Self::Version
+            | Self::Bandwidth
             | Self::Health
             | Self::AddPeer
             | Self::RemovePeer { .. }
@@ -68,55 +88,105 @@ impl Route<'_> {
             | Self::UnpinPath { .. }
             | Self::Recover { .. }
             | Self::RecoverAll
-            | Self::CollectGarbage => false,
+            | Self::CollectGarbage
+            | Self::GiveToken
+            | Self::RevokeTokens
+            | Self::OpenApi
+            | Self::Docs => false,
         }
+    }
+
+    /// What the caller must have.
+    pub(super) fn need(&self) -> Need {
+        match self {
+            Self::Health => Need::Nothing,
+            Self::GiveToken | Self::RevokeTokens | Self::OpenApi | Self::Docs => Need::User,
+            Self::Id
+            | Self::Version
+            | Self::State
+            | Self::Events
+            | Self::Peers
+            | Self::Allocations
+            | Self::Allocation { .. }
+            | Self::Statuses
+            | Self::Status { .. }
+            | Self::ConnectGraph
+            | Self::Bandwidth
+            | Self::Alerts
+            | Self::MetricNames
+            | Self::Metrics { .. } => Need::Scope(Scope::Read),
+            Self::Add
+            | Self::Pin { .. }
+            | Self::Unpin { .. }
+            | Self::PinPath { .. }
+            | Self::UnpinPath { .. }
+            | Self::Recover { .. }
+            | Self::RecoverAll => Need::Scope(Scope::Pin),
+            Self::AddPeer | Self::RemovePeer { .. } | Self::CollectGarbage => Need::Scope(Scope::Admin),
+        }
+    }
+}
+
+/// What a path gave to the template of a route.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Captured<'a> {
+    /// The whole path.
+    path: &'a str,
+    /// What stands for `{…}`, or for the first part of it where it takes several.
+    value: &'a str,
+}
+
+impl<'a> Captured<'a> {
+    /// The part that stands in the place of the template's parameter; empty if it has none.
+    pub(super) fn value(self) -> &'a str {
+        self.value
+    }
+
+    /// The path below `/pins`: what is pinned by path.
+    pub(super) fn content_path(self) -> String {
+        self.path.strip_prefix("/pins").unwrap_or(self.path).to_owned()
     }
 }
 
 /// Finds the route of a clean path.
 pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Miss> {
-    let parts: Vec<&str> = path.strip_prefix('/').ok_or(Miss::Path)?.split('/').collect();
-    let get = |route| if method == Method::GET { Ok(route) } else { Err(Miss::Method) };
-    let post = |route| if method == Method::POST { Ok(route) } else { Err(Miss::Method) };
-    match parts.as_slice() {
-        ["id"] => get(Route::Id),
-        ["version"] => get(Route::Version),
-        ["health"] => get(Route::Health),
-        ["health", "graph"] => get(Route::ConnectGraph),
-        ["health", "alerts"] => get(Route::Alerts),
-        ["state"] => get(Route::State),
-        ["events"] => get(Route::Events),
-        ["peers"] => get(Route::Peers).or_else(|_| post(Route::AddPeer)),
-        ["peers", peer] if method == Method::DELETE => Ok(Route::RemovePeer { peer }),
-        ["peers", _] => Err(Miss::Method),
-        ["add"] => post(Route::Add),
-        ["allocations"] => get(Route::Allocations),
-        ["allocations", cid] => get(Route::Allocation { cid }),
-        ["ipfs", "gc"] => post(Route::CollectGarbage),
-        ["monitor", "metrics"] => get(Route::MetricNames),
-        ["monitor", "metrics", name] => get(Route::Metrics { name }),
-        ["pins", rest @ ..] => find_pins(method, rest),
-        _ => Err(Miss::Path),
+    let mut miss = Miss::Path;
+    for entry in TABLE {
+        let Some(captured) = captured(entry.path, path) else { continue };
+        if entry.method.as_str() == method.as_str() {
+            return Ok((entry.route)(captured));
+        }
+        miss = Miss::Method;
     }
+    Err(miss)
 }
 
-fn find_pins<'a>(method: &Method, rest: &[&'a str]) -> Result<Route<'a>, Miss> {
-    match (method, rest) {
-        (&Method::GET, []) => Ok(Route::Statuses),
-        (&Method::POST, ["recover"]) => Ok(Route::RecoverAll),
-        (&Method::GET, [cid]) => Ok(Route::Status { cid }),
-        (&Method::POST, [cid]) => Ok(Route::Pin { cid }),
-        (&Method::DELETE, [cid]) => Ok(Route::Unpin { cid }),
-        (&Method::POST, [cid, "recover"]) => Ok(Route::Recover { cid }),
-        (&Method::POST, ["ipfs" | "ipns" | "ipld", _, ..]) => Ok(Route::PinPath { path: joined(rest) }),
-        (&Method::DELETE, ["ipfs" | "ipns" | "ipld", _, ..]) => Ok(Route::UnpinPath { path: joined(rest) }),
-        (_, [] | [_] | [_, "recover"] | ["ipfs" | "ipns" | "ipld", _, ..]) => Err(Miss::Method),
-        _ => Err(Miss::Path),
+/// The methods a path has, in the order of the table.
+pub(super) fn allowed(path: &str) -> Vec<&'static str> {
+    let mut methods: Vec<&str> = Vec::new();
+    let fitting = TABLE.iter().filter(|entry| captured(entry.path, path).is_some());
+    for method in fitting.map(|entry| entry.method.as_str()) {
+        if !methods.contains(&method) {
+            methods.push(method);
+        }
     }
+    methods
 }
 
-fn joined(parts: &[&str]) -> String {
-    format!("/{}", parts.join("/"))
+/// Compares part by part. `{name}` takes one part, `{name…}` at the end one or more.
+fn captured<'a>(template: &str, path: &'a str) -> Option<Captured<'a>> {
+    let mut parts = path.strip_prefix('/')?.split('/');
+    let mut value = "";
+    for wanted in template.strip_prefix('/')?.split('/') {
+        let part = parts.next()?;
+        if wanted.starts_with('{') {
+            value = part;
+        } else if wanted != part {
+            return None;
+        }
+    }
+    let takes_all = template.ends_with("…}");
+    (takes_all || parts.next().is_none()).then_some(Captured { path, value })
 }
 
 #[cfg(test)]
@@ -130,10 +200,27 @@ mod tests {
         assert_eq!(post("/pins/x/recover"), Ok(Route::Recover { cid: "x" }));
         assert_eq!(post("/pins/ipfs/recover"), Ok(Route::Recover { cid: "ipfs" }));
         assert_eq!(post("/pins/ipfs/x/recover"), Ok(Route::PinPath { path: "/ipfs/x/recover".to_owned() }));
+        assert_eq!(post("/pins/ipns/x.org"), Ok(Route::PinPath { path: "/ipns/x.org".to_owned() }));
         assert_eq!(post("/pins/ipfs"), Ok(Route::Pin { cid: "ipfs" }));
         assert_eq!(find(&Method::GET, "/pins/recover"), Ok(Route::Status { cid: "recover" }));
         let unpin = find(&Method::DELETE, "/pins/ipfs/recover");
         assert_eq!(unpin, Ok(Route::UnpinPath { path: "/ipfs/recover".to_owned() }));
+    }
+
+    #[test]
+    fn only_who_may_write_changes_anything() {
+        for path in
+            ["/id", "/peers", "/add", "/allocations", "/ipfs/gc", "/pins", "/pins/x", "/pins/x/recover", "/token"]
+        {
+            for method in [Method::POST, Method::DELETE] {
+                let Ok(route) = find(&method, path) else { continue };
+                assert!(!matches!(route.need(), Need::Nothing | Need::Scope(Scope::Read)), "{method} {path}");
+            }
+            if let Ok(route) = find(&Method::GET, path) {
+                assert_eq!(route.need(), Need::Scope(Scope::Read), "{path}");
+            }
+        }
+        assert_eq!(find(&Method::GET, "/health").map(|route| route.need()), Ok(Need::Nothing));
     }
 
     #[test]
@@ -149,6 +236,7 @@ mod tests {
             "/add",
             "/ipfs/gc",
             "/events",
+            "/token",
         ] {
             for method in [Method::HEAD, Method::OPTIONS, Method::PATCH, Method::PUT] {
                 assert_eq!(find(&method, path), Err(Miss::Method), "{method} {path}");
@@ -159,5 +247,14 @@ mod tests {
         for path in ["/", "", "*", "/nothing", "/pins/x/y", "/pins/x/y/z", "/id/x", "/peers/a/b", "/monitor", "/ipfs"] {
             assert_eq!(find(&Method::POST, path), Err(Miss::Path), "{path}");
         }
+    }
+
+    #[test]
+    fn the_methods_of_a_path_are_told_once_each() {
+        assert_eq!(allowed("/pins/x"), ["GET", "POST", "DELETE"]);
+        assert_eq!(allowed("/peers"), ["GET", "POST"]);
+        assert_eq!(allowed("/pins/recover"), ["POST", "GET", "DELETE"]);
+        assert_eq!(allowed("/pins/ipfs/recover"), ["POST", "DELETE"]);
+        assert_eq!(allowed("/nothing"), Vec::<&str>::new());
     }
 }

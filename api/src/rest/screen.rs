@@ -9,16 +9,20 @@ use http::{Method, StatusCode};
 
 use cluster_types::{Multiaddr, Protocol};
 
+use super::cors::Cors;
 use crate::config::RestConfig;
 use crate::error::Failure;
+use crate::listener::Arrival;
 
 /// Which pages and names are known.
 #[derive(Debug)]
 pub(super) struct Screen {
     hosts: Vec<String>,
-    any_host: bool,
-    origins: Vec<String>,
-    methods: Vec<String>,
+    /// Whether names were given: then they hold on every address.
+    named: bool,
+    has_users: bool,
+    /// Whether pages may only read: no method is named, and neither is an origin.
+    only_read: bool,
 }
 
 impl Screen {
@@ -28,35 +32,45 @@ impl Screen {
         let hosts = config.allowed_hosts.iter().cloned().chain(listened).map(|name| name.to_ascii_lowercase());
         Self {
             hosts: hosts.collect(),
-            // A page that took over a name has no password to show.
-            any_host: config.credentials.is_some(),
-            origins: config.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect(),
-            methods: config.allowed_methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
+            named: !config.allowed_hosts.is_empty(),
+            has_users: config.credentials.is_some(),
+            only_read: config.cors.allowed_methods.is_empty() && Cors::new(config).allows_all_origins(),
         }
     }
 
-    /// Refuses what only a page could have sent that is not known. `on_loopback`: whether the request came to an address
-    /// that only this machine reaches.
-    pub(super) fn check(&self, method: &Method, headers: &HeaderMap, on_loopback: bool) -> Result<(), Failure> {
+    /// Refuses what only a page could have sent that is not known.
+    pub(super) fn check(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        from: Arrival,
+        cors: &Cors,
+    ) -> Result<(), Failure> {
         let forbidden = |why: &str| Err(Failure::new(StatusCode::FORBIDDEN, format!("forbidden: {why}")));
         let authority = headers.get(HOST).map(|host| host.to_str().unwrap_or("?").to_ascii_lowercase());
         if let Some(authority) = &authority
-            && on_loopback
-            && !self.any_host
+            && self.asks_for_host(from)
             && !self.knows_host(authority)
         {
             return forbidden(
                 "the Host header is neither an IP address nor localhost nor one of api.restapi.allowed_hosts",
             );
         }
-        // A preflight has no effect, and is not answered with leave.
+        // A preflight has no effect.
         let Some(origin) = headers.get(ORIGIN).filter(|_| method != Method::OPTIONS) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or("?").to_ascii_lowercase();
         let own = origin.split_once("://").map(|(_, authority)| authority);
-        if (own.is_some() && own == authority.as_deref()) || self.allows(&origin, method) {
+        let may_write = !self.only_read || method == Method::GET || method == Method::HEAD;
+        if (own.is_some() && own == authority.as_deref()) || (may_write && cors.allows(&origin, method.as_str())) {
             return Ok(());
         }
         forbidden("a page of this origin may not do this: api.restapi.cors_allowed_origins and cors_allowed_methods")
+    }
+
+    /// Whether a request must name a host that is known. Without names of its own this holds where only this machine
+    /// asks and no password does: a page that took over a name has none to show.
+    fn asks_for_host(&self, from: Arrival) -> bool {
+        from.by_address && (self.named || (from.on_loopback && !self.has_users))
     }
 
     fn knows_host(&self, authority: &str) -> bool {
@@ -66,16 +80,6 @@ impl Screen {
             || host == "localhost"
             || host.ends_with(".localhost")
             || self.hosts.iter().any(|known| known == host)
-    }
-
-    /// As the original reads its settings, but for the method: none given means reading.
-    fn allows(&self, origin: &str, method: &Method) -> bool {
-        let origin_fits = self.origins.is_empty() || self.origins.iter().any(|pattern| fits(pattern, origin));
-        let method_fits = match self.methods.is_empty() {
-            true => method == Method::GET || method == Method::HEAD,
-            false => self.methods.iter().any(|known| known == method.as_str()),
-        };
-        origin_fits && method_fits
     }
 }
 
@@ -94,33 +98,30 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// Whether a text is a pattern with at most one `*`.
-fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((start, end)) => text.len() >= start.len() + end.len() && text.starts_with(start) && text.ends_with(end),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::header::HeaderValue;
 
     use super::*;
+    use crate::credentials::Credentials;
 
-    fn screen(change: impl FnOnce(&mut RestConfig)) -> Screen {
+    const LOCAL: Arrival =
+        Arrival { address: None, peer: None, by_address: true, on_loopback: true, is_encrypted: false };
+    const REMOTE: Arrival = Arrival { on_loopback: false, ..LOCAL };
+
+    fn screen(change: impl FnOnce(&mut RestConfig)) -> (Screen, Cors) {
         let mut config = RestConfig::default();
         change(&mut config);
-        Screen::new(&config)
+        (Screen::new(&config), Cors::new(&config))
     }
 
-    fn passes(screen: &Screen, method: &Method, host: &str, origin: Option<&str>) -> bool {
+    fn passes((screen, cors): &(Screen, Cors), method: &Method, host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_str(host).unwrap());
         if let Some(origin) = origin {
             headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        screen.check(method, &headers, true).is_ok()
+        screen.check(method, &headers, LOCAL, cors).is_ok()
     }
 
     #[test]
@@ -148,30 +149,54 @@ mod tests {
             assert!(!passes(&screen, &Method::GET, host, None), "{host}");
         }
         let mut headers = HeaderMap::new();
-        assert!(screen.check(&Method::POST, &headers, true).is_ok(), "old clients name no host");
+        let (screen, cors) = screen;
+        assert!(screen.check(&Method::POST, &headers, LOCAL, &cors).is_ok(), "old clients name no host");
         headers.insert(HOST, HeaderValue::from_static("peer.example.org"));
-        assert!(screen.check(&Method::POST, &headers, false).is_ok(), "other listeners have names of any kind");
+        assert!(screen.check(&Method::POST, &headers, REMOTE, &cors).is_err(), "names that are given hold everywhere");
+        assert!(screen.check(&Method::POST, &headers, Arrival::default(), &cors).is_ok(), "no page opens a file");
+    }
+
+    #[test]
+    fn without_names_only_this_machine_asks_for_them() {
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("peer.example.org"))]);
+        let passes = |(screen, cors): &(Screen, Cors), from| screen.check(&Method::POST, &headers, from, cors).is_ok();
+        let open = screen(|_| ());
+        assert!(!passes(&open, LOCAL));
+        assert!(passes(&open, REMOTE));
+        let users = || Some(Credentials::new([("ann".to_owned(), "secret".to_owned())].into()));
+        assert!(passes(&screen(|config| config.credentials = users()), LOCAL));
+        let both = screen(|config| {
+            config.credentials = users();
+            config.allowed_hosts = vec!["other.example.org".to_owned()];
+        });
+        assert!(!passes(&both, LOCAL));
     }
 
     #[test]
     fn pages_may_do_what_the_settings_say() {
         let (get, post) = (&Method::GET, &Method::POST);
         let default = screen(|_| ());
-        let ask = |screen: &Screen, method, origin| passes(screen, method, "localhost:9094", Some(origin));
+        let ask = |screen: &(Screen, Cors), method, origin| passes(screen, method, "localhost:9094", Some(origin));
         assert!(ask(&default, get, "https://evil.org"));
         assert!(!ask(&default, post, "https://evil.org"));
         assert!(!ask(&default, &Method::DELETE, "null"));
         assert!(!ask(&default, post, "http://localhost:80"));
         assert!(ask(&default, post, "http://localhost:9094"), "our own page");
         let empty = screen(|config| {
-            config.allowed_origins.clear();
-            config.allowed_methods.clear();
+            config.cors.allowed_origins.clear();
+            config.cors.allowed_methods.clear();
         });
         assert!(ask(&empty, get, "https://evil.org"));
-        assert!(!ask(&empty, post, "https://evil.org"));
+        assert!(!ask(&empty, post, "https://evil.org"), "who has set nothing has let nobody write");
+        let trusted = screen(|config| {
+            config.cors.allowed_origins = vec!["https://page.example".to_owned()];
+            config.cors.allowed_methods.clear();
+        });
+        assert!(ask(&trusted, post, "https://page.example"));
+        assert!(!ask(&trusted, &Method::DELETE, "https://page.example"));
         let named = screen(|config| {
-            config.allowed_origins = vec!["https://*.Example.org".to_owned()];
-            config.allowed_methods = vec!["post".to_owned()];
+            config.cors.allowed_origins = vec!["https://*.Example.org".to_owned()];
+            config.cors.allowed_methods = vec!["post".to_owned()];
         });
         assert!(ask(&named, post, "https://a.example.org"));
         assert!(!ask(&named, post, "https://.example.org.evil"));

@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cluster_core::cluster::{AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, ServiceResult};
+use cluster_core::cluster::{
+    AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, Search, ServiceResult, Window,
+};
+use cluster_core::follower::READ_ONLY;
 use cluster_types::{
-    AddParams, AddedOutput, Alert, Cid, Commit, ConnectGraph, ErrorClass, Event, EventAuthor, EventParty, EventPlace,
-    GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId, Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType,
+    AddParams, AddedOutput, Alert, Bandwidth, Cid, Commit, ConnectGraph, ErrorClass, Event, EventAuthor, EventParty,
+    EventPlace, GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId, Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType,
     PinTypeFilter, RepoGc, Role, StateReport, StatusFilter, Timestamp, TrackerStatus, WireError, parse_peer_id,
 };
 use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};
+
+use crate::full;
 
 pub(crate) const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
 pub(crate) const OTHER: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
@@ -23,12 +28,18 @@ pub(crate) enum Script {
     /// Everything works.
     #[default]
     Works,
+    /// Everything works, and every field of the answers holds something.
+    Full,
+    /// Writes are accepted without a quorum.
+    Eventual,
     /// Listings have no items.
     Empty,
     /// Everything fails.
     Fails(WireError),
     /// Listings fail after an item.
     FailsLate,
+    /// Listings have no end.
+    Endless,
     /// Writes wait for [`FakeCluster::go_on`].
     Waits,
     /// Listings panic after an item, everything else at once.
@@ -43,14 +54,25 @@ impl Script {
         let fails = |class, text: &str| Self::Fails(WireError::new(class, text));
         match name {
             "works" => Self::Works,
+            "full" => Self::Full,
+            "eventual" => Self::Eventual,
+            "stranded" => Self::Stranded,
             "empty" => Self::Empty,
             "late" => Self::FailsLate,
             "not-pinned" => fails(ErrorClass::NotFound, NOT_PINNED),
             "not-found" => fails(ErrorClass::NotFound, "no such peer"),
+            "malformed" => fails(ErrorClass::Malformed, "invalid CAR: it ends too early"),
             "invalid" => fails(ErrorClass::Invalid, "pin.ExpireAt set before current time"),
             "conflict" => fails(ErrorClass::Conflict, "cannot <repin> & go on"),
             "unavailable" => fails(ErrorClass::Unavailable, "no quorum: writes are refused"),
             "unknown" => fails(ErrorClass::Unknown, "the leader was lost"),
+            "shard" => fails(ErrorClass::Conflict, "cannot unpin a shard directly. Unpin content root CID instead"),
+            "cluster-dag" => {
+                fails(ErrorClass::Conflict, "cannot unpin a Cluster DAG directly. Unpin content root CID instead")
+            }
+            "last-peer" => fails(ErrorClass::Conflict, "cannot remove ourselves from a 1-peer cluster"),
+            "follower" => fails(ErrorClass::Invalid, READ_ONLY),
+            "few-peers" => fails(ErrorClass::Conflict, "not enough peers to allocate CID"),
             "fatal" => fails(ErrorClass::Fatal, "the store is damaged"),
             other => unreachable!("no script is called {other}"),
         }
@@ -98,16 +120,26 @@ impl FakeCluster {
         if let Script::Fails(error) = &self.script { Err(error.clone()) } else { Ok(()) }
     }
 
+    fn is_full(&self) -> bool {
+        self.script == Script::Full
+    }
+
+    fn infos(&self) -> Vec<GlobalPinInfo> {
+        if self.is_full() { full::infos() } else { vec![info(cid(CID)), info(cid(OTHER))] }
+    }
+
     async fn write<T>(&self, call: String, value: T) -> ServiceResult<Committed<T>> {
         self.log(call)?;
         if self.script == Script::Waits {
             self.go_on.notified().await;
             self.log("went on")?;
         }
-        Ok(Committed { value, commit: Commit::Log { term: 3, index: 42 } })
+        let eventual = self.script == Script::Eventual;
+        let commit = if eventual { Commit::Eventual } else { Commit::Log { term: 3, index: 42 } };
+        Ok(Committed { value, commit })
     }
 
-    fn list<T: Send + 'static>(&self, call: String, items: Vec<T>) -> Listing<T> {
+    fn list<T: Clone + Send + 'static>(&self, call: String, items: Vec<T>) -> Listing<T> {
         let mut results: Vec<ServiceResult<T>> = items.into_iter().map(Ok).collect();
         if self.script == Script::Panics {
             let broken = futures::stream::poll_fn(|_| panic!("as the script wants it"));
@@ -119,10 +151,33 @@ impl FakeCluster {
             (Ok(()), Script::FailsLate) => {
                 results.push(Err(WireError::new(ErrorClass::Unavailable, "the peer\r\nwent away")));
             }
+            (Ok(()), Script::Endless) => return futures::stream::iter(results.into_iter().cycle()).boxed(),
             (Ok(()), _) => {}
         }
         futures::stream::iter(results).boxed()
     }
+}
+
+/// What an upload asks for beyond the usual.
+fn flags(params: &AddParams) -> String {
+    let all = [
+        ("cid-version=1", params.cid_version == 1),
+        ("raw-leaves", params.raw_leaves),
+        ("wrap", params.wrap_with_directory),
+        ("local", params.local),
+        ("no-pin", params.no_pin),
+        ("shard", params.shard),
+        ("progress", params.progress),
+        ("array", !params.stream_channels),
+    ];
+    let set: Vec<&str> = all.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
+    set.join(" ")
+}
+
+fn said(window: Window) -> String {
+    let after = window.after.map(|cid| format!(" after {cid}")).unwrap_or_default();
+    let limit = window.limit.map(|limit| format!(" at most {limit}")).unwrap_or_default();
+    format!("{after}{limit}")
 }
 
 pub(crate) fn cid(text: &str) -> Cid {
@@ -207,12 +262,23 @@ fn json<T: serde::Serialize>(value: &T) -> String {
 impl ClusterService for FakeCluster {
     async fn id(&self) -> ServiceResult<Id> {
         self.log("id")?;
-        Ok(id(peer()))
+        Ok(if self.is_full() { full::peers().swap_remove(0) } else { id(peer()) })
     }
 
     async fn peers(&self) -> ServiceResult<Vec<Id>> {
         self.log("peers")?;
-        Ok(if self.script == Script::Empty { Vec::new() } else { vec![id(peer())] })
+        Ok(match self.script {
+            Script::Empty => Vec::new(),
+            Script::Full => full::peers(),
+            Script::Works
+            | Script::Eventual
+            | Script::Fails(_)
+            | Script::FailsLate
+            | Script::Endless
+            | Script::Waits
+            | Script::Panics
+            | Script::Stranded => vec![id(peer())],
+        })
     }
 
     async fn add_peer(&self, peer: PeerId) -> ServiceResult<Id> {
@@ -240,19 +306,28 @@ impl ClusterService for FakeCluster {
         self.write(format!("unpin_path {path}"), pin(cid(CID), PinOptions::default())).await
     }
 
-    fn allocations(&self, filter: PinTypeFilter) -> Listing<Pin> {
+    fn allocations(&self, filter: PinTypeFilter, window: Window) -> Listing<Pin> {
         let kinds: Vec<_> = PinType::ALL.into_iter().filter(|kind| filter.matches(*kind)).collect();
-        let pins = vec![pin(cid(CID), PinOptions::default()), pin(cid(OTHER), PinOptions::default())];
-        self.list(format!("allocations {}", json(&kinds)), pins)
+        // What has no end is better in large pieces.
+        let name = if self.script == Script::Endless { "x".repeat(4000) } else { String::new() };
+        let options = PinOptions { name, ..PinOptions::default() };
+        let plain = || vec![pin(cid(CID), options.clone()), pin(cid(OTHER), options.clone())];
+        let pins = if self.is_full() { full::pins() } else { plain() };
+        self.list(format!("allocations {}{}", json(&kinds), said(window)), pins)
+    }
+
+    fn search(&self, search: Search, _filter: PinTypeFilter, window: Window) -> Listing<Pin> {
+        let pins = vec![pin(cid(OTHER), PinOptions::default()), pin(cid(CID), PinOptions::default())];
+        self.list(format!("search {:?} {:?}{}", search.name_prefix, search.metadata, said(window)), pins)
     }
 
     async fn allocation(&self, cid: Cid) -> ServiceResult<Pin> {
         self.log(format!("allocation {cid}"))?;
-        Ok(pin(cid, PinOptions::default()))
+        Ok(if self.is_full() { full::pins().swap_remove(1) } else { pin(cid, PinOptions::default()) })
     }
 
-    fn statuses(&self, filter: StatusFilter, reach: Reach) -> Listing<GlobalPinInfo> {
-        self.list(format!("statuses {} {reach:?}", filter.bits()), vec![info(cid(CID)), info(cid(OTHER))])
+    fn statuses(&self, filter: StatusFilter, reach: Reach, window: Window) -> Listing<GlobalPinInfo> {
+        self.list(format!("statuses {} {reach:?}{}", filter.bits(), said(window)), self.infos())
     }
 
     async fn status(&self, cid: Cid, reach: Reach) -> ServiceResult<GlobalPinInfo> {
@@ -260,7 +335,7 @@ impl ClusterService for FakeCluster {
         if self.script == Script::FailsLate && cid.version() == 1 {
             return Err(WireError::new(ErrorClass::Unavailable, format!("no answer about {cid}")));
         }
-        Ok(info(cid))
+        Ok(if self.is_full() { full::infos().swap_remove(1) } else { info(cid) })
     }
 
     fn recover_all(&self, reach: Reach) -> Listing<GlobalPinInfo> {
@@ -277,6 +352,10 @@ impl ClusterService for FakeCluster {
         mut events: mpsc::Receiver<ServiceResult<AddEvent>>,
     ) -> ServiceResult<Listing<AddedOutput>> {
         self.log(format!("add {:?} {} {}", params.format, params.chunker, params.options.name))?;
+        let flags = flags(&params);
+        if !flags.is_empty() {
+            self.log(flags)?;
+        }
         let late = self.script == Script::FailsLate;
         let mut log = Vec::new();
         let mut outputs = Vec::new();
@@ -293,6 +372,13 @@ impl ClusterService for FakeCluster {
                 Ok(AddEvent::File { path }) => (name, bytes) = (path, 0),
                 Ok(AddEvent::EndOfFile) => {
                     log.push(format!("file {name} of {bytes}"));
+                    if params.progress {
+                        outputs.push(Ok(AddedOutput { name: name.clone(), bytes, ..AddedOutput::default() }));
+                    }
+                    if self.is_full() {
+                        outputs.push(Ok(full::added(&name, bytes)));
+                        continue;
+                    }
                     outputs.push(Ok(AddedOutput {
                         name: name.clone(),
                         cid: Some(cid(CID)),
@@ -329,16 +415,45 @@ impl ClusterService for FakeCluster {
 
     async fn metrics(&self, name: &str) -> ServiceResult<Vec<Metric>> {
         self.log(format!("metrics {name}"))?;
-        Ok(if self.script == Script::Empty { Vec::new() } else { vec![metric(name)] })
+        Ok(match self.script {
+            Script::Empty => Vec::new(),
+            Script::Full => full::metrics(name),
+            Script::Works
+            | Script::Eventual
+            | Script::Fails(_)
+            | Script::FailsLate
+            | Script::Endless
+            | Script::Waits
+            | Script::Panics
+            | Script::Stranded => vec![metric(name)],
+        })
     }
 
     async fn alerts(&self) -> ServiceResult<Vec<Alert>> {
         self.log("alerts")?;
+        if self.is_full() {
+            return Ok(full::alerts());
+        }
+        if self.script == Script::Empty {
+            return Ok(Vec::new());
+        }
         Ok(vec![Alert { metric: metric("ping"), triggered_at: time() }])
+    }
+
+    fn bandwidth(&self) -> Option<BTreeMap<String, Bandwidth>> {
+        drop(self.log("bandwidth"));
+        if self.script == Script::Empty {
+            return None;
+        }
+        let counted = Bandwidth { total_in: 1_500, total_out: 20, rate_in: 1.5, rate_out: 0.25 };
+        Some(BTreeMap::from([("/ipfs/ping/1.0.0".to_owned(), counted)]))
     }
 
     async fn connect_graph(&self) -> ServiceResult<ConnectGraph> {
         self.log("connect_graph")?;
+        if self.is_full() {
+            return Ok(full::graph());
+        }
         Ok(ConnectGraph {
             cluster_id: peer(),
             id_to_peername: BTreeMap::from([(PEER.to_owned(), "one".to_owned())]),
@@ -351,6 +466,9 @@ impl ClusterService for FakeCluster {
 
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {
         self.log(format!("collect_garbage {reach:?}"))?;
+        if self.is_full() {
+            return Ok(full::garbage());
+        }
         let keys = vec![GcKey { key: Some(cid(CID)), error: String::new() }];
         let gc = RepoGc { peer: peer(), peername: "one".to_owned(), keys, error: String::new() };
         Ok(GlobalRepoGc { peer_map: BTreeMap::from([(PEER.to_owned(), gc)]) })
@@ -358,7 +476,9 @@ impl ClusterService for FakeCluster {
 
     fn events(&self, before: Option<EventPlace>, limit: usize) -> Listing<Event> {
         let before = before.map_or_else(|| "the end".to_owned(), |before| before.to_string());
-        self.list(format!("events before {before}, {limit}"), vec![event(42, 1), event(42, 0)])
+        let stale = self.is_full();
+        let events = [1, 0].map(|place| Event { stale, ..event(42, place) }).to_vec();
+        self.list(format!("events before {before}, {limit}"), events)
     }
 
     async fn state(&self) -> ServiceResult<StateReport> {
@@ -371,7 +491,7 @@ impl ClusterService for FakeCluster {
             leader: Some(peer()),
             digest: "ab".repeat(32),
             pins: 2,
-            eventual: 0,
+            eventual: if self.is_full() { 3 } else { 0 },
         })
     }
 

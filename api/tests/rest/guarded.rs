@@ -19,23 +19,23 @@ const WRONG: &str = "Authorization: Basic YW5uOndyb25n\r\n";
 
 fn with_password() -> RestConfig {
     let users = BTreeMap::from([("ann".to_owned(), "secret".to_owned())]);
-    RestConfig { credentials: Some(Credentials(users)), ..config() }
+    RestConfig { credentials: Some(Credentials::new(users)), ..config() }
 }
 
 #[tokio::test]
 async fn without_a_password_only_the_health_is_told() {
     let world = World::with(with_password(), Script::Works).await;
     let none = world.ask("GET", "/id").await;
-    let expected = "www-authenticate: Bearer realm=\"Restricted IPFS Cluster API\"\r\n\
-        www-authenticate: Basic realm=\"Restricted IPFS Cluster API\"\r\n";
+    let expected = "Www-Authenticate: Bearer realm=\"Restricted IPFS Cluster API\"\r\n\
+        Www-Authenticate: Basic realm=\"Restricted IPFS Cluster API\"\r\n";
     assert!(none.starts_with("HTTP/1.1 401 ") && none.contains(expected), "{none}");
     assert!(none.ends_with("{\"code\":401,\"message\":\"unauthorized: no auth provided\"}\n"), "{none}");
     let wrong = world.raw(&request("POST", &format!("/pins/{CID}"), WRONG, b"")).await;
-    assert_eq!(wrong.matches("www-authenticate").count(), 1, "{wrong}");
-    assert!(wrong.contains("\r\nwww-authenticate: Basic realm=\"Restricted IPFS Cluster API\"\r\n"), "{wrong}");
+    assert_eq!(wrong.matches("Www-Authenticate").count(), 1, "{wrong}");
+    assert!(wrong.contains("\r\nWww-Authenticate: Basic realm=\"Restricted IPFS Cluster API\"\r\n"), "{wrong}");
     assert!(wrong.contains("unauthorized: access denied"), "{wrong}");
     let token = world.raw(&request("GET", "/id", "Authorization: Bearer a.b.c\r\n", b"")).await;
-    let challenge = "www-authenticate: Bearer realm=\"Restricted IPFS Cluster API\", error=\"invalid_token\"\r\n";
+    let challenge = "Www-Authenticate: Bearer realm=\"Restricted IPFS Cluster API\", error=\"invalid_token\"\r\n";
     assert!(token.contains(challenge) && token.contains("unauthorized: invalid token"), "{token}");
     for (method, target) in
         [("GET", "/nowhere"), ("GET", "/health/"), ("POST", "/health"), ("HEAD", "/id"), ("POST", "/add")]
@@ -80,6 +80,51 @@ async fn a_web_page_may_not_write_and_not_take_over_a_name() {
 }
 
 #[tokio::test]
+async fn pages_are_told_what_they_may_do_before_they_show_a_password() {
+    let world = World::with(with_password(), Script::Works).await;
+    let asks = "Origin: https://page.example\r\nAccess-Control-Request-Method: GET\r\n";
+    let answer = world.raw(&request("OPTIONS", "/nowhere/", asks, b"")).await;
+    assert_eq!(status(&answer), 204, "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("\r\naccess-control-allow-origin: *\r\n"), "{answer}");
+    let refused = world.raw(&request("GET", "/id", "Origin: https://page.example\r\n", b"")).await;
+    assert_eq!(status(&refused), 401);
+    assert!(!refused.to_ascii_lowercase().contains("access-control-"), "{refused}");
+    assert_eq!(world.cluster.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_line_for_every_request_and_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.log");
+    let world = World::with(RestConfig { log_file: Some(file.clone()), ..with_password() }, Script::Works).await;
+    let log = async |lines: usize| {
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            loop {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                if text.lines().count() >= lines {
+                    return text;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        waited.await.unwrap()
+    };
+    assert_eq!(status(&world.raw(&request("GET", "/version?x=%22", ANN, b"")).await), 200);
+    let bytes = format!("{{\"version\":\"{}\"}}\n", cluster_types::API_VERSION).len();
+    let served = format!("127.0.0.1 - ann [15/Jan/2027:08:00:00 +0000] \"GET /version?x=%22 HTTP/1.1\" 200 {bytes}\n");
+    assert_eq!(log(1).await, served);
+    // It may be moved away; what comes later is in a new file.
+    std::fs::rename(&file, folder.path().join("access.log.1")).unwrap();
+    assert_eq!(status(&world.raw(&request("POST", "/add", WRONG, b"")).await), 401);
+    let refused = log(1).await;
+    assert!(refused.contains("\"POST /add HTTP/1.1\" 401 "), "{refused}");
+    assert_eq!(refused.lines().count(), 1);
+    let nowhere = Some(folder.path().join("none/access.log"));
+    let bound = ApiServer::bind(RestConfig { log_file: nowhere, ..config() }).await;
+    assert!(matches!(bound, Err(ApiError::AccessLog { .. })), "{bound:?}");
+}
+
+#[tokio::test]
 async fn with_a_certificate_nothing_is_served_in_plain_text() {
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -98,7 +143,7 @@ async fn with_a_certificate_nothing_is_served_in_plain_text() {
     let mut socket = TlsConnector::from(Arc::new(client)).connect(name, plain).await.unwrap();
     socket.write_all(&request("GET", "/allocations", "", b"")).await.unwrap();
     let answer = read_all(&mut socket).await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("x-stream-error: \r\n\r\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("X-Stream-Error: \r\n\r\n"), "{answer}");
 
     let mut plain = world.connect().await;
     plain.write_all(&request("GET", "/id", "", b"")).await.unwrap();
@@ -125,7 +170,7 @@ async fn with_a_certificate_nothing_is_served_in_plain_text() {
 async fn what_dies_is_not_told_as_a_success() {
     let world = World::new(Script::Panics).await;
     let listed = world.ask("POST", "/pins/recover").await;
-    assert!(listed.contains("x-stream-error: it ended without an answer"), "{listed}");
+    assert!(listed.contains("X-Stream-Error: it ended without an answer"), "{listed}");
     let body = b"--B\r\nContent-Disposition: form-data; filename=\"a\"\r\n\r\nx\r\n--B--\r\n";
     for query in ["", "?stream-channels=false"] {
         let headers = "Content-Type: multipart/form-data; boundary=B\r\n";

@@ -50,6 +50,11 @@ impl World {
     pub(crate) async fn with(config: RestConfig, script: Script) -> Self {
         let (cluster, tasks) = (FakeCluster::new(script), TaskGroup::new());
         let server = ApiServer::bind(config).await.unwrap().serve(Arc::clone(&cluster) as _, &tasks);
+        Self::of(server, cluster, tasks)
+    }
+
+    /// A server that was started in some other way.
+    pub(crate) fn of(server: ApiServer, cluster: Arc<FakeCluster>, tasks: TaskGroup) -> Self {
         let mut parts = server.local_addresses().iter().flat_map(|address| address.iter());
         let port = parts.find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None });
         Self { server, cluster, tasks, port: port.unwrap_or_default() }
@@ -76,7 +81,8 @@ impl World {
 /// A request that asks for the connection to be closed.
 pub(crate) fn request(method: &str, target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{length}{headers}\r\n");
+    let host = if headers.starts_with("Host:") { "" } else { "Host: localhost\r\n" };
+    let head = format!("{method} {target} HTTP/1.1\r\n{host}Connection: close\r\n{length}{headers}\r\n");
     [head.as_bytes(), body].concat()
 }
 

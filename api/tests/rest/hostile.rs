@@ -1,6 +1,6 @@
 //! What comes from outside is refused, bounded, and has no effect.
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::fake::{CID, Script};
 use crate::harness::{World, config, read_all, read_until, request, status};
@@ -72,9 +72,11 @@ async fn heads_above_the_limit_get_431() {
     assert_eq!(status(&world.raw(&request("GET", "/id", &fits, b"")).await), 200);
     let long = format!("X-Long: {}\r\n", "x".repeat(9_000));
     assert_eq!(status(&world.raw(&request("GET", "/id", &long, b"")).await), 431);
-    let many = "X: y\r\n".repeat(1_000);
-    assert_eq!(status(&world.raw(&request("GET", "/id", &many, b"")).await), 431);
-    assert_eq!(world.cluster.calls(), ["id"]);
+    let many = "X: y\r\n".repeat(900);
+    assert_eq!(status(&world.raw(&request("GET", "/id", &many, b"")).await), 200);
+    let too_many = "X: y\r\n".repeat(1_400);
+    assert_eq!(status(&world.raw(&request("GET", "/id", &too_many, b"")).await), 431);
+    assert_eq!(world.cluster.calls(), ["id", "id"]);
 }
 
 #[tokio::test]
@@ -99,7 +101,7 @@ async fn json_bodies_above_the_limit_are_refused_unread() {
 #[tokio::test]
 async fn a_request_that_never_ends_is_given_up() {
     let brief = std::time::Duration::from_millis(50);
-    let config = cluster_api::RestConfig { read_header_timeout: brief, idle_timeout: brief, ..config() };
+    let config = cluster_api::RestConfig { read_header_timeout: Some(brief), idle_timeout: Some(brief), ..config() };
     let world = World::with(config, Script::Works).await;
     let mut half = world.connect().await;
     half.write_all(b"POST /pins/recover HTTP/1.1\r\nHost:").await.unwrap();
@@ -113,6 +115,39 @@ async fn a_request_that_never_ends_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_request_that_trickles_in_has_its_time_as_a_whole() {
+    let limit = std::time::Duration::from_millis(200);
+    let world = World::with(cluster_api::RestConfig { read_timeout: Some(limit), ..config() }, Script::Works).await;
+    let (mut reading, mut writing) = world.connect().await.into_split();
+    writing.write_all(b"POST /peers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n").await.unwrap();
+    let trickle = async {
+        while writing.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(limit / 20).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = trickle => {}
+        answer = read_until(&mut reading, "\r\n\r\n") => assert_eq!(status(&answer), 408, "{answer}"),
+    }
+    assert_eq!(world.cluster.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_is_not_given_but_its_write_goes_on() {
+    let limit = std::time::Duration::from_millis(100);
+    let world = World::with(cluster_api::RestConfig { write_timeout: Some(limit), ..config() }, Script::Waits).await;
+    assert_eq!(status(&world.ask("GET", "/id").await), 200);
+    let mut socket = world.connect().await;
+    socket.write_all(&request("DELETE", &format!("/pins/{CID}"), "", b"")).await.unwrap();
+    world.cluster.saw("unpin ").await;
+    tokio::time::sleep(limit * 2).await; // The answer must be later than its limit.
+    world.cluster.go_on.notify_one();
+    assert_eq!(read_all(&mut socket).await, "");
+    world.cluster.saw("went on").await;
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order_with_their_trailers() {
     let world = World::new(Script::Works).await;
     let mut socket = world.connect().await;
@@ -120,7 +155,7 @@ async fn pipelined_requests_are_answered_in_order_with_their_trailers() {
     socket.write_all(both.as_bytes()).await.unwrap();
     let seen = read_until(&mut socket, "\"version\"").await;
     let (first, second) = seen.split_at(seen.rfind("HTTP/1.1 200").unwrap());
-    assert!(first.ends_with("\r\n0\r\nx-stream-error: \r\n\r\n"), "{first}");
+    assert!(first.ends_with("\r\n0\r\nX-Stream-Error: \r\n\r\n"), "{first}");
     assert_eq!(status(second), 200);
     // The connection is kept.
     socket.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
@@ -138,8 +173,18 @@ async fn old_clients_get_listings_without_chunks() {
 }
 
 #[tokio::test]
-async fn the_version_is_the_one_of_the_program() {
+async fn old_clients_see_a_break_where_others_read_an_error() {
+    let world = World::new(Script::FailsLate).await;
+    let mut socket = world.connect().await;
+    socket.write_all(b"GET /allocations HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let end = socket.read_to_end(&mut answer).await;
+    assert!(end.is_err(), "{end:?} after {}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn the_version_is_the_one_of_the_api_with_that_of_the_program_behind() {
     let answer = World::new(Script::Works).await.ask("GET", "/version").await;
-    let expected = format!("\r\n\r\n{{\"version\":\"{}\"}}\n", cluster_types::VERSION);
+    let expected = format!("\r\n\r\n{{\"version\":\"1.1.6+ipfs-cluster-rs.{}\"}}\n", cluster_types::VERSION);
     assert!(answer.ends_with(&expected), "{answer}");
 }

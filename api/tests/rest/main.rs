@@ -2,9 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should say where")]
 
 mod fake;
+mod full;
 mod golden;
 mod guarded;
 mod harness;
 mod hostile;
+mod leaks;
 mod lifecycle;
+mod schema;
+mod tokens;
 mod uploads;
+mod walk;

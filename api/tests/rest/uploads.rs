@@ -1,9 +1,10 @@
 //! Uploads over a socket: large ones, broken ones, clients that leave.
 
+use cluster_api::RestConfig;
 use tokio::io::AsyncWriteExt;
 
 use crate::fake::Script;
-use crate::harness::{World, read_all, request, status};
+use crate::harness::{World, config, read_all, request, status};
 
 const HEAD: &str = "POST /add HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
     Content-Type: multipart/form-data; boundary=B\r\n\r\n";
@@ -28,6 +29,25 @@ async fn a_large_upload_passes_through() {
     let answer = read_all(&mut socket).await;
     assert!(answer.contains(&format!("\"size\":{}", 16 << 20)), "{answer}");
     assert_eq!(world.cluster.calls().last().unwrap(), "pinned");
+}
+
+#[tokio::test]
+async fn an_upload_above_its_limit_is_refused_and_pins_nothing() {
+    let limited = RestConfig { max_upload_bytes: Some(1 << 20), ..config() };
+    let world = World::with(limited, Script::Works).await;
+    let headers = "Content-Type: multipart/form-data; boundary=B\r\nContent-Length: 99999999\r\n";
+    let announced = world.raw(&request("POST", "/add", headers, b"")).await;
+    assert!(status(&announced) == 413 && announced.contains("more than 1048576 bytes"), "{announced}");
+    assert_eq!(world.cluster.calls(), Vec::<String>::new());
+    let mut socket = world.connect().await;
+    socket.write_all(HEAD.as_bytes()).await.unwrap();
+    socket.write_all(&chunk(PART.as_bytes())).await.unwrap();
+    // The last write may meet a closed door.
+    let _ = socket.write_all(&chunk(&vec![b'x'; 2 << 20])).await;
+    let cut = read_all(&mut socket).await;
+    assert_eq!(status(&cut), 413, "{cut}");
+    world.cluster.saw("aborted: ").await;
+    assert!(!world.cluster.calls().contains(&"pinned".to_owned()));
 }
 
 #[tokio::test]

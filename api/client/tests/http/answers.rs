@@ -123,3 +123,52 @@ async fn a_pin_is_asked_for_by_path_with_its_options_and_credentials() {
     assert_eq!(request.line, expected);
     assert!(request.headers.iter().any(|header| header.starts_with("authorization: basic ")));
 }
+
+#[tokio::test]
+async fn a_peer_is_added_with_a_token_and_a_user_gets_one() {
+    let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+    let answer = |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let id = answer(&format!(r#"{{"id":"{peer}","addresses":null,"cluster_peers":null}}"#));
+    let server =
+        Server::start(&[&id, &answer(r#"{"token":"abc"}"#), "HTTP/1.1 204 No Content\r\n\r\n", &answer("null")]);
+    let client = |bearer: &str| {
+        let bearer = Some(bearer.to_owned());
+        Client::new(ClientConfig { bearer, ..ClientConfig::new(server.address()) }).unwrap()
+    };
+    let added = client("abc").add_peer(&peer.parse().unwrap()).await.unwrap();
+    assert!(added.id.to_base58() == peer && added.cluster_peers.is_empty());
+    let request = server.request();
+    assert_eq!(
+        (request.line.as_str(), request.body),
+        ("POST /peers HTTP/1.1", format!(r#"{{"peer_id":"{peer}"}}"#).into())
+    );
+    assert!(request.headers.contains(&"authorization: bearer abc".to_owned()), "{:?}", request.headers);
+    assert_eq!(server.client().token().await.unwrap(), "abc");
+    server.client().health().await.unwrap();
+    assert!(server.client().bandwidth().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_user_gets_a_token_for_less_and_takes_it_back() {
+    let token = "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"token\":\"abc\"}";
+    let server = Server::start(&[token, token, "HTTP/1.1 204 No Content\r\n\r\n"]);
+    let hour = Some(std::time::Duration::from_secs(3600));
+    assert_eq!(server.client().token_for(hour, &["read", "pin"]).await.unwrap(), "abc");
+    server.client().token_for(None, &[]).await.unwrap();
+    server.client().revoke_tokens().await.unwrap();
+    let lines = [(); 3].map(|()| server.request().line);
+    let expected =
+        ["POST /token?expire-in=1h0m0s&scope=read%2Cpin HTTP/1.1", "POST /token HTTP/1.1", "DELETE /token HTTP/1.1"];
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_slow_is_told_from_one_that_is_away() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port()).parse().unwrap();
+    let timeout = Some(std::time::Duration::from_millis(200));
+    let client = Client::new(ClientConfig { timeout, ..ClientConfig::new(address) }).unwrap();
+    let error = client.version().await.unwrap_err();
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+    assert_eq!((error.as_failure().code, error.class()), (0, ErrorClass::Unavailable));
+}

@@ -99,6 +99,12 @@ fn read(stream: &TcpStream) -> Request {
         }
         request.headers.push(header.to_lowercase());
     }
+    let length = request.headers.iter().find_map(|header| header.strip_prefix("content-length: ")?.parse().ok());
+    if let Some(length) = length {
+        request.body = vec![0; length];
+        request.is_complete = reader.read_exact(&mut request.body).is_ok();
+        return request;
+    }
     if !request.headers.iter().any(|header| header == "transfer-encoding: chunked") {
         request.is_complete = true;
         return request;
