@@ -1,7 +1,7 @@
 //! Flags and subcommands, with their help.
 //!
 //! Names, short forms and defaults are those of the original, so that scripts keep working. How flags may be written
-//! is the business of [`crate::spelling`].
+//! is the business of `cluster_terminal`.
 
 #![expect(
     rustdoc::invalid_html_tags,
@@ -9,13 +9,17 @@
     reason = "these comments are the help on a terminal"
 )]
 
-use std::fmt;
+mod hidden;
+mod token;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_types::{Cid, Event, EventPlace, GoDuration};
 
+pub(crate) use hidden::Hidden;
+pub(crate) use token::{ScopeArgument, TokenArguments};
+
 /// Speaks to a peer of an IPFS cluster: pins content, adds files, and shows how they are doing.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(
     name = "ipfs-cluster-ctl",
     version = concat!("version ", env!("CARGO_PKG_VERSION")),
@@ -57,31 +61,31 @@ pub(crate) struct Arguments {
     /// user[:password]; implies --https unless --force-http is given
     #[arg(long, value_name = "CREDENTIALS", env = "CLUSTER_CREDENTIALS", hide_env_values = true)]
     pub(crate) basic_auth: Option<Hidden>,
-    /// Send --basic-auth over plain HTTP
+    /// Send --basic-auth or --token over plain HTTP
     #[arg(short, long)]
     pub(crate) force_http: bool,
+    /// A token of POST /token, in the place of --basic-auth; implies --https unless --force-http is given
+    #[arg(long, value_name = "TOKEN", env = "CLUSTER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<Hidden>,
+    /// With --https: a PEM file of certificates to trust besides those of the system
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Option<std::path::PathBuf>,
+    /// Ask again every so many seconds, 2 if none are given: status, recover, pin ls, peers ls and health
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub(crate) watch: Option<u64>,
     /// Print the version
     #[arg(short = 'v', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// A text that is not printed.
-#[derive(Clone)]
-pub(crate) struct Hidden(pub(crate) String);
-
-impl From<String> for Hidden {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
 }
 
 /// How answers are printed.
@@ -95,9 +99,12 @@ pub(crate) enum Encoding {
 }
 
 /// What to do.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the peer that answers, and its IPFS node
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl id\n\
+        \x20 ipfs-cluster-ctl --host /dns4/cluster.example.org/tcp/9094 --basic-auth ann:secret id")]
     Id,
     /// List and remove members of the cluster
     #[command(subcommand, subcommand_required = true, arg_required_else_help = true)]
@@ -111,19 +118,28 @@ pub(crate) enum Command {
     #[command(subcommand, subcommand_required = true, arg_required_else_help = true)]
     Pin(PinCommand),
     /// Show how pins are doing
-    #[command(after_help = "Statuses for --filter: cluster_error, pin_error, unpin_error, error, pinned, pinning, \
-        pin_queued, unpinning, unpin_queued, queued, unpinned, remote, sharded, unexpectedly_unpinned")]
+    #[command(
+        after_help = "Examples:\n  ipfs-cluster-ctl status --filter error\n  ipfs-cluster-ctl status <CID> <CID>\n  \
+        ipfs-cluster-ctl --watch status --local --filter queued,pinning\n\nStatuses for --filter: cluster_error, pin_error, unpin_error, error, pinned, pinning, \
+        pin_queued, unpinning, unpin_queued, queued, unpinned, remote, sharded, unexpectedly_unpinned"
+    )]
     Status(StatusArguments),
     /// Try again what failed
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl recover\n\
+        \x20 ipfs-cluster-ctl recover --local <CID>")]
     Recover(RecoverArguments),
     /// Print the version of the peer that answers
+    #[command(after_help = "Example:\n\
+        \x20 ipfs-cluster-ctl version")]
     Version,
     /// Show connections, metrics and alerts
     #[command(subcommand, subcommand_required = true, arg_required_else_help = true)]
     Health(HealthCommand),
     /// List what lost when writes made apart were merged, newest first
     #[command(
-        after_help = "A peer that no quorum answers takes writes all the same (consensus mode crdt); they are merged when a \
+        after_help = "Examples:\n  ipfs-cluster-ctl events\n  ipfs-cluster-ctl --enc json events --limit 10 --before 42-0\n\n\
+        A peer that no quorum answers takes writes all the same (consensus mode crdt); they are merged when a \
         quorum is back. Where two of them contradict each other, one stands and the other is listed here: by whom it \
         was, and with --enc json what it wanted, so that it can be asked for again."
     )]
@@ -131,17 +147,37 @@ pub(crate) enum Command {
     /// Manage the IPFS nodes
     #[command(subcommand, subcommand_required = true, arg_required_else_help = true)]
     Ipfs(IpfsCommand),
+    /// Print a token for the user of --basic-auth or --token, or take back all tokens of that user
+    Token(TokenArguments),
     /// List all commands
     #[command(hide = true)]
     Commands,
+    /// Print what makes a shell complete commands and flags
+    #[command(hide = true)]
+    Completions {
+        /// For which shell
+        shell: cluster_terminal::Shell,
+    },
+    /// Print the man page, or write those of all commands into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: Option<std::path::PathBuf>,
+    },
 }
 
 /// `peers`.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum PeersCommand {
     /// List the members
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl peers ls\n\
+        \x20 ipfs-cluster-ctl --enc json peers ls\n\
+        \x20 ipfs-cluster-ctl --watch peers ls")]
     Ls,
     /// Remove a member; its content is pinned elsewhere
+    #[command(after_help = "Example:\n\
+        \x20 ipfs-cluster-ctl peers rm 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")]
     Rm {
         /// The member
         #[arg(value_name = "PEER-ID")]
@@ -150,13 +186,16 @@ pub(crate) enum PeersCommand {
 }
 
 /// `pin`.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum PinCommand {
     /// Pin content, or change the options of a pin
     #[command(after_help = "Examples:\n  ipfs-cluster-ctl pin add --name notes -rmin 2 -rmax 3 <CID>\n  \
         ipfs-cluster-ctl pin add --wait --wait-timeout 5m --expire-in 720h /ipns/example.org/docs")]
     Add(Box<PinAddArguments>),
     /// Unpin content
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl pin rm <CID>\n\
+        \x20 ipfs-cluster-ctl pin rm --wait --wait-timeout 1m <CID>")]
     Rm {
         /// CID or IPFS path
         #[arg(value_name = "CID|PATH")]
@@ -166,6 +205,9 @@ pub(crate) enum PinCommand {
         after: AfterArguments,
     },
     /// Pin new content with the options of an existing pin, whose blocks help to fetch it
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl pin update <OLD-CID> <NEW-CID>\n\
+        \x20 ipfs-cluster-ctl pin update --name \"site 2\" --wait <OLD-CID> /ipns/example.org")]
     Update {
         /// The existing pin
         #[arg(value_name = "EXISTING-CID")]
@@ -184,6 +226,10 @@ pub(crate) enum PinCommand {
         after: AfterArguments,
     },
     /// List the pinset
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl pin ls\n\
+        \x20 ipfs-cluster-ctl pin ls <CID>\n\
+        \x20 ipfs-cluster-ctl --enc json pin ls --filter pin,meta-pin")]
     Ls {
         /// Only this pin
         cid: Option<Cid>,
@@ -194,7 +240,7 @@ pub(crate) enum PinCommand {
 }
 
 /// Flags of `pin add`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct PinAddArguments {
     /// CID or IPFS path
     #[arg(value_name = "CID|PATH")]
@@ -221,7 +267,7 @@ pub(crate) struct PinAddArguments {
 }
 
 /// Options of a pin.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct OptionArguments {
     /// Least number of copies; -1 everywhere, 0 the cluster's default
     #[arg(long, alias = "rmin", value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
@@ -252,16 +298,23 @@ pub(crate) struct AfterArguments {
     /// Wait until peers have done it
     #[arg(short, long)]
     pub(crate) wait: bool,
-    /// With --wait: how many peers are enough [default: the least number of copies]
-    #[arg(long, alias = "wl", value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub(crate) wait_limit: u32,
+    /// With --wait: how many peers are enough, -1 all [default: the least number of copies]
+    #[arg(
+        long,
+        alias = "wl",
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
+    pub(crate) wait_limit: i32,
     /// With --wait: how long at most, like 5m [default: no limit]
     #[arg(long, alias = "wt", value_name = "DURATION", default_value = "0s", hide_default_value = true)]
     pub(crate) wait_timeout: GoDuration,
 }
 
 /// Flags of `add`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct AddArguments {
     /// Files, directories and http(s) URLs
     #[arg(value_name = "PATH")]
@@ -323,7 +376,7 @@ pub(crate) struct AddArguments {
 }
 
 /// Flags of `status`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct StatusArguments {
     /// Only these pins
     #[arg(value_name = "CID")]
@@ -337,7 +390,7 @@ pub(crate) struct StatusArguments {
 }
 
 /// Flags of `recover`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct RecoverArguments {
     /// Only this pin
     pub(crate) cid: Option<Cid>,
@@ -347,7 +400,7 @@ pub(crate) struct RecoverArguments {
 }
 
 /// Flags of `events`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct EventsArguments {
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = Event::DEFAULT_LIMIT)]
@@ -358,9 +411,12 @@ pub(crate) struct EventsArguments {
 }
 
 /// `health`.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum HealthCommand {
     /// Draw who is connected to whom, in the language of Graphviz
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl health graph | dot -Tsvg > cluster.svg\n\
+        \x20 ipfs-cluster-ctl health graph --file cluster.dot --all-ipfs-peers")]
     Graph {
         /// Write to this file
         #[arg(short, long)]
@@ -370,18 +426,31 @@ pub(crate) enum HealthCommand {
         all_ipfs_peers: bool,
     },
     /// List the names of metrics, or the metrics of a name
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl health metrics\n\
+        \x20 ipfs-cluster-ctl health metrics freespace")]
     Metrics {
         /// Like ping or freespace
         name: Option<String>,
     },
     /// List metrics that were not renewed in time
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl health alerts\n\
+        \x20 ipfs-cluster-ctl --watch=10 health alerts")]
     Alerts,
+    /// List what the peer sends to others and receives from them, by protocol
+    #[command(after_help = "Example:\n\
+        \x20 ipfs-cluster-ctl health bandwidth")]
+    Bandwidth,
 }
 
 /// `ipfs`.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum IpfsCommand {
     /// Collect garbage
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-ctl ipfs gc\n\
+        \x20 ipfs-cluster-ctl ipfs gc --local")]
     Gc {
         /// On the node of the contacted peer only
         #[arg(long)]
@@ -415,97 +484,4 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-    use crate::spelling::normalise;
-
-    const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
-
-    fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        let line = line.replace("CID", CID);
-        let words = line.split_whitespace().map(Into::into);
-        Arguments::try_parse_from(normalise(words, &Arguments::command()))
-    }
-
-    #[test]
-    fn the_command_tree_is_sound() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn command_lines_of_the_original_are_understood() {
-        for line in [
-            "ctl --host /ip4/1.2.3.4/tcp/9094 -enc json -t 5 -d id",
-            "ctl --secret abcd -s --no-check-certificate --basic-auth a:b --force-http peers ls",
-            "ctl peers rm 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA",
-            "ctl add -r -H -w --raw-leaves --nocopy --local --no-pin --no-stream -q -Q --wait -wt 5s a b",
-            "ctl add a --format car --layout trickle --chunker rabin --cid-version 1 --hash blake2b-256 --metadata a=b",
-            "ctl pin add CID -r 2 --mode direct -ns -w -wl 2 -wt 1m",
-            "ctl pin add --replication-min -1 --replication-max -1 /ipfs/CID/a",
-            "ctl pin rm -ns CID",
-            "ctl pin update CID CID --name new --expire-in 24h --wait",
-            "ctl pin ls --filter meta-pin,shard-pin",
-            "ctl pin ls CID",
-            "ctl status CID CID --local",
-            "ctl status --filter=error,queued",
-            "ctl recover CID --local=true",
-            "ctl health graph -f out.dot --all-ipfs-peers",
-            "ctl health metrics ping",
-            "ctl health alerts",
-            "ctl events",
-            "ctl events --limit 5000 --before 42-1",
-            "ctl ipfs gc --local",
-            "ctl version",
-            "ctl commands",
-        ] {
-            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_before_anything_is_sent() {
-        for line in [
-            "ctl id --encoding json",
-            "ctl --encoding xml id",
-            "ctl pin add",
-            "ctl pin add CID CID",
-            "ctl pin add --metadata novalue CID",
-            "ctl pin add --expire-in soon CID",
-            "ctl pin add --mode sideways CID",
-            "ctl add --cid-version 2 x",
-            "ctl add --layout flat x",
-            "ctl status nonsense",
-            "ctl peers add x",
-            "ctl events --before 42",
-        ] {
-            assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn flags_of_a_command_may_follow_its_arguments() {
-        let Command::Pin(PinCommand::Add(arguments)) = parse("ctl pin add CID -ns -wt 90s").unwrap().command else {
-            panic!("another command was read")
-        };
-        assert!(arguments.after.no_status);
-        assert_eq!(arguments.after.wait_timeout.to_string(), "1m30s");
-    }
-
-    #[test]
-    fn help_stays_within_120_columns() {
-        fn check(mut command: clap::Command) {
-            for text in [command.render_help(), command.render_long_help()] {
-                for line in text.to_string().lines() {
-                    assert!(line.chars().count() <= 120, "{line}");
-                }
-            }
-            command.get_subcommands().cloned().for_each(check);
-        }
-        // What a terminal of any greater width gets.
-        let mut command = Arguments::command().term_width(120);
-        command.build();
-        check(command);
-    }
-}
+mod tests;

@@ -9,44 +9,42 @@ mod args;
 mod commands;
 mod failure;
 mod output;
-mod spelling;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, Parser};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Arguments;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Exit code of a command that does not exist.
-const UNKNOWN_COMMAND: u8 = 3;
-
 fn main() -> ExitCode {
-    let words = spelling::normalise(std::env::args_os(), &Arguments::command());
-    let arguments = match Arguments::try_parse_from(&words) {
+    let line = cluster_terminal::normalise(std::env::args_os(), &Arguments::command());
+    let arguments = match Arguments::try_parse_from(&line.words) {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error, &words),
+        Err(error) => return cluster_terminal::refuse(&error, &line.command),
     };
     let output = Output::new(arguments.encoding);
-    match run(arguments, output) {
+    match run(arguments, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure, output);
+            report(&failure, &output);
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
-fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::local("starting", &error))?;
+fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
+    let starting = |error: std::io::Error| Failure::local("starting", &error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(starting)?;
     let outcome = runtime.block_on(async {
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(starting)?;
+        let mut terminated = signal(SignalKind::terminate()).map_err(starting)?;
         tokio::select! {
             outcome = commands::run(arguments, output) => outcome,
-            _ = tokio::signal::ctrl_c() => Err(Failure::Cancelled),
+            _ = interrupted.recv() => Err(Failure::Cancelled),
+            _ = terminated.recv() => Err(Failure::Cancelled),
         }
     });
     // A file that is being read must not delay the end.
@@ -54,34 +52,11 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     outcome
 }
 
-fn report(failure: &Failure, output: Output) {
+fn report(failure: &Failure, output: &Output) {
     match failure {
         // Scripts read it from there. If it cannot be written, the exit code still tells.
         Failure::Api(said) => drop(output.show_error(said)),
         Failure::Local { .. } | Failure::Deadline { .. } | Failure::Cancelled => eprintln!("{failure}"),
         Failure::OutputClosed => {}
     }
-}
-
-/// Says what is wrong with a command line, or prints the help that was asked for.
-fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
-    let kind = error.kind();
-    if !error.use_stderr() {
-        return printed(error.print());
-    }
-    let unknown = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string).unwrap_or_default();
-    let is_group = matches!(kind, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand);
-    if is_group || (kind == ErrorKind::InvalidSubcommand && unknown == "h") {
-        return printed(spelling::spoken_of(words, &Arguments::command()).print_help());
-    }
-    if kind == ErrorKind::InvalidSubcommand {
-        eprintln!("No help topic for '{unknown}'");
-        return ExitCode::from(UNKNOWN_COMMAND);
-    }
-    eprintln!("Incorrect Usage. {error}");
-    ExitCode::FAILURE
-}
-
-fn printed(outcome: std::io::Result<()>) -> ExitCode {
-    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
 
@@ -139,4 +139,48 @@ fn events_are_asked_for_until_there_are_enough() {
     // A page that is not full is the end; nobody would answer another question.
     let output = run(&["events"], vec![events(0..1)]);
     assert_eq!((output.status.code(), text(&output.stdout).lines().count()), (Some(0), 1));
+}
+
+#[test]
+fn watching_appends_to_a_pipe_until_an_error() {
+    let output = run(&["--watch=1", "status"], vec![answer("200 OK", &status_of("pinned")); 2]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert_eq!(said.matches("peer0                : PINNED").count(), 2, "{said}");
+    assert!(!said.contains('\u{1b}') && said.contains("Code: 0"), "{said}");
+}
+
+/// Starts the program against a peer that takes the request and never answers it.
+fn unanswered(arguments: &[&str]) -> (std::process::Child, std::net::TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let host = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().expect("it is bound").port());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-ctl"));
+    command.args(["--host", &host]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the program was just built");
+    let (stream, _) = listener.accept().expect("the program connects");
+    (child, stream)
+}
+
+#[test]
+fn a_signal_to_terminate_ends_it_as_an_interrupt_does() {
+    for signal in ["-TERM", "-INT"] {
+        let (child, _stream) = unanswered(&["status"]);
+        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(kill.expect("the system can send signals").success());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(
+            (output.status.code(), text(&output.stderr).as_str()),
+            (Some(125), "error : cancelled\n"),
+            "{signal}"
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_answer_in_time_is_not_called_unreachable() {
+    let (child, _stream) = unanswered(&["--timeout", "1", "status"]);
+    let output = child.wait_with_output().expect("it ends");
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Code: 0") && said.contains("did not answer within the time"), "{said}");
 }

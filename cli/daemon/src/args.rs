@@ -1,13 +1,15 @@
 //! Flags and subcommands, with their help.
 //!
 //! Names, short forms and defaults are those of the original, so that units and scripts keep working; what is our own
-//! is `--ipfs`, `demo`, `cat`, `state recover`, `--encoding` of `state crdt info`, and `--yes` beside `--force`.
+//! is `--ipfs`, `demo`, `cat`, `hash-password`, `state recover`, `--encoding` of `state crdt info`, and `--yes` beside `--force`.
 
 #![expect(rustdoc::invalid_html_tags, reason = "these comments are the help on a terminal")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_peer::config::{ConfigFolder, ConsensusName, DatastoreName, NodeKind};
 use cluster_types::Multiaddr;
@@ -21,16 +23,24 @@ const DEFAULT_FOLDER: &str = ".ipfs-cluster";
     name = "ipfs-cluster-service",
     version = concat!("version ", env!("CARGO_PKG_VERSION")),
     disable_version_flag = true,
-    max_term_width = 120
+    max_term_width = 120,
+    after_help = "Examples:\n  ipfs-cluster-service init\n  ipfs-cluster-service daemon\n  \
+        ipfs-cluster-service --config /srv/cluster state export --file pins.json"
 )]
 pub(crate) struct Arguments {
     /// Folder with configuration and state [default: $HOME/.ipfs-cluster]
-    #[arg(short, long, value_name = "FOLDER", env = "IPFS_CLUSTER_PATH")]
+    #[arg(
+        short,
+        long,
+        value_name = "FOLDER",
+        env = "IPFS_CLUSTER_PATH",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Do not ask before something is overwritten
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Log everything at debug
+    /// Log everything at debug, libraries too
     #[arg(short, long)]
     pub(crate) debug: bool,
     /// Comma list of a level and component:level
@@ -47,7 +57,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The configuration folder.
     pub(crate) fn folder(&self) -> anyhow::Result<ConfigFolder> {
-        if let Some(path) = &self.config {
+        if let Some(path) = self.config.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             return Ok(ConfigFolder::new(path));
         }
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
@@ -61,18 +71,48 @@ impl Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Write a configuration and an identity
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service init\n\
+        \x20 ipfs-cluster-service init --consensus raft --custom-secret\n\
+        \x20 ipfs-cluster-service init --peers /dns4/a.example.org/tcp/9096/p2p/<PEER-ID>\n\
+        \x20 ipfs-cluster-service init https://example.org/service.json")]
     Init(InitArguments),
     /// Run the peer until it is told to stop
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service daemon\n\
+        \x20 ipfs-cluster-service daemon --bootstrap /dns4/a.example.org/tcp/9096/p2p/<PEER-ID>\n\
+        \x20 ipfs-cluster-service --loglevel info,raft:debug daemon")]
     Daemon(DaemonArguments),
     /// Export, import or remove the pinset of a peer, or look at it
     State(StateArguments),
     /// Show a whole cluster at work on this machine: real content, a lost peer, its repair
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service demo\n\
+        \x20 ipfs-cluster-service demo --peers 5 --keep")]
     Demo(DemoArguments),
     /// Fetch a file from an IPFS node and write it to the standard output
     #[command(hide = true)]
     Cat(CatArguments),
+    /// Print the hash of a password, to be written into basic_auth_credentials
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service hash-password\n\
+        \x20 ipfs-cluster-service hash-password < password.txt")]
+    HashPassword,
     /// Print the version
+    #[command(after_help = "Example:\n  ipfs-cluster-service version")]
     Version,
+    /// Print what makes a shell complete commands and flags
+    #[command(hide = true)]
+    Completions {
+        /// For which shell
+        shell: cluster_terminal::Shell,
+    },
+    /// Print the man page, or write those of all commands into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: Option<PathBuf>,
+    },
     /// A word that is no command.
     #[command(external_subcommand)]
     Unknown(Vec<OsString>),
@@ -88,8 +128,8 @@ pub(crate) struct InitArguments {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) consensus: ConsensusArgument,
     /// Accepted for compatibility; state is kept in RocksDB
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) datastore: DatastoreArgument,
+    #[arg(long, value_enum)]
+    pub(crate) datastore: Option<DatastoreArgument>,
     /// The IPFS node: a Kubo beside the peer, or one inside it that needs no other program
     #[arg(long, value_enum, default_value_t)]
     pub(crate) ipfs: IpfsArgument,
@@ -112,7 +152,7 @@ pub(crate) struct InitArguments {
 pub(crate) struct DaemonArguments {
     /// Comma list of multiaddresses of peers whose cluster to join
     #[arg(short = 'j', long, value_delimiter = ',', value_name = "ADDRESSES")]
-    pub(crate) bootstrap: Vec<Multiaddr>,
+    bootstrap: Vec<Address>,
     /// Accepted for compatibility, without effect
     #[arg(short, long)]
     pub(crate) upgrade: bool,
@@ -130,6 +170,26 @@ pub(crate) struct DaemonArguments {
     pub(crate) no_trust: bool,
 }
 
+impl DaemonArguments {
+    /// The peers whose cluster to join.
+    pub(crate) fn bootstrap(&self) -> Vec<Multiaddr> {
+        self.bootstrap.iter().filter_map(|address| address.0.clone()).collect()
+    }
+}
+
+/// An address, or nothing where a list has an empty entry.
+#[derive(Clone, Debug)]
+struct Address(Option<Multiaddr>);
+
+impl FromStr for Address {
+    type Err = <Multiaddr as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        Ok(Self(if text.is_empty() { None } else { Some(text.parse()?) }))
+    }
+}
+
 /// Subcommands of `state`.
 #[derive(Args, Debug)]
 pub(crate) struct StateArguments {
@@ -142,15 +202,26 @@ pub(crate) struct StateArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum StateCommand {
     /// Write the pinset as JSON, one pin a line
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service state export --file pins.json\n\
+        \x20 ipfs-cluster-service state export | grep -c .")]
     Export(ExportArguments),
     /// Replace the pinset of a stopped peer by that of an export
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service state import pins.json\n\
+        \x20 ipfs-cluster-service state import --force -rmin 2 -rmax 3 < pins.json")]
     Import(ImportArguments),
     /// Remove the state of a stopped peer
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service state cleanup\n\
+        \x20 ipfs-cluster-service state cleanup --force")]
     Cleanup(CleanupArguments),
     /// The shards as CRDT documents
     #[command(subcommand)]
     Crdt(CrdtCommand),
     /// Go on when most voters are lost for good
+    #[command(after_help = "Example:\n\
+        \x20 ipfs-cluster-service state recover --force-new-cluster")]
     Recover(RecoverArguments),
 }
 
@@ -169,12 +240,22 @@ pub(crate) struct RecoverArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum CrdtCommand {
     /// Print shards, epochs, tails, digest and applied index
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service state crdt info\n\
+        \x20 ipfs-cluster-service state crdt info --enc json")]
     Info(InfoArguments),
     /// Print shards, epochs and tails as a graph in the DOT language
+    #[command(after_help = "Examples:\n\
+        \x20 ipfs-cluster-service state crdt dot | dot -Tsvg > shards.svg\n\
+        \x20 ipfs-cluster-service state crdt dot --file shards.dot")]
     Dot(DotArguments),
     /// Have the next start check every record against the digests
+    #[command(after_help = "Example:\n\
+        \x20 ipfs-cluster-service state crdt mark-dirty")]
     MarkDirty,
     /// Take the mark of mark-dirty away
+    #[command(after_help = "Example:\n\
+        \x20 ipfs-cluster-service state crdt mark-clean")]
     MarkClean,
 }
 
@@ -321,25 +402,6 @@ impl From<IpfsArgument> for NodeKind {
     }
 }
 
-/// Rewrites long flags that are written with one dash, as the original takes them, to two. What follows `--` stays.
-pub(crate) fn normalise(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut flags = true;
-    arguments
-        .map(|argument| {
-            let Some(text) = argument.to_str() else { return argument };
-            flags &= text != "--";
-            let long = text.strip_prefix('-').filter(|name| {
-                let name = name.split('=').next().unwrap_or_default();
-                name.len() > 1 && name.starts_with(|first: char| first.is_ascii_alphabetic())
-            });
-            match long {
-                Some(name) if flags => OsString::from(format!("--{name}")),
-                Some(_) | None => argument,
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -347,7 +409,8 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(normalise(line.split_whitespace().map(OsString::from)))
+        let words = line.split_whitespace().map(OsString::from);
+        Arguments::try_parse_from(cluster_terminal::normalise(words, &Arguments::command()).words)
     }
 
     #[test]
@@ -376,10 +439,37 @@ mod tests {
             "ipfs-cluster-service state import -f -rmin 2 --replication-max=3 -allocs a,b /x",
             "ipfs-cluster-service state import /x --force -rmax -1",
             "ipfs-cluster-service state cleanup --force",
+            "ipfs-cluster-service -force=true init --randomports=false -s=1",
+            "ipfs-cluster-service daemon --bootstrap= --upgrade=false",
             "ipfs-cluster-service version",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
+    }
+
+    #[test]
+    fn an_empty_variable_asks_for_nothing() {
+        let Some(Command::Daemon(daemon)) =
+            parse("ipfs-cluster-service daemon -j ,/ip4/1.2.3.4/tcp/1,").unwrap().command
+        else {
+            panic!("another command was read")
+        };
+        assert_eq!(daemon.bootstrap().len(), 1);
+        let empty = Arguments { config: Some(PathBuf::new()), ..parse("ipfs-cluster-service version").unwrap() };
+        assert!(empty.folder().is_err() || empty.folder().unwrap().path().ends_with(DEFAULT_FOLDER));
+    }
+
+    #[test]
+    fn help_fits_every_terminal_and_shows_examples() {
+        let faults = cluster_terminal::checks::faults_of_help(&Arguments::command());
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    #[test]
+    fn the_list_of_the_surface_is_complete() {
+        let surface = include_str!("../tests/surface.txt");
+        let differences = cluster_terminal::checks::golden::differences(surface, &Arguments::command());
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
 
     #[test]

@@ -8,8 +8,10 @@ mod args;
 mod commands;
 mod prompt;
 
+use std::io;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Arguments, Command};
@@ -18,13 +20,11 @@ use crate::args::{Arguments, Command};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Exit code of a subcommand that does not exist.
-const UNKNOWN_SUBCOMMAND: u8 = 3;
-
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse_from(args::normalise(std::env::args_os())) {
+    let line = cluster_terminal::normalise(std::env::args_os(), &Arguments::command());
+    let arguments = match Arguments::try_parse_from(&line.words) {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error),
+        Err(error) => return cluster_terminal::refuse(&error, &line.command),
     };
     let Some(command) = &arguments.command else {
         println!("{}", Arguments::command().render_help());
@@ -46,7 +46,16 @@ fn run(command: &Command, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Demo(demo) => return commands::demo::run(demo),
         Command::Cat(cat) => commands::cat::run(cat, arguments)?,
         Command::State(state) => commands::state::run(&state.command, arguments)?,
+        Command::HashPassword => commands::hash_password::run()?,
         Command::Version => println!("{}", cluster_types::VERSION),
+        Command::Completions { shell } => {
+            let tree = Arguments::command();
+            cluster_terminal::completions(*shell, &tree, &mut io::stdout().lock()).context("writing")?;
+        }
+        Command::Man { folder } => {
+            let tree = Arguments::command();
+            cluster_terminal::man_pages(&tree, folder.as_deref(), &mut io::stdout().lock()).context("writing")?;
+        }
         Command::Unknown(words) => {
             let word = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
             eprintln!("No help topic for '{word}'\n\n{}", Arguments::command().render_help());
@@ -54,20 +63,4 @@ fn run(command: &Command, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Says what is wrong with a command line, or prints the help that was asked for.
-fn refuse(error: &clap::Error) -> ExitCode {
-    use clap::error::ErrorKind;
-    if !error.use_stderr() {
-        print!("{error}");
-        return ExitCode::SUCCESS;
-    }
-    if error.kind() == ErrorKind::InvalidSubcommand {
-        let word = error.get(clap::error::ContextKind::InvalidSubcommand);
-        eprintln!("No help topic for '{}'", word.map(ToString::to_string).unwrap_or_default());
-        return ExitCode::from(UNKNOWN_SUBCOMMAND);
-    }
-    eprintln!("Incorrect Usage. {error}");
-    ExitCode::FAILURE
 }

@@ -36,6 +36,16 @@ pub(crate) fn line(question: &str, input: &mut dyn BufRead, output: &mut dyn Wri
     Ok(answer.trim().to_owned())
 }
 
+/// Asks for one line on the standard error without showing what is typed.
+pub(crate) fn hidden(question: &str) -> anyhow::Result<String> {
+    let terminal = console::Term::stderr();
+    if !terminal.is_term() {
+        bail!("reading the answer: the standard error is not a terminal, so nobody could be asked");
+    }
+    terminal.write_str(question).context("asking")?;
+    terminal.read_secure_line().context("reading the answer")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,10 @@
 mod args;
 mod commands;
 
+use std::io;
 use std::process::ExitCode;
+
+use anyhow::Context;
 
 use crate::args::{Command, Parsed, Wish};
 
@@ -15,13 +18,10 @@ use crate::args::{Command, Parsed, Wish};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Exit code of a subcommand that does not exist.
-const UNKNOWN_SUBCOMMAND: u8 = 3;
-
 fn main() -> ExitCode {
     let parsed = match args::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
-        Err(error) => return refuse(&error),
+        Err(refused) => return cluster_terminal::refuse(&refused.error, &refused.spoken),
     };
     match run(&parsed) {
         Ok(code) => code,
@@ -33,6 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
+    if let Some(generated) = &parsed.generated {
+        generated.write(&mut io::stdout().lock()).context("writing")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let Some(Wish { cluster, command }) = &parsed.wish else {
         commands::clusters(&parsed.root)?;
         return Ok(ExitCode::SUCCESS);
@@ -59,20 +63,4 @@ fn run(parsed: &Parsed) -> anyhow::Result<ExitCode> {
     }
     commands::say_not_initialised(cluster);
     Ok(ExitCode::FAILURE)
-}
-
-/// Says what is wrong with a command line, or prints the help that was asked for.
-fn refuse(error: &clap::Error) -> ExitCode {
-    use clap::error::{ContextKind, ErrorKind};
-    if !error.use_stderr() {
-        print!("{error}");
-        return ExitCode::SUCCESS;
-    }
-    if error.kind() == ErrorKind::InvalidSubcommand {
-        let word = error.get(ContextKind::InvalidSubcommand);
-        eprintln!("No help topic for '{}'", word.map(ToString::to_string).unwrap_or_default());
-        return ExitCode::from(UNKNOWN_SUBCOMMAND);
-    }
-    eprintln!("Incorrect Usage. {error}");
-    ExitCode::FAILURE
 }

@@ -102,3 +102,21 @@ fn a_source_that_is_away_is_told_and_the_list_of_a_stopped_peer_needs_none() {
     assert_eq!(code, Some(1));
     assert!(error.contains("cannot fetch the configuration") && error.contains(NOBODY), "{error}");
 }
+
+#[test]
+fn an_init_that_was_killed_is_gone_on_with() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("maps");
+    assert_eq!(said(&follow(place.path(), &["maps", "init", NOBODY])).0, Some(0));
+    let identity = fs::read(folder.join("identity.json")).unwrap();
+    // As a kill between the identity and the configuration leaves it.
+    fs::remove_file(folder.join("service.json")).unwrap();
+    for command in ["info", "list", "run"] {
+        let (code, text, _) = said(&follow(place.path(), &["maps", command]));
+        assert!(code == Some(1) && text.contains("ipfs-cluster-follow maps init <config-url>"), "{command}: {text}");
+    }
+    let (code, _, error) = said(&follow(place.path(), &["maps", "init", NOBODY]));
+    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(fs::read(folder.join("identity.json")).unwrap(), identity);
+    assert!(folder.join("service.json").is_file());
+}

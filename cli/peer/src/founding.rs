@@ -17,6 +17,7 @@ use cluster_net::Network;
 use cluster_types::{Multiaddr, PeerId, Protocol};
 
 use crate::config::{Config, ConsensusMode};
+use crate::following;
 use crate::peer::PeerError;
 
 /// As much of the peerstore as is looked at: far more than one line, which is enough to name somebody.
@@ -55,6 +56,14 @@ pub(crate) fn check(config: &Config, own: PeerId) -> Result<(), PeerError> {
                 places,
                 "other peers are named: this peer joins their cluster, or they its own, when they meet"
             );
+            let strangers = not_trusted(config, own, &peerstore);
+            if !strangers.is_empty() {
+                tracing::warn!(
+                    ?strangers,
+                    "these named peers are not in consensus.crdt.trusted_peers: this peer does not join their cluster, nor \
+                     they its own"
+                );
+            }
             Ok(())
         }
     }
@@ -86,6 +95,17 @@ pub(crate) fn named_peers(config: &Config, own: PeerId) -> BTreeMap<PeerId, Vec<
         }
     }
     named
+}
+
+/// Those that the configuration or the peerstore names, and that are not trusted.
+fn not_trusted(config: &Config, own: PeerId, peerstore: &str) -> BTreeSet<PeerId> {
+    let trust = following::trust(config);
+    let stored = peerstore.lines().filter_map(|line| line.trim().parse::<Multiaddr>().ok());
+    let named = stored.chain(config.cluster.peer_addresses.iter().cloned()).filter_map(|address| {
+        let Some(Protocol::P2p(peer)) = address.iter().last() else { return None };
+        Some(peer)
+    });
+    named.filter(|peer| *peer != own && !trust.includes(peer)).collect()
 }
 
 /// The keys of the configuration that name other peers.

@@ -5,29 +5,30 @@ use std::time::Duration;
 
 use cluster_core::cluster::meet::same_cluster;
 use cluster_core::consensus::log::bring_along;
-use cluster_core::follower::Trust;
 use cluster_core::ports::{StateStore, Transport, TransportError};
+use cluster_core::trust::Trust;
 use cluster_net::Network;
 use cluster_store::{Store, StoreOptions};
 use cluster_types::{Multiaddr, PeerId};
 
 use crate::config::Config;
-use crate::following;
-use crate::founding;
 use crate::peer::{PeerError, start};
 
 /// Times that a `--bootstrap` address is dialled, and the pause in between.
 const DIAL_TRIES: u32 = 3;
 const DIAL_PAUSE: Duration = Duration::from_millis(500);
 
-/// Which strangers' word on their cluster counts: that of those whom the configuration trusts or names.
-pub(crate) fn trust(config: &Config, own: PeerId) -> Trust {
-    match following::trust(config) {
-        Trust::Only(mut peers) => {
-            peers.extend(founding::named_peers(config, own).into_keys());
-            Trust::Only(peers)
+/// Of those that answered at the `--bootstrap` addresses, the ones that this peer trusts. An error if there is none, unless
+/// the peer is a member already, and needs nobody to go on.
+pub(crate) fn trusted(answered: Vec<PeerId>, trust: &Trust, is_member: bool) -> Result<Vec<PeerId>, PeerError> {
+    let (trusted, others): (Vec<PeerId>, Vec<PeerId>) = answered.into_iter().partition(|peer| trust.includes(peer));
+    match others.first() {
+        Some(peer) if trusted.is_empty() && !is_member => Err(PeerError::HostNotTrusted { peer: *peer }),
+        Some(peer) => {
+            tracing::warn!(%peer, "a --bootstrap peer is not in consensus.crdt.trusted_peers and is not asked");
+            Ok(trusted)
         }
-        Trust::Everyone => Trust::Everyone,
+        None => Ok(trusted),
     }
 }
 
@@ -100,5 +101,22 @@ async fn dial_one(transport: &dyn Transport, address: &Multiaddr, limit: Duratio
             }
             dialled => return dialled,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_peers_are_asked_to_let_this_one_in() {
+        let [friend, stranger] = [PeerId::random(), PeerId::random()];
+        let list = Trust::Only([friend].into());
+        let of = |answered: &[PeerId], trust, is_member| trusted(answered.to_vec(), trust, is_member).map_err(drop);
+        assert_eq!(of(&[stranger], &Trust::Everyone, false), Ok(vec![stranger]));
+        assert_eq!(of(&[stranger, friend], &list, false), Ok(vec![friend]));
+        assert_eq!(of(&[stranger], &list, false), Err(()));
+        assert_eq!(of(&[stranger], &list, true), Ok(vec![]), "it goes on in its own cluster");
+        assert_eq!(of(&[], &list, false), Ok(vec![]));
     }
 }

@@ -8,18 +8,24 @@ pub mod cat;
 pub mod config;
 mod following;
 mod founding;
+#[cfg(test)]
+mod fuzzing;
 mod grace;
 pub mod inspect;
 mod joining;
 pub mod logging;
+mod over_libp2p;
 mod peer;
 pub mod recover;
 mod running;
 mod signals;
 pub mod state;
+mod tokens;
 mod wire;
 
+pub use cluster_api::{Scope, hash_password};
 pub use peer::{Peer, PeerEnd, PeerError};
 pub use running::{RunError, run};
 pub use signals::Signals;
+pub use tokens::own_token;
 pub use wire::node_answers;

@@ -16,7 +16,7 @@ const LIBRARIES: LevelFilter = LevelFilter::WARN;
 const NOISY: [&str; 1] = ["libp2p_gossipsub"];
 
 /// Packages of this project, as they stand in log targets.
-const OWN_TARGETS: [&str; 9] = [
+const OWN_TARGETS: [&str; 10] = [
     "cluster_types",
     "cluster_core",
     "cluster_store",
@@ -26,6 +26,7 @@ const OWN_TARGETS: [&str; 9] = [
     "cluster_client",
     "cluster_peer",
     "ipfs_cluster_service",
+    "ipfs_cluster_follow",
 ];
 
 /// A component's name, and the targets it stands for; none where nothing of its kind exists here.
@@ -51,19 +52,19 @@ const COMPONENTS: [(&str, &[&str]); 30] = [
     ("singledags", &["cluster_core::add"]),
     ("adder", &["cluster_core::add"]),
     ("optracker", &["cluster_core::tracker"]),
-    ("pstoremgr", &["cluster_net"]),
+    ("pstoremgr", &["cluster_net::discovery"]),
     ("allocator", &["cluster_core::alloc"]),
-    ("p2p-gorpc", &["cluster_core::rpc", "cluster_net"]),
-    ("swarm2", &["cluster_net", "libp2p_swarm"]),
+    ("p2p-gorpc", &["cluster_core::rpc", "cluster_net::rpc"]),
+    ("swarm2", &["cluster_net::swarm", "libp2p_swarm"]),
     ("raftlib", &["openraft"]),
-    ("libp2p-raft", &["cluster_net"]),
+    ("libp2p-raft", &["cluster_core::consensus::log::network"]),
     ("badger", &[]),
     ("badger3", &[]),
     ("pebble", &[]),
 ];
 
 /// The program itself.
-const SERVICE: (&str, &[&str]) = ("service", &["ipfs_cluster_service", "cluster_peer"]);
+const SERVICE: (&str, &[&str]) = ("service", &["ipfs_cluster_service", "ipfs_cluster_follow", "cluster_peer"]);
 
 /// A log level cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,15 +83,14 @@ pub enum LogLevelError {
     },
 }
 
-/// Reads a comma list of `level` and `component:level`; later entries win. Without a plain level it is info.
+/// Reads a comma list of `level` and `component:level`. A plain level is for all components that are not named, wherever
+/// it stands; of several for the same the last wins. Without a plain level it is info.
 pub fn parse_levels(text: &str) -> Result<Targets, LogLevelError> {
-    let mut targets = everything_at(LevelFilter::INFO);
+    let mut everything = LevelFilter::INFO;
+    let mut components = Vec::new();
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         match entry.split_once(':') {
-            None | Some(("*", _)) => {
-                let level = parse_level(entry.strip_prefix("*:").unwrap_or(entry))?;
-                targets = everything_at(level);
-            }
+            None | Some(("*", _)) => everything = parse_level(entry.strip_prefix("*:").unwrap_or(entry))?,
             Some((component, level)) => {
                 let level = parse_level(level)?;
                 let (_, names) = COMPONENTS
@@ -98,16 +98,16 @@ pub fn parse_levels(text: &str) -> Result<Targets, LogLevelError> {
                     .chain([&SERVICE])
                     .find(|(name, _)| *name == component)
                     .ok_or_else(|| LogLevelError::Component { component: component.to_owned() })?;
-                targets = targets.with_targets(names.iter().map(|name| (*name, level)));
+                components.extend(names.iter().map(|name| (*name, level)));
             }
         }
     }
-    Ok(targets)
+    Ok(everything_at(everything).with_targets(components))
 }
 
-/// Everything of this project at debug, libraries as ever.
+/// Everything at debug, libraries too.
 pub fn debug_levels() -> Targets {
-    everything_at(LevelFilter::DEBUG)
+    Targets::new().with_default(LevelFilter::DEBUG)
 }
 
 /// Starts logging; fails if this process already logs.
@@ -146,6 +146,19 @@ mod tests {
         assert!(levels.would_enable("cluster_core::consensus::log", &Level::DEBUG));
         assert!(!levels.would_enable("cluster_core::tracker", &Level::INFO));
         assert!(levels.would_enable("cluster_core::tracker", &Level::WARN));
+        assert!(parse_levels("raft:debug,warn").unwrap().would_enable("cluster_core::consensus::log", &Level::DEBUG));
+        let libraries = debug_levels();
+        assert!(
+            libraries.would_enable("libp2p_swarm", &Level::DEBUG) && libraries.would_enable("openraft", &Level::DEBUG)
+        );
+    }
+
+    #[test]
+    fn rooms_of_the_network_are_told_apart() {
+        let levels = parse_levels("warn,pstoremgr:debug").unwrap();
+        assert!(levels.would_enable("cluster_net::discovery::book", &Level::DEBUG));
+        assert!(!levels.would_enable("cluster_net::swarm::actor", &Level::INFO));
+        assert!(parse_levels("info").unwrap().would_enable("ipfs_cluster_follow::commands", &Level::INFO));
     }
 
     #[test]

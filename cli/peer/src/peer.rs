@@ -27,6 +27,7 @@ use crate::following::{self, Ordering};
 use crate::founding;
 use crate::grace::{GRACE, Grace, close, shut_down};
 use crate::joining;
+use crate::over_libp2p;
 use crate::state;
 use crate::wire;
 
@@ -57,6 +58,15 @@ pub enum PeerError {
         /// What the last one said.
         #[source]
         cause: BoxError,
+    },
+    /// Who answers at the addresses to join is not trusted.
+    #[error(
+        "cannot join the cluster of {peer}: consensus.crdt.trusted_peers does not name it. Name it there; or put \
+         /p2p/{peer} behind its --bootstrap address and leave --no-trust away, then it is trusted for this start"
+    )]
+    HostNotTrusted {
+        /// Who answers there.
+        peer: PeerId,
     },
     /// It would found a cluster of its own beside that of peers which the configuration names.
     #[error(
@@ -149,7 +159,7 @@ impl Peer {
     async fn start_in(groups: [TaskGroup; 4], config: Config, bootstrap: &[Multiaddr]) -> Result<Self, PeerError> {
         let [services, ordering, node, swarm] = groups;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        state::settle(&config.state_folder).map_err(start("the store"))?;
+        state::settle(&config.state_folder, config.consensus.backups).map_err(start("the store"))?;
         let store = Store::open(&config.state_folder, StoreOptions::default()).map_err(start("the store"))?;
         let kept: Arc<dyn StateStore> = store.state();
         state::check_if_dirty(&config.state_folder, &*kept).await.map_err(start("the store"))?;
@@ -161,10 +171,15 @@ impl Peer {
         }
         // Every address is taken before this peer joins a cluster: a member that cannot serve is one voter less.
         let api = match &config.rest_api {
-            Some(rest) => Some(ApiServer::bind(wire::rest(rest)).await.map_err(start("the REST API"))?),
+            Some(rest) => Some(ApiServer::bind(wire::rest(rest, &config.folder)).await.map_err(start("the REST API"))?),
             None => None,
         };
         let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
+        let api = match api {
+            // Who watches this peer is answered while it joins; everybody else waits.
+            Some(bound) => Some(over_libp2p::serve(bound, &config, &network, &services).await?.open(&services)),
+            None => None,
+        };
         for (peer, addresses) in founding::named_peers(&config, network.local_peer()) {
             network.remember(peer, addresses);
         }
@@ -175,16 +190,17 @@ impl Peer {
         let members = match joining::dial(network.as_ref(), bootstrap, &config).await {
             // Who has joined before needs nobody to go on.
             Err(_) if is_member => Vec::new(),
-            dialled => dialled?,
+            dialled => joining::trusted(dialled?, &following::trust(&config), is_member)?,
         };
         let founds = !is_member && members.is_empty() && !config.cluster.follower_mode;
         let members = if founds { founding::gather(&config, &network, &server).await } else { members };
         let store = if is_member { joining::leave_for(&members, store, &config, &network).await? } else { store };
-        let (ipfs, blocks) = wire::ipfs_node(&config, &node).await.map_err(start("the IPFS node"))?;
+        let wire::Node { ipfs, blocks, changes } =
+            wire::ipfs_node(&config, &node).await.map_err(start("the IPFS node"))?;
         let rooms = Rooms { config: &config, store: &store, network: &network, ipfs: &ipfs, clock: &clock };
         let monitor = rooms.monitor(&services);
-        let allocator = MetricAllocator::new(Arc::clone(&monitor), config.allocator.allocate_by.clone());
-        let allocator: Arc<dyn Allocator> = Arc::new(allocator);
+        wire::announce_changes(&config, changes, &monitor, &services);
+        let allocator = rooms.allocator(&monitor);
         let ordering_of = if config.cluster.follower_mode {
             rooms.follow(&server, &ordering).await
         } else {
@@ -200,10 +216,13 @@ impl Peer {
         };
         let cluster = rooms.cluster(&ordering_of, monitor, allocator, &services);
         server.serve_calls(Arc::clone(&cluster) as _);
+        cluster.watch_trust();
         if let Ordering::Log(_, meeting) = &ordering_of {
             meeting.start(&services);
         }
-        let api = api.map(|bound| bound.serve(cluster, &services));
+        if let Some(api) = &api {
+            api.begin(cluster);
+        }
         Ok(Self { config, store, blocks, network, ipfs, ordering_of, api, services, ordering, node, swarm })
     }
 
@@ -257,6 +276,11 @@ impl Peer {
         }
         let groups = [&self.services, &self.ordering, &self.node, &self.swarm];
         Err(PeerError::Ended { part: groups.iter().find_map(|group| group.failed()).unwrap_or("consensus") })
+    }
+
+    /// Where the swarm can be reached, with `/p2p/<id>`.
+    pub fn swarm_addresses(&self) -> Vec<Multiaddr> {
+        self.network.own_addresses()
     }
 
     /// Where the REST API listens.
@@ -339,6 +363,12 @@ impl Rooms<'_> {
         )
     }
 
+    fn allocator(&self, monitor: &Arc<Monitor>) -> Arc<dyn Allocator> {
+        let allocate_by = self.config.allocator.allocate_by.clone();
+        let allocator = MetricAllocator::new(Arc::clone(monitor), allocate_by, self.network.local_peer());
+        Arc::new(allocator.limited_to(wire::holders(&self.config.cluster), following::trust(self.config)))
+    }
+
     /// Takes part in the ordering.
     async fn take_part(
         &self,
@@ -352,7 +382,7 @@ impl Rooms<'_> {
         let log = LogConsensus::start(parts, ordering).await.map_err(start("consensus"))?;
         log.spread_voters(wire::regions(monitor));
         monitor.follow_members(log.position(), services);
-        let trust = joining::trust(self.config, self.network.local_peer());
+        let trust = following::trust(self.config);
         let meeting = Meeting::new(Arc::clone(&log), self.store.state(), Arc::clone(self.network) as _, trust);
         Ok(Ordering::Log(log, meeting))
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use cluster_types::{ErrorChain, Multiaddr};
+use cluster_types::{ErrorChain, Multiaddr, VERSION};
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
@@ -112,6 +112,7 @@ async fn start_once(
 async fn serve(peer: Peer, stop: &CancellationToken) -> Result<(PeerEnd, Option<u64>), PeerError> {
     let outcome = tokio::select! {
         outcome = async {
+            announce_listening(&peer);
             peer.ready().await;
             announce_ready(&peer);
             std::future::pending().await
@@ -125,13 +126,22 @@ async fn serve(peer: Peer, stop: &CancellationToken) -> Result<(PeerEnd, Option<
     outcome.map(|end| (end, cluster))
 }
 
+/// Says where the swarm listens, in the words that scripts look for.
+fn announce_listening(peer: &Peer) {
+    let addresses = peer.swarm_addresses().iter().map(|address| format!("\n        {address}")).collect::<String>();
+    tracing::info!("IPFS Cluster v{VERSION} listening on:{addresses}");
+}
+
 /// Tells whoever waits for it that the peer serves: people, scripts, systemd.
+///
+/// The line stands on the standard output and in the log: scripts look for it in either.
 #[expect(clippy::print_stdout, reason = "scripts wait for this line")]
 fn announce_ready(peer: &Peer) {
     for address in peer.api_addresses() {
         tracing::info!(%address, "the REST API is served");
     }
     println!("{READY}");
+    tracing::info!("{READY}");
     notify(&[NotifyState::Ready]);
 }
 

@@ -1,27 +1,33 @@
 //! Configuration to adapters: every translation from a checked section to what a package wants to be told.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_api::{Credentials, RestConfig, TlsFiles};
+use cluster_api::{CorsRules, Credentials, RestConfig, TlsFiles};
 use cluster_core::consensus::log::{LogSettings, RegionSource, WithoutQuorum};
 use cluster_core::monitor::{DiskInformer, DiskMetric, Informer, Monitor, MonitorConfig, QueueInformer, TagsInformer};
 use cluster_core::ports::{IpfsNode, TrackerStore};
-use cluster_core::task::TaskGroup;
+use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::tracker::{PriorityRule, TrackerConfig};
+use cluster_core::trust::Holders;
+use cluster_core::watch;
 use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
-use cluster_net::NetworkConfig;
+use cluster_net::{GossipSettings, NetworkConfig, TrimRule};
 use cluster_store::BlockStore;
 use cluster_types::BoxError;
 
 use crate::config::{self, Config, ConsensusMode, IpfsConfig};
+use crate::following;
+use crate::tokens::RevokedTokens;
 
 /// File of the embedded node's key, inside the configuration folder.
 const NODE_KEY: &str = "embedded_node.key";
 /// The metric that says where a peer stands: the tag `region` of `informer.tags`.
 const REGION_TAG: &str = "tag:region";
+/// Connections beyond the high water are closed only after the grace period; so many times as many are refused at once.
+const BEYOND_HIGH_WATER: usize = 8;
 /// How long a Kubo may take to say who it is.
 const NODE_ANSWER: Duration = Duration::from_secs(5);
 
@@ -37,22 +43,91 @@ pub(crate) fn network(config: &Config) -> Result<NetworkConfig, BoxError> {
         cluster.listen_addresses.clone(),
     );
     network.announce = cluster.announce_addresses.clone();
-    network.no_announce = cluster.no_announce_addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    network.no_announce = cluster.no_announce_addresses.clone();
     network.cluster_name = config.consensus.cluster_name.clone();
     network.mdns_interval = cluster.mdns_interval.unwrap_or_default();
     network.peerstore = Some(cluster.peerstore_file.clone());
     network.dial_timeout = cluster.dial_timeout;
-    network.max_connections = u32::try_from(cluster.connections.high_water).unwrap_or(u32::MAX);
+    network.max_connections = most_connections(cluster, rlimit::getrlimit(rlimit::Resource::NOFILE)?.0);
+    network.trim = TrimRule {
+        high_water: cluster.connections.high_water,
+        low_water: cluster.connections.low_water,
+        grace_period: cluster.connections.grace_period,
+    };
+    network.gossip = GossipSettings {
+        seen_messages_ttl: cluster.pubsub.seen_messages_ttl,
+        heartbeat_interval: cluster.pubsub.heartbeat_interval,
+        degree_factor: cluster.pubsub.degree_factor,
+        history_gossip: cluster.pubsub.history_gossip,
+        history_length: cluster.pubsub.history_length,
+        flood_publish: cluster.pubsub.flood_publish,
+    };
     Ok(network)
 }
 
-/// The node this peer looks after, and the block store to close after it.
-pub(crate) async fn ipfs_node(
+/// How many connections there may be at all, while too many of them wait to be trimmed: several times the high water, and no
+/// more than the file descriptors that `resource_manager` leaves them, half of the `descriptors` of the process if it says
+/// nothing.
+fn most_connections(cluster: &config::ClusterConfig, descriptors: u64) -> u32 {
+    let many = cluster.connections.high_water.saturating_mul(BEYOND_HIGH_WATER);
+    let many = u32::try_from(many).unwrap_or(u32::MAX);
+    let limits = &cluster.resources;
+    if !limits.enabled {
+        return many;
+    }
+    let left = if limits.file_descriptors == 0 { descriptors / 2 } else { limits.file_descriptors };
+    many.min(u32::try_from(left).unwrap_or(u32::MAX))
+}
+
+/// Has the informers of `monitor` announce after every so many changes of what the node holds, if the configuration asks
+/// for that. The monitor announces at most once in two seconds.
+pub(crate) fn announce_changes(
     config: &Config,
+    changes: Option<watch::Receiver<u64>>,
+    monitor: &Arc<Monitor>,
     tasks: &TaskGroup,
-) -> Result<(Arc<dyn IpfsNode>, Option<Arc<BlockStore>>), BoxError> {
+) {
+    let (IpfsConfig::Kubo(kubo), Some(changes)) = (&config.ipfs, changes) else { return };
+    let Some(every) = NonZeroU64::new(kubo.informer_trigger_interval) else { return };
+    let (monitor, stop) = (Arc::clone(monitor), tasks.stop_token());
+    tasks.spawn("informer trigger", OnExit::StopPeer, async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok::<(), BoxError>(()),
+            watch::Gone = after_every(every, changes, || monitor.announce()) => Err("the node counts no more".into()),
+        }
+    });
+}
+
+/// Announces whenever so many changes have come since the last time; ends with the counter.
+async fn after_every(every: NonZeroU64, mut changes: watch::Receiver<u64>, announce: impl Fn()) -> watch::Gone {
+    let mut told = *changes.borrow();
+    loop {
+        if let Err(gone) = changes.wait_for(|count| count.saturating_sub(told) >= every.get()).await {
+            return gone;
+        }
+        told = *changes.borrow();
+        announce();
+    }
+}
+
+/// The node this peer looks after.
+pub(crate) struct Node {
+    pub(crate) ipfs: Arc<dyn IpfsNode>,
+    /// The block store to close after it.
+    pub(crate) blocks: Option<Arc<BlockStore>>,
+    /// How often what it holds was changed.
+    pub(crate) changes: Option<watch::Receiver<u64>>,
+}
+
+/// Starts or reaches the node of the configuration.
+pub(crate) async fn ipfs_node(config: &Config, tasks: &TaskGroup) -> Result<Node, BoxError> {
     match &config.ipfs {
-        IpfsConfig::Kubo(kubo) => Ok((Kubo::new(kubo_config(kubo))?, None)),
+        IpfsConfig::Kubo(kubo) => {
+            let node = Kubo::new(kubo_config(kubo))?;
+            let changes = Some(node.changes());
+            Ok(Node { ipfs: node, blocks: None, changes })
+        }
         IpfsConfig::Embedded(embedded) => {
             let blocks = BlockStore::open(&config.state_folder)?;
             let mut settings = EmbeddedConfig::new(config.folder.file(NODE_KEY));
@@ -60,7 +135,7 @@ pub(crate) async fn ipfs_node(
             settings.storage_max = embedded.storage_max.0;
             settings.stall_timeout = embedded.pin_timeout;
             let node = EmbeddedNode::start(settings, Arc::clone(&blocks) as _, tasks).await?;
-            Ok((node, Some(blocks)))
+            Ok(Node { ipfs: node, blocks: Some(blocks), changes: None })
         }
     }
 }
@@ -125,6 +200,7 @@ pub(crate) fn consensus(config: &Config) -> LogSettings {
         heartbeat: timings.heartbeat_interval,
         election: (timings.election_timeout_min, timings.election_timeout_max),
         snapshot_every: u64::try_from(config.consensus.snapshot_threshold).unwrap_or(u64::MAX),
+        trust: following::trust(config),
         ..LogSettings::default()
     };
     match &config.consensus.mode {
@@ -134,6 +210,15 @@ pub(crate) fn consensus(config: &Config) -> LogSettings {
         }
     }
     settings
+}
+
+/// To whom pins are given.
+pub(crate) fn holders(config: &config::ClusterConfig) -> Holders {
+    match (config.pin_only_on_trusted_peers, config.pin_only_on_untrusted_peers) {
+        (true, _) => Holders::Trusted,
+        (false, true) => Holders::Untrusted,
+        (false, false) => Holders::All,
+    }
 }
 
 /// Where peers stand, by their `region` tags, for the spread of the voters.
@@ -158,21 +243,76 @@ pub(crate) fn tracker(config: &Config) -> TrackerConfig {
     }
 }
 
-pub(crate) fn rest(config: &config::HttpApiConfig) -> RestConfig {
+pub(crate) fn rest(config: &config::HttpApiConfig, folder: &config::ConfigFolder) -> RestConfig {
     let default = RestConfig::default();
     RestConfig {
         listen: config.listen_addresses.clone(),
-        read_header_timeout: config.timeouts.read_header.unwrap_or(default.read_header_timeout),
-        idle_timeout: config.timeouts.idle.unwrap_or(default.idle_timeout),
+        read_timeout: config.timeouts.read,
+        read_header_timeout: config.timeouts.read_header,
+        write_timeout: config.timeouts.write,
+        idle_timeout: config.timeouts.idle,
         max_header_bytes: config.max_header_bytes,
         tls: config.tls.clone().map(|(certificate, key)| TlsFiles { certificate, key }),
-        credentials: config.basic_auth.as_ref().map(|users| {
-            Credentials(users.iter().map(|(user, word)| (user.clone(), word.reveal().to_owned())).collect())
+        credentials: config.basic_auth.as_ref().map(|users| Credentials {
+            passwords: users.iter().map(|(user, word)| (user.clone(), word.reveal().to_owned())).collect(),
+            scopes: config.access.scopes.clone(),
+            token_lifetime: config.access.token_lifetime,
+            revocations: Some(Arc::new(RevokedTokens::new(folder))),
         }),
         allowed_hosts: config.allowed_hosts.clone(),
-        allowed_origins: config.cors.allowed_origins.clone(),
-        allowed_methods: config.cors.allowed_methods.clone(),
+        max_connections: config.limits.connections,
+        max_connections_per_ip: config.limits.connections_per_ip,
+        max_writes: config.limits.writes,
+        max_upload_bytes: config.limits.upload_bytes,
+        cors: CorsRules {
+            allowed_origins: config.cors.allowed_origins.clone(),
+            allowed_methods: config.cors.allowed_methods.clone(),
+            allowed_headers: config.cors.allowed_headers.clone(),
+            exposed_headers: config.cors.exposed_headers.clone(),
+            allow_credentials: config.cors.allow_credentials,
+            max_age: config.cors.max_age,
+        },
+        log_file: config.log_file.clone(),
         headers: config.headers.clone(),
         ..default
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_so_many_changes_are_announced() {
+        let (counter, announced) = (watch::Sender::new(7), Cell::new(0));
+        let announcing =
+            after_every(NonZeroU64::new(3).unwrap(), counter.subscribe(), || announced.set(announced.get() + 1));
+        let changing = async {
+            for (count, expected) in [(9, 0), (10, 1), (12, 1), (13, 2), (40, 3), (42, 3)] {
+                counter.send_replace(count);
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(announced.get(), expected, "after {count} changes");
+            }
+            drop(counter);
+        };
+        tokio::join!(announcing, changing);
+    }
+
+    #[test]
+    fn connections_are_bounded_by_the_high_water_and_by_the_descriptors() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = config::ConfigFolder::new(place.path());
+        let written = config::NewConfig::with_new_secret().write(&folder, &std::collections::BTreeMap::new()).unwrap();
+        let mut cluster = written.config.cluster;
+        assert_eq!(most_connections(&cluster, 1_000_000), 3_200);
+        assert_eq!(most_connections(&cluster, 1_000), 500);
+        cluster.resources.file_descriptors = 70;
+        assert_eq!(most_connections(&cluster, 1_000), 70);
+        cluster.resources.enabled = false;
+        assert_eq!(most_connections(&cluster, 1_000), 3_200);
     }
 }

@@ -2,12 +2,11 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cluster_client::{AddRequest, Source};
+use cluster_terminal::Progress;
 use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, Timestamp, parse_peer_id};
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
 use url::Url;
 
 use super::Context;
@@ -24,8 +23,10 @@ const DEFAULT_HASH: &str = "sha2-256";
 pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<(), Failure> {
     let here = std::env::current_dir().map_err(|error| Failure::local("finding the working directory", &error))?;
     let mut request = plan(&arguments, &here, now())?;
-    let mut meter = Meter::new(context.output.is_text() && std::io::stderr().is_terminal());
-    request.params.progress = meter.is_shown();
+    let is_shown = context.output.is_text() && std::io::stderr().is_terminal();
+    let total = if is_shown { request.size().await? } else { None };
+    let mut meter = Meter::new(total, is_shown);
+    request.params.progress = is_shown;
     let mut items = context.client.add(request).await?;
     let shown_at_once = !arguments.quieter && !arguments.no_stream;
     let quiet = arguments.quiet || arguments.quieter;
@@ -37,7 +38,7 @@ pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<()
             continue;
         }
         if shown_at_once {
-            meter.aside(|| context.output.show(&Added { output: &output, quiet }))?;
+            meter.line.aside(|| context.output.show(&Added { output: &output, quiet }))?;
         }
         if !arguments.no_stream || arguments.quieter {
             added.clear();
@@ -53,7 +54,7 @@ pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<()
     let root = added.last().and_then(|output| output.cid);
     if let Some(cid) = root.filter(|_| arguments.wait && !arguments.no_pin) {
         let pin = context.client.allocation(&cid).await?;
-        wait::until(&context.client, cid, Goal::pinned(&pin), arguments.wait_timeout.0).await?;
+        wait::until(context, cid, Goal::pinned(&pin), arguments.wait_timeout.0).await?;
     }
     Ok(())
 }
@@ -119,7 +120,7 @@ fn source(argument: &str, here: &Path) -> Result<Source, Failure> {
 
 /// Shows how far the upload is, on a terminal.
 struct Meter {
-    bar: Option<ProgressBar>,
+    line: Progress,
     /// Bytes of the files before the present one.
     finished: u64,
     /// The present file, and how many of its bytes the peer has read.
@@ -127,20 +128,9 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(is_shown: bool) -> Self {
-        let bar = is_shown.then(|| {
-            let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} ({bytes_per_sec}) {wide_msg}") {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Self { bar, finished: 0, present: Default::default() }
-    }
-
-    fn is_shown(&self) -> bool {
-        self.bar.is_some()
+    /// `total`: bytes of all files, if that is known.
+    fn new(total: Option<u64>, is_shown: bool) -> Self {
+        Self { line: Progress::of_bytes(total, is_shown), finished: 0, present: Default::default() }
     }
 
     fn progress(&mut self, output: &AddedOutput) {
@@ -148,40 +138,22 @@ impl Meter {
             self.finished += self.present.1;
         }
         self.present = (output.name.clone(), output.bytes);
-        if let Some(bar) = &self.bar {
-            bar.set_position(self.finished + output.bytes);
-            bar.set_message(output.name.replace(char::is_control, " "));
-        }
-    }
-
-    /// Does `print` while the meter is out of the way.
-    fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.line.set(self.finished + output.bytes);
+        self.line.say(&output.name);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
+    use cluster_terminal::normalise;
 
     use super::*;
     use crate::args::{Arguments, Command};
-    use crate::spelling::normalise;
 
     fn planned(flags: &str) -> Result<AddRequest, Failure> {
         let words = format!("ctl add {flags}");
-        let words = normalise(words.split_whitespace().map(Into::into), &Arguments::command());
+        let words = normalise(words.split_whitespace().map(Into::into), &Arguments::command()).words;
         let Command::Add(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!("{flags}") };
         plan(&arguments, Path::new("/home/someone"), Timestamp::ZERO)
     }
@@ -241,7 +213,7 @@ mod tests {
 
     #[test]
     fn bytes_of_all_files_are_counted() {
-        let mut meter = Meter::new(false);
+        let mut meter = Meter::new(None, false);
         for (name, bytes) in [("a", 5), ("a", 9), ("b", 4), ("b", 2)] {
             meter.progress(&AddedOutput { name: name.to_owned(), bytes, ..AddedOutput::default() });
         }

@@ -1,4 +1,4 @@
-//! `health`: connections, metrics and alerts.
+//! `health`: connections, metrics, alerts and bandwidth.
 
 use super::Context;
 use crate::args::HealthCommand;
@@ -15,6 +15,7 @@ pub(crate) async fn run(command: HealthCommand, context: &Context) -> Result<(),
             context.output.show(&MetricNames(context.client.metric_names().await?))
         }
         HealthCommand::Metrics { name: Some(name) } => context.output.show(&context.client.metrics(&name).await?),
+        HealthCommand::Bandwidth => context.output.show(&context.client.bandwidth().await?),
         HealthCommand::Alerts => context.output.show(&context.client.alerts().await?),
     }
 }

@@ -8,6 +8,7 @@ mod peers;
 mod pin;
 mod recover;
 mod status;
+mod token;
 mod wait;
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use cluster_client::{Client, ClientConfig, Items};
 use cluster_types::{Multiaddr, parse_address};
 use futures::StreamExt;
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, PeersCommand, PinCommand};
 use crate::failure::Failure;
 use crate::output::{Output, PeerVersion, Show};
 
@@ -39,36 +40,99 @@ impl Context {
 }
 
 /// Does what was asked.
-pub(crate) async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    if let Command::Commands = arguments.command {
-        let mut paths = Vec::new();
-        collect_paths(&Arguments::command(), "", &mut paths);
-        return output.plain(&paths);
+pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
+    if let Some(done) = tell(&arguments.command, output) {
+        return done;
     }
     let config = client_config(&arguments)?;
     if arguments.debug {
         eprintln!("debug: https {}, endpoints {:?}", config.https, config.endpoints);
     }
-    let context = Context { client: Client::new(config)?, output };
-    match arguments.command {
-        Command::Id => output.show(&context.client.id().await?),
-        Command::Version => output.show(&PeerVersion { version: context.client.version().await? }),
-        Command::Peers(command) => peers::run(command, &context).await,
-        Command::Add(arguments) => add::run(*arguments, &context).await,
-        Command::Pin(command) => pin::run(command, &context).await,
-        Command::Status(arguments) => status::run(arguments, &context).await,
-        Command::Recover(arguments) => recover::run(arguments, &context).await,
-        Command::Health(command) => health::run(command, &context).await,
-        Command::Events(arguments) => events::run(arguments, &context).await,
-        Command::Ipfs(command) => ipfs::run(command, &context).await,
-        Command::Commands => Ok(()),
+    let context = Context { client: Client::connect(config).await?, output: output.clone() };
+    let Some(seconds) = arguments.watch else { return ask(arguments.command, &context).await };
+    if !is_watchable(&arguments.command) {
+        let text = "it can be used with status, recover, pin ls, peers ls and health".to_owned();
+        return Err(Failure::Local { doing: "reading --watch", text });
+    }
+    loop {
+        context.output.begin_again()?;
+        ask(arguments.command.clone(), &context).await?;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+}
+
+/// Does what needs no peer; nothing if the command needs one.
+fn tell(command: &Command, output: &Output) -> Option<Result<(), Failure>> {
+    let tree = Arguments::command();
+    let mut text = Vec::new();
+    let written = match command {
+        Command::Commands => {
+            let mut paths = Vec::new();
+            collect_paths(&tree, "", &mut paths);
+            return Some(output.plain(&paths));
+        }
+        Command::Completions { shell } => cluster_terminal::completions(*shell, &tree, &mut text),
+        Command::Man { folder } => cluster_terminal::man_pages(&tree, folder.as_deref(), &mut text),
+        Command::Id
+        | Command::Peers(_)
+        | Command::Add(_)
+        | Command::Pin(_)
+        | Command::Status(_)
+        | Command::Recover(_)
+        | Command::Version
+        | Command::Health(_)
+        | Command::Events(_)
+        | Command::Token(_)
+        | Command::Ipfs(_) => return None,
+    };
+    let written = written.map_err(|error| Failure::local("writing it", &error));
+    Some(written.and_then(|()| output.raw(&text)))
+}
+
+/// Asks a peer, and prints what it answers.
+async fn ask(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Id => context.output.show(&context.client.id().await?),
+        Command::Version => context.output.show(&PeerVersion { version: context.client.version().await? }),
+        Command::Peers(command) => peers::run(command, context).await,
+        Command::Add(arguments) => add::run(*arguments, context).await,
+        Command::Pin(command) => pin::run(command, context).await,
+        Command::Status(arguments) => status::run(arguments, context).await,
+        Command::Recover(arguments) => recover::run(arguments, context).await,
+        Command::Health(command) => health::run(command, context).await,
+        Command::Events(arguments) => events::run(arguments, context).await,
+        Command::Ipfs(command) => ipfs::run(command, context).await,
+        Command::Token(arguments) => token::run(arguments, context).await,
+        Command::Commands | Command::Completions { .. } | Command::Man { .. } => Ok(()),
+    }
+}
+
+/// Whether asking again and again makes sense.
+fn is_watchable(command: &Command) -> bool {
+    match command {
+        Command::Status(_)
+        | Command::Recover(_)
+        | Command::Health(_)
+        | Command::Pin(PinCommand::Ls { .. })
+        | Command::Peers(PeersCommand::Ls) => true,
+        Command::Id
+        | Command::Peers(_)
+        | Command::Add(_)
+        | Command::Pin(_)
+        | Command::Version
+        | Command::Events(_)
+        | Command::Ipfs(_)
+        | Command::Token(_)
+        | Command::Commands
+        | Command::Completions { .. }
+        | Command::Man { .. } => false,
     }
 }
 
 /// The paths of all commands below `command`, each before its own.
 fn collect_paths(command: &clap::Command, above: &str, paths: &mut Vec<String>) {
     let path = if above.is_empty() { command.get_name().to_owned() } else { format!("{above} {}", command.get_name()) };
-    for below in command.get_subcommands() {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set() || below.get_name() == "commands") {
         paths.push(format!("{path} {}", below.get_name()));
         collect_paths(below, &path, paths);
     }
@@ -88,12 +152,17 @@ fn client_config(arguments: &Arguments) -> Result<ClientConfig, Failure> {
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
         (user.to_owned(), password.to_owned())
     });
+    let bearer = arguments.token.as_ref().map(|hidden| hidden.0.clone()).filter(|token| !token.is_empty());
+    let has_credentials = basic_auth.is_some() || bearer.is_some();
     Ok(ClientConfig {
         endpoints,
-        https: arguments.https || (basic_auth.is_some() && !arguments.force_http),
+        https: arguments.https || (has_credentials && !arguments.force_http),
         insecure: arguments.no_check_certificate,
         basic_auth,
+        bearer,
+        ca_file: arguments.ca_cert.clone(),
         timeout: (arguments.timeout > 0).then(|| Duration::from_secs(arguments.timeout)),
+        secret: arguments.secret.0.clone(),
     })
 }
 
@@ -116,6 +185,8 @@ mod tests {
         assert!(!forced.https);
         assert_eq!(forced.basic_auth, Some(("user".to_owned(), String::new())));
         assert!(!config("ctl id").unwrap().https);
+        let token = config("ctl --token abc --ca-cert /x id").unwrap();
+        assert!(token.https && token.bearer.as_deref() == Some("abc") && token.ca_file.is_some());
     }
 
     #[test]
@@ -127,13 +198,6 @@ mod tests {
         assert_eq!(socket.endpoints[0].to_string().matches("run").count(), 1);
         assert!(Client::new(socket).is_ok());
         assert_eq!(config("ctl --host nonsense id").unwrap_err().exit_code(), 1);
-    }
-
-    #[test]
-    fn endpoints_over_libp2p_are_refused_in_plain_words() {
-        let address = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
-        let error = Client::new(config(&format!("ctl --host {address} id")).unwrap()).unwrap_err();
-        assert!(error.to_string().contains("libp2p"), "{error}");
     }
 
     #[test]

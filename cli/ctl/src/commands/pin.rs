@@ -54,8 +54,8 @@ async fn after(written: &Written, goal: Goal, arguments: &AfterArguments, contex
     }
     let mut status = None;
     if arguments.wait {
-        let goal = if arguments.wait_limit > 0 { Goal { limit: Some(arguments.wait_limit), ..goal } } else { goal };
-        status = Some(wait::until(&context.client, pin.cid, goal, arguments.wait_timeout.0).await?);
+        let goal = goal.limited(arguments.wait_limit);
+        status = Some(wait::until(context, pin.cid, goal, arguments.wait_timeout.0).await?);
     }
     if arguments.no_status {
         return context.output.show(&WithCommit::new(pin, *commit));
@@ -106,17 +106,17 @@ fn expiry(after: Option<GoDuration>, now: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
+    use cluster_terminal::normalise;
 
     use super::*;
     use crate::args::{Arguments, Command};
-    use crate::spelling::normalise;
 
     const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
     const PEER: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
 
     fn options(flags: &str) -> Result<PinOptions, Failure> {
         let words = format!("ctl pin add {flags}");
-        let words = normalise(words.split_whitespace().map(Into::into), &Arguments::command());
+        let words = normalise(words.split_whitespace().map(Into::into), &Arguments::command()).words;
         let arguments = Arguments::try_parse_from(words).unwrap();
         let Command::Pin(PinCommand::Add(arguments)) = arguments.command else { panic!("{flags}") };
         add_options(&arguments, Timestamp::from_unix_seconds(1_000))

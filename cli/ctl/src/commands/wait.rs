@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cluster_client::{Client, ClientError};
+use cluster_client::ClientError;
 use cluster_types::{Cid, GlobalPinInfo, Pin, TrackerStatus};
 
+use super::Context;
 use crate::failure::Failure;
 
 /// Time between two questions.
@@ -27,6 +28,14 @@ impl Goal {
         let least = u32::try_from(pin.options.replication_factor_min).ok().filter(|least| *least > 0);
         Self { status: TrackerStatus::Pinned, limit: least }
     }
+
+    /// The goal with the limit of `--wait-limit`: less than 0 means all, 0 what it was.
+    pub(crate) fn limited(self, limit: i32) -> Self {
+        match limit {
+            0 => self,
+            _ => Self { limit: u32::try_from(limit).ok(), ..self },
+        }
+    }
 }
 
 /// How far a pin is.
@@ -41,33 +50,42 @@ enum Progress {
 /// Decides how far a pin is.
 fn judge(info: &GlobalPinInfo, goal: Goal) -> Progress {
     use TrackerStatus as S;
-    let (mut there, mut remote) = (0, 0);
     for (peer, info) in &info.peer_map {
         if matches!(info.status, S::Undefined | S::ClusterError | S::PinError | S::UnpinError) {
             let peer = if info.peername.is_empty() { peer } else { &info.peername };
             return Progress::Failed(format!("{peer}: {}: {}", info.status, info.error));
         }
-        there += usize::from(info.status == goal.status);
-        remote += usize::from(goal.status == S::Pinned && info.status == S::Remote);
     }
+    let (there, needed) = count(info, goal);
+    // No peer at all is an answer that cannot be right yet.
+    if !info.peer_map.is_empty() && there >= needed { Progress::Reached } else { Progress::Waiting }
+}
+
+/// How many peers are where they are to be, and how many have to be.
+fn count(info: &GlobalPinInfo, goal: Goal) -> (usize, usize) {
+    let having = |status| info.peer_map.values().filter(|info| info.status == status).count();
     let all = info.peer_map.len();
     let needed = match goal.limit {
         Some(limit) => all.min(usize::try_from(limit).unwrap_or(usize::MAX)),
-        None => all - remote,
+        None if goal.status == TrackerStatus::Pinned => all - having(TrackerStatus::Remote),
+        None => all,
     };
-    // No peer at all is an answer that cannot be right yet.
-    if all > 0 && there >= needed { Progress::Reached } else { Progress::Waiting }
+    (having(goal.status), needed)
 }
 
 /// Asks until the goal is reached; a `limit` of a second or less is none.
-pub(crate) async fn until(client: &Client, cid: Cid, goal: Goal, limit: Duration) -> Result<GlobalPinInfo, Failure> {
-    poll(goal, limit, async || client.status(&cid, false).await).await
+pub(crate) async fn until(context: &Context, cid: Cid, goal: Goal, limit: Duration) -> Result<GlobalPinInfo, Failure> {
+    let line = cluster_terminal::Progress::of_waiting(context.output.is_text());
+    line.say("waiting for peers");
+    let tell = |(there, needed)| line.say(&format!("{there} of {needed} peers: {}", goal.status));
+    poll(goal, limit, async || context.client.status(&cid, false).await, tell).await
 }
 
 async fn poll(
     goal: Goal,
     limit: Duration,
     ask: impl AsyncFn() -> Result<GlobalPinInfo, ClientError>,
+    tell: impl Fn((usize, usize)),
 ) -> Result<GlobalPinInfo, Failure> {
     let asking = async {
         loop {
@@ -75,7 +93,7 @@ async fn poll(
             let info = ask().await?;
             match judge(&info, goal) {
                 Progress::Reached => return Ok(info),
-                Progress::Waiting => {}
+                Progress::Waiting => tell(count(&info, goal)),
                 Progress::Failed(text) => return Err(Failure::Local { doing: DOING, text }),
             }
         }
@@ -144,6 +162,8 @@ mod tests {
         for (least, limit) in [(-1, None), (0, None), (2, Some(2))] {
             pin.options.replication_factor_min = least;
             assert_eq!(Goal::pinned(&pin).limit, limit);
+            let asked = |limit| Goal::pinned(&pin).limited(limit).limit;
+            assert_eq!((asked(-1), asked(0), asked(3)), (None, limit, Some(3)));
         }
     }
 
@@ -151,12 +171,16 @@ mod tests {
     async fn it_asks_once_a_second_until_the_goal_is_reached() {
         let asked = Cell::new(0);
         let started = tokio::time::Instant::now();
-        let found = poll(goal(TrackerStatus::Pinned, None), Duration::ZERO, async || {
+        let told = Cell::new(Vec::new());
+        let ask = async || {
             asked.set(asked.get() + 1);
             let status = if asked.get() < 3 { TrackerStatus::Pinning } else { TrackerStatus::Pinned };
             Ok(info(&[status]))
-        });
+        };
+        let tell = |counts| told.set([told.take(), vec![counts]].concat());
+        let found = poll(goal(TrackerStatus::Pinned, None), Duration::ZERO, ask, tell);
         assert_eq!(found.await.unwrap(), info(&[TrackerStatus::Pinned]));
+        assert_eq!(told.take(), [(0, 1), (0, 1)]);
         assert_eq!((asked.get(), started.elapsed().as_secs()), (3, 3));
     }
 
@@ -164,7 +188,7 @@ mod tests {
     async fn the_end_of_the_time_has_an_exit_code_of_its_own() {
         let forever = async || Ok(info(&[TrackerStatus::Pinning]));
         let limit = Duration::from_secs(30);
-        let failure = poll(goal(TrackerStatus::Pinned, None), limit, forever).await.unwrap_err();
+        let failure = poll(goal(TrackerStatus::Pinned, None), limit, forever, |_| {}).await.unwrap_err();
         assert_eq!(failure.exit_code(), 62);
     }
 
@@ -176,6 +200,6 @@ mod tests {
             let status = if asked.get() < 9 { TrackerStatus::Pinning } else { TrackerStatus::Pinned };
             Ok(info(&[status]))
         };
-        assert!(poll(goal(TrackerStatus::Pinned, None), Duration::from_secs(1), ask).await.is_ok());
+        assert!(poll(goal(TrackerStatus::Pinned, None), Duration::from_secs(1), ask, |_| {}).await.is_ok());
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! **Invariant:** names and errors come from other machines; no control character of theirs reaches a terminal.
 
+use std::collections::BTreeMap;
+
 use cluster_client::ApiFailure;
 use cluster_types::{
-    AddedOutput, Alert, CatchUp, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth, PinMode,
-    Timestamp,
+    AddedOutput, Alert, Bandwidth, CatchUp, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Multiaddr, Pin, PinDepth,
+    PinMode, Timestamp,
 };
 use serde::Serialize;
 
-use super::Show;
 use super::humanise::{bytes, relative};
+use super::{Show, Table, tables};
 
 /// One thing that was added.
 #[derive(Debug, Serialize)]
@@ -74,6 +76,10 @@ impl Show for Id {
         lines.extend(self.catching_up.as_ref().map(catch_up_line));
         lines
     }
+
+    fn table(&self, _now: Timestamp) -> Option<Table> {
+        Some(tables::of_id(self))
+    }
 }
 
 fn catch_up_line(progress: &CatchUp) -> String {
@@ -105,12 +111,16 @@ impl Show for GlobalPinInfo {
             lines.push(format!(
                 "    > {peer:<20} : {}{error} | {} | Attempts: {} | Priority: {}",
                 info.status.as_str().to_uppercase(),
-                info.timestamp,
+                info.timestamp.whole_seconds(),
                 info.attempt_count,
                 info.priority_pin
             ));
         }
         lines
+    }
+
+    fn table(&self, _now: Timestamp) -> Option<Table> {
+        Some(tables::of_status(self))
     }
 }
 
@@ -141,10 +151,14 @@ impl Show for Pin {
             day_and_time(self.timestamp, "unknown"),
         )]
     }
+
+    fn table(&self, _now: Timestamp) -> Option<Table> {
+        Some(tables::of_pin(self))
+    }
 }
 
 /// `2006-01-02 15:04:05` in UTC, or `none` when there is no time.
-fn day_and_time(time: Timestamp, none: &str) -> String {
+pub(super) fn day_and_time(time: Timestamp, none: &str) -> String {
     if time.is_zero() { none.to_owned() } else { time.inner().strftime("%Y-%m-%d %H:%M:%S").to_string() }
 }
 
@@ -177,13 +191,21 @@ impl Show for Vec<Metric> {
     fn lines(&self, now: Timestamp) -> Vec<String> {
         self.iter().map(|metric| metric_line(metric, now)).collect()
     }
+
+    fn table(&self, now: Timestamp) -> Option<Table> {
+        Some(tables::of_metrics(self, now))
+    }
 }
 
 fn metric_line(metric: &Metric, now: Timestamp) -> String {
-    let size = u64::try_from(metric.weight).ok().filter(|size| metric.name == Metric::FREESPACE && *size > 0);
-    let value = size.map_or_else(|| metric.value.clone(), bytes);
     let expires = relative(Timestamp::from_unix_nanos(metric.expire.into()), now);
-    format!("{} | {}: {value} | Expires in: {expires}", metric.peer, metric.name)
+    format!("{} | {}: {} | Expires in: {expires}", metric.peer, metric.name, metric_value(metric))
+}
+
+/// The value of a metric; sizes are humanised.
+pub(super) fn metric_value(metric: &Metric) -> String {
+    let size = u64::try_from(metric.weight).ok().filter(|size| metric.name == Metric::FREESPACE && *size > 0);
+    size.map_or_else(|| metric.value.clone(), bytes)
 }
 
 impl Show for Vec<Alert> {
@@ -195,6 +217,28 @@ impl Show for Vec<Alert> {
             format!("{peer}: {name}. Expired at: {expired}. Triggered at: {triggered}")
         };
         self.iter().map(line).collect()
+    }
+
+    fn table(&self, now: Timestamp) -> Option<Table> {
+        Some(tables::of_alerts(self, now))
+    }
+}
+
+impl Show for BTreeMap<String, Bandwidth> {
+    fn lines(&self, _now: Timestamp) -> Vec<String> {
+        let line = |(protocol, counted): (&String, &Bandwidth)| {
+            let Bandwidth { total_in, total_out, rate_in, rate_out } = counted;
+            format!(
+                "{protocol:>25}: In: {:>7}. Out: {:>7}. RateIn: {rate_in:.2}B/s. RateOut: {rate_out:.2}B/s",
+                bytes(*total_in),
+                bytes(*total_out)
+            )
+        };
+        self.iter().map(line).collect()
+    }
+
+    fn table(&self, _now: Timestamp) -> Option<Table> {
+        Some(tables::of_bandwidth(self))
     }
 }
 
@@ -219,6 +263,10 @@ impl Show for GlobalRepoGc {
             }));
         }
         lines
+    }
+
+    fn table(&self, _now: Timestamp) -> Option<Table> {
+        Some(tables::of_gc(self))
     }
 }
 

@@ -3,7 +3,7 @@
 use cluster_types::{Commit, Timestamp};
 use serde::Serialize;
 
-use super::Show;
+use super::{Show, Table};
 
 /// An item, and in JSON a last field `commit`. The lines for people are those of the item: scripts compare them.
 #[derive(Debug, Serialize)]
@@ -24,5 +24,9 @@ impl<'a, T> WithCommit<'a, T> {
 impl<T: Show> Show for WithCommit<'_, T> {
     fn lines(&self, now: Timestamp) -> Vec<String> {
         self.item.lines(now)
+    }
+
+    fn table(&self, now: Timestamp) -> Option<Table> {
+        self.item.table(now)
     }
 }

@@ -1,7 +1,7 @@
 //! `daemon`: runs the peer until it is told to stop.
 
 use anyhow::{Context, bail};
-use cluster_peer::config::{Config, ConsensusMode, ExecutionLock, ProcessEnvironment, TrustedPeers, load};
+use cluster_peer::config::{Config, ConsensusMode, ProcessEnvironment, TrustedPeers, ensure_legacy_identity, load};
 use cluster_peer::logging;
 use cluster_types::{Multiaddr, PeerId, Protocol, VERSION};
 
@@ -17,10 +17,16 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
             folder.config_file().display()
         );
     }
-    let lock = ExecutionLock::acquire(&folder).context("starting the peer")?;
+    let lock = super::lock(&folder)?;
     let mut loaded = load(&folder, &ProcessEnvironment).context("loading the configuration")?;
     for remark in &loaded.remarks {
         tracing::warn!(remark, "configuration");
+    }
+    if ensure_legacy_identity(&folder, &loaded.config.cluster.identity).context("writing the identity")? {
+        eprintln!(
+            "NOTICE: identity information extracted from the configuration to {}.",
+            folder.identity_file().display()
+        );
     }
     apply_flags(&mut loaded.config, daemon);
     for (flag, given) in [("--stats", daemon.stats), ("--tracing", daemon.tracing)] {
@@ -29,7 +35,7 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
         }
     }
     tracing::info!(version = VERSION, folder = %folder.path().display(), "starting");
-    let outcome = cluster_peer::run(loaded.config, daemon.bootstrap.clone());
+    let outcome = cluster_peer::run(loaded.config, daemon.bootstrap());
     drop(lock);
     outcome.context("running the peer")
 }
@@ -53,7 +59,7 @@ fn apply_flags(config: &mut Config, daemon: &DaemonArguments) {
         return;
     }
     if let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted), .. } = &mut config.consensus.mode {
-        for peer in daemon.bootstrap.iter().filter_map(peer_of) {
+        for peer in daemon.bootstrap().iter().filter_map(peer_of) {
             if !trusted.contains(&peer) {
                 trusted.push(peer);
             }

@@ -6,8 +6,9 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use cluster_peer::config::{
-    ConfigFolder, ExecutionLock, IdentitySource, NewConfig, PEERSTORE, ProcessEnvironment, ensure_identity,
+    ConfigFolder, IdentitySource, NewConfig, PEERSTORE, ProcessEnvironment, ensure_identity, ensure_legacy_identity,
     write_source,
 };
 use cluster_types::{Multiaddr, PeerId, Protocol};
@@ -22,24 +23,52 @@ const ASK_SECRET: &str = "Enter cluster secret (32-byte hex string): ";
 pub(crate) fn run(init: &InitArguments, arguments: &Arguments) -> anyhow::Result<()> {
     let folder = arguments.folder()?;
     let peers = known_peers(&init.peers)?;
-    folder.create().context("creating the folder")?;
-    let _lock = ExecutionLock::acquire(&folder).context("locking the folder")?;
+    // A folder that is not there yet is made when everything was understood.
+    let existed = folder.path().exists();
+    let lock = if existed { Some(super::lock(&folder)?) } else { None };
     if folder.config_file().exists() && !init.force && !arguments.force {
         let answer = prompt::yes_or_no(OVERWRITE, &mut io::stdin().lock(), &mut io::stdout());
         if !answer.context("reading the answer")? {
             bail!("initializing: the configuration was left as it is");
         }
     }
-    if let Some(url) = &init.source {
-        write_source(&folder, url).context("writing the configuration")?;
-        eprintln!("configuration written to {}.", folder.config_file().display());
-        let identity = IdentitySource::of_environment(&ProcessEnvironment).context("reading the identity")?;
-        write_identity(&folder, &identity)?;
-        return write_peerstore(&folder, &folder.file(PEERSTORE), &addresses(peers));
+    let new = if init.source.is_some() { None } else { Some(new_config(init, &peers)?) };
+    folder.create().context("creating the folder")?;
+    let _lock = match lock {
+        Some(lock) => lock,
+        None => super::lock(&folder)?,
+    };
+    if !existed && folder.config_file().exists() {
+        bail!("initializing: another `init` has just written this folder");
     }
+    let known = IdentitySource::of_folder(&folder, &ProcessEnvironment).context("reading the identity")?;
+    // The file that is replaced may be the only one that holds the peer's key.
+    if ensure_legacy_identity(&folder, &known).context("writing the identity")? {
+        eprintln!("new identity written to {}", folder.identity_file().display());
+    }
+    let peerstore = match (&new, &init.source) {
+        (Some(new), _) => {
+            let loaded = new.write(&folder, &ProcessEnvironment).context("writing the configuration")?;
+            loaded.config.cluster.peerstore_file
+        }
+        (None, source) => {
+            write_source(&folder, source.as_deref().unwrap_or_default()).context("writing the configuration")?;
+            folder.file(PEERSTORE)
+        }
+    };
+    eprintln!("configuration written to {}.", folder.config_file().display());
+    if let Some(name) = init.datastore.as_ref().and_then(ValueEnum::to_possible_value) {
+        eprintln!("note: state is kept in RocksDB; datastore.{} has no effect.", name.get_name());
+    }
+    write_identity(&folder, &known)?;
+    write_peerstore(&folder, &peerstore, &addresses(peers))
+}
+
+/// The configuration that the flags ask for; asks for a secret if they say so.
+fn new_config(init: &InitArguments, peers: &[(PeerId, Multiaddr)]) -> anyhow::Result<NewConfig> {
     let mut new = NewConfig {
         consensus: init.consensus.into(),
-        datastore: init.datastore.into(),
+        datastore: init.datastore.unwrap_or_default().into(),
         node: init.ipfs.into(),
         peers: peers.iter().map(|(peer, _)| *peer).collect(),
         random_ports: init.randomports,
@@ -48,11 +77,9 @@ pub(crate) fn run(init: &InitArguments, arguments: &Arguments) -> anyhow::Result
     if init.custom_secret {
         let text = prompt::line(ASK_SECRET, &mut io::stdin().lock(), &mut io::stdout())?;
         new.secret = text.parse().context("parsing the secret")?;
+        new.secret_is_chosen = true;
     }
-    let loaded = new.write(&folder, &ProcessEnvironment).context("writing the configuration")?;
-    eprintln!("configuration written to {}.", folder.config_file().display());
-    write_identity(&folder, &loaded.config.cluster.identity)?;
-    write_peerstore(&folder, &loaded.config.cluster.peerstore_file, &addresses(peers))
+    Ok(new)
 }
 
 fn addresses(peers: Vec<(PeerId, Multiaddr)>) -> Vec<Multiaddr> {

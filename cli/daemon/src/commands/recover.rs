@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use anyhow::{Context, bail};
-use cluster_peer::config::{ExecutionLock, ProcessEnvironment, load, load_identity};
+use cluster_peer::config::{ProcessEnvironment, load_identity, load_stopped};
 use cluster_peer::recover::{Recovery, RecoveryReport};
 
 use crate::args::{Arguments, RecoverArguments};
@@ -24,8 +24,8 @@ pub(crate) fn run(recover: &RecoverArguments, arguments: &Arguments) -> anyhow::
     if !folder.config_file().exists() {
         bail!("loading the configuration: {} does not exist", folder.config_file().display());
     }
-    let _lock = ExecutionLock::acquire(&folder).context("recovering")?;
-    let config = load(&folder, &ProcessEnvironment).context("loading the configuration")?.config;
+    let _lock = super::lock(&folder)?;
+    let config = load_stopped(&folder, &ProcessEnvironment).context("loading the configuration")?.config;
     let peer = load_identity(&folder, &config.cluster.identity).context("loading the identity")?.peer();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {

@@ -4,13 +4,14 @@ use anyhow::Context;
 use cluster_client::{Client, ClientConfig};
 use cluster_peer::config::{
     ConfigError, ConfigFolder, IpfsConfig, ProcessEnvironment, follower_api, kubo_of_environment, load_follower,
-    source_of,
+    source_of, without_password,
 };
-use cluster_peer::node_answers;
+use cluster_peer::{node_answers, own_token};
 
 /// Runs the command.
 pub(crate) fn run(cluster: &str, folder: &ConfigFolder) -> anyhow::Result<()> {
     let source = source_of(folder).context("reading the configuration")?.unwrap_or_default();
+    let source = without_password(&source);
     let (availability, node) = match load_follower(folder, &ProcessEnvironment) {
         Ok(loaded) => (format!("Available ({source})"), loaded.config.ipfs),
         Err(ConfigError::SourceUnreachable { .. }) => {
@@ -38,9 +39,16 @@ async fn online(folder: &ConfigFolder, node: &IpfsConfig) -> anyhow::Result<(boo
 
 /// Speaks to the peer of a folder.
 pub(super) fn client(folder: &ConfigFolder) -> anyhow::Result<Client> {
-    let endpoints = follower_api(folder, &ProcessEnvironment).context("reading the environment")?;
-    let [first, ..] = endpoints.as_slice() else { anyhow::bail!("the peer's API has no address") };
-    let config = ClientConfig { endpoints: endpoints.clone(), ..ClientConfig::new(first.clone()) };
+    let api = follower_api(folder, &ProcessEnvironment).context("reading the environment")?;
+    let [first, ..] = api.addresses.as_slice() else { anyhow::bail!("the peer's API has no address") };
+    let config = ClientConfig {
+        https: api.has_tls,
+        // The certificate is for the names by which others call this peer, and the address is its own.
+        insecure: true,
+        bearer: api.basic_auth.as_ref().and_then(|users| own_token(users, |_| true)),
+        endpoints: api.addresses.clone(),
+        ..ClientConfig::new(first.clone())
+    };
     Client::new(config).context("preparing to ask the peer")
 }
 

@@ -9,19 +9,22 @@ use crate::args::InitArguments;
 
 /// Runs the command.
 pub(crate) fn run(init: &InitArguments, cluster: &str, folder: &ConfigFolder) -> anyhow::Result<ExitCode> {
-    if super::is_initialised(folder) {
+    if !write(&init.url, &init.gateway.gateway, cluster, folder)? {
         eprintln!(
             "The cluster \"{cluster}\" is followed already.\nTo begin anew, remove {} first.",
             folder.path().display()
         );
         return Ok(ExitCode::FAILURE);
     }
-    write(&init.url, &init.gateway.gateway, cluster, folder)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the folder of a cluster.
-pub(super) fn write(url: &str, gateway: &str, cluster: &str, folder: &ConfigFolder) -> anyhow::Result<()> {
+/// Writes the folder of a cluster; returns whether that was to be done, and touches nothing otherwise. What another `init`
+/// that was killed left behind is used.
+pub(super) fn write(url: &str, gateway: &str, cluster: &str, folder: &ConfigFolder) -> anyhow::Result<bool> {
+    if super::is_initialised(folder) {
+        return Ok(false);
+    }
     let source = source_url(url, gateway);
     if source != url {
         println!(
@@ -31,6 +34,10 @@ pub(super) fn write(url: &str, gateway: &str, cluster: &str, folder: &ConfigFold
         );
     }
     folder.create().context("creating the folder")?;
+    let _lock = super::lock(folder)?;
+    if super::is_initialised(folder) {
+        return Ok(false);
+    }
     ensure_identity(folder, &IdentitySource::of_environment(&ProcessEnvironment).context("reading the identity")?)
         .context("writing the identity")?;
     println!("Identity written to {}.", folder.identity_file().display());
@@ -38,7 +45,7 @@ pub(super) fn write(url: &str, gateway: &str, cluster: &str, folder: &ConfigFold
     println!("Configuration written to {}.", folder.config_file().display());
     println!("Cluster \"{cluster}\" follower peer initialized.\n");
     println!("Start it with \"ipfs-cluster-follow {cluster} run\", when your IPFS daemon runs.");
-    Ok(())
+    Ok(true)
 }
 
 /// The URL of a configuration: as it was given, or what a gateway makes of a name.

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, bail};
 use cluster_client::ClientError;
-use cluster_peer::config::{ConfigFolder, ExecutionLock};
+use cluster_peer::config::ConfigFolder;
 use cluster_peer::inspect::each_pin;
 use cluster_types::GlobalPinInfo;
 use futures::TryStreamExt;
@@ -26,7 +26,7 @@ pub(crate) fn run(folder: &ConfigFolder) -> anyhow::Result<()> {
                 bail!("the peer's API answers, but with code {}: {}", said.code, said.message)
             }
             Err(_not_running) => {
-                let _lock = ExecutionLock::acquire(folder).context("reading the pins")?;
+                let _lock = super::lock(folder)?;
                 let state = folder.state_folder();
                 let shown = each_pin(&state, |pin| {
                     output.write_all(line("offline", &pin.cid.to_string(), &pin.options.name, "").as_bytes())

@@ -5,16 +5,21 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
-use cluster_peer::config::ConfigFolder;
+use cluster_peer::config::{ConfigFolder, ExecutionLock};
 
 pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod run;
 
-/// Whether a cluster is followed.
+/// Whether a cluster is followed. The configuration is what is written last: of a folder without it, `init` makes one.
 pub(crate) fn is_initialised(folder: &ConfigFolder) -> bool {
-    folder.path().exists()
+    folder.config_file().is_file()
+}
+
+/// The right to work in a folder.
+pub(crate) fn lock(folder: &ConfigFolder) -> anyhow::Result<ExecutionLock> {
+    ExecutionLock::acquire(folder).context("obtaining execution lock")
 }
 
 /// Says what to do first.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cluster_peer::config::{
-    ConfigError, ConfigFolder, ExecutionLock, IpfsConfig, Loaded, ProcessEnvironment, load_follower, source_of,
+    ConfigError, ConfigFolder, IpfsConfig, Loaded, ProcessEnvironment, load_follower, source_of,
 };
 use cluster_peer::{logging, node_answers};
 use tokio::time::{Instant, sleep};
@@ -19,15 +19,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub(crate) fn run(run: &RunArguments, cluster: &str, folder: &ConfigFolder) -> anyhow::Result<ExitCode> {
-    if let Some(url) = &run.init {
-        if super::is_initialised(folder) {
-            println!(
-                "The cluster \"{cluster}\" is followed already; its configuration stays. To begin anew, remove {} first.\n",
-                folder.path().display()
-            );
-        } else {
-            super::init::write(url, &run.gateway.gateway, cluster, folder)?;
-        }
+    if let Some(url) = &run.init
+        && !super::init::write(url, &run.gateway.gateway, cluster, folder)?
+    {
+        println!(
+            "The cluster \"{cluster}\" is followed already; its configuration stays. To begin anew, remove {} first.\n",
+            folder.path().display()
+        );
     }
     if !super::is_initialised(folder) {
         super::say_not_initialised(cluster);
@@ -37,7 +35,7 @@ pub(crate) fn run(run: &RunArguments, cluster: &str, folder: &ConfigFolder) -> a
     println!("Checking if IPFS is online (will wait for 2 minutes)...");
     let levels = logging::parse_levels("info,restapilog:error").context("parsing the levels of the log")?;
     logging::start(levels).context("starting the log")?;
-    let lock = ExecutionLock::acquire(folder).context("starting the peer")?;
+    let lock = super::lock(folder)?;
     let loaded = super::runtime()?.block_on(wait_for_node(folder))?;
     for remark in &loaded.remarks {
         tracing::warn!(remark, "configuration");

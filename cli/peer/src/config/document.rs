@@ -4,6 +4,7 @@
 //! value and where it was written.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,19 +13,30 @@ use serde_json::{Map, Value};
 
 use super::environment::{Environment, NotText, not_text, parse_variable, variable_name};
 use super::error::ConfigError;
-use super::table::{Absence, CLUSTER, COMPONENTS, Component, DATASTORES, Field, Kind, OPAQUE_SECTIONS, UNSERVED};
+use super::table::{
+    Absence, CLUSTER, COMPONENTS, Component, DATASTORES, Field, Kind, Nothing, OPAQUE_SECTIONS, UNSERVED,
+};
 use super::value::{ByteSize, HIDDEN, Secret};
 
 /// A configuration before its values are checked.
-#[derive(Debug)]
 pub(super) struct Document {
     path: PathBuf,
     file: Map<String, Value>,
     overrides: BTreeMap<String, Override>,
+    /// Variables that are set and have no meaning here.
+    meaningless: Vec<String>,
+    /// What the reader of the log should be told about how this document came to be.
+    notes: Vec<String>,
+}
+
+/// Only where it stands: the values may be secrets.
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// What the environment says about a key.
-#[derive(Debug)]
 struct Override {
     variable: String,
     value: Value,
@@ -39,7 +51,7 @@ struct Found {
 impl Document {
     /// A document of what stands in the file at `path`.
     pub(super) fn new(path: &Path, file: Map<String, Value>) -> Self {
-        Self { path: path.to_owned(), file, overrides: BTreeMap::new() }
+        Self { path: path.to_owned(), file, overrides: BTreeMap::new(), meaningless: Vec::new(), notes: Vec::new() }
     }
 
     /// Lets the environment override the file.
@@ -52,6 +64,12 @@ impl Document {
                     Some(Err(NotText)) => return Err(not_text(component, field, &variable)),
                     None => continue,
                 };
+                if field.kind == Kind::Ignored {
+                    if !says_the_default(field, &text) {
+                        self.meaningless.push(variable);
+                    }
+                    continue;
+                }
                 if let Some(value) = parse_variable(component, field, &variable, &text)? {
                     self.overrides.insert(component.full_key(field.key), Override { variable, value });
                 }
@@ -93,7 +111,8 @@ impl Document {
     /// The datastore sections of the file, known ones only.
     pub(super) fn datastores(&self) -> Vec<&'static str> {
         let section = self.file.get("datastore").and_then(Value::as_object);
-        DATASTORES.into_iter().filter(|name| section.is_some_and(|section| section.contains_key(*name))).collect()
+        let names = DATASTORES.into_iter().map(|engine| engine.name);
+        names.filter(|name| section.is_some_and(|section| section.contains_key(*name))).collect()
     }
 
     /// The values of a component.
@@ -119,7 +138,7 @@ impl Document {
             for field in component.fields {
                 let parents = field.key.rmatch_indices('.').map(|(end, _)| &field.key[..end]);
                 for parent in parents {
-                    if lookup(values, parent).is_some_and(|value| !value.is_object()) {
+                    if lookup(values, parent).is_some_and(|value| !value.is_object() && !value.is_null()) {
                         return Err(not_an_object(&component.full_key(parent)));
                     }
                 }
@@ -136,12 +155,7 @@ impl Document {
                 continue;
             }
             let known: Vec<&&Component> = COMPONENTS.iter().filter(|known| known.section == section).collect();
-            if section == "datastore" {
-                let names = content.as_object().into_iter().flat_map(Map::keys);
-                unknown.extend(
-                    names.filter(|name| !DATASTORES.contains(&name.as_str())).map(|n| format!("{section}.{n}")),
-                );
-            } else if let Some(whole) = known.iter().find(|component| component.name.is_empty()) {
+            if let Some(whole) = known.iter().find(|component| component.name.is_empty()) {
                 collect_unknown(whole, "", content, &mut unknown);
             } else if known.is_empty() {
                 unknown.push(section.clone());
@@ -167,6 +181,42 @@ impl Document {
             unserved.filter(|field| self.is_set(component, field)).map(|field| component.full_key(field.key))
         });
         whole.chain(single).collect()
+    }
+
+    /// Keys of the file and variables that have no meaning here, and say something else than the original's default.
+    pub(super) fn meaningless_keys(&self) -> Vec<String> {
+        let keys = COMPONENTS.into_iter().flat_map(|component| {
+            let ignored =
+                component.fields.iter().filter(|field| field.kind == Kind::Ignored && field.default != "null");
+            ignored.filter(|field| self.is_set(component, field)).map(|field| component.full_key(field.key))
+        });
+        keys.chain(self.meaningless.iter().cloned()).collect()
+    }
+
+    /// Keys whose written value stands for the default because it cannot be used.
+    pub(super) fn replaced_keys(&self) -> Vec<String> {
+        let mut replaced = Vec::new();
+        for component in COMPONENTS {
+            for field in component.fields.iter().filter(|field| field.nothing == Nothing::DefaultWithRemark) {
+                let key = component.full_key(field.key);
+                let of_environment = self.overrides.get(&key).map(|found| &found.value);
+                let of_file = self.component(component).and_then(|values| lookup(values, field.key));
+                let written = [of_environment, of_file].into_iter().flatten();
+                let unusable = written.filter(|value| !value.is_null() && is_missing(field, value));
+                replaced.extend(unusable.map(|value| format!("{key} = {value} (here {})", field.default)));
+            }
+        }
+        replaced
+    }
+
+    /// Adds a line for the reader of the log.
+    pub(super) fn note(&mut self, line: String) {
+        self.notes.push(line);
+    }
+
+    /// What [`Self::note`] added.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Whether somebody wrote a value that is not the default.
@@ -234,7 +284,32 @@ fn comparable(value: &Value) -> Value {
 
 /// Whether a value stands for none: null, or an empty text where a duration should be.
 fn is_missing(field: &Field, value: &Value) -> bool {
-    value.is_null() || (field.kind == Kind::Duration && value.as_str() == Some(""))
+    value.is_null()
+        || (field.kind == Kind::Duration && value.as_str() == Some(""))
+        || (field.nothing != Nothing::Itself && is_nothing(value))
+        || (field.nothing == Nothing::DefaultWithRemark
+            && field.kind == Kind::Duration
+            && parse_duration(value).is_none_or(|duration| duration.is_zero()))
+        // Of the data stores' options the original takes nothing for the default.
+        || (field.kind == Kind::Ignored && is_nothing(value))
+}
+
+/// An empty text or list, 0, or false.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+    }
+}
+
+/// Whether a variable of a key without meaning says what holds anyway.
+fn says_the_default(field: &Field, text: &str) -> bool {
+    let default = default_of(field);
+    default.is_null() || text.is_empty() || text == default.as_str().unwrap_or(field.default)
 }
 
 fn lookup<'a>(values: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
@@ -311,12 +386,20 @@ impl Reader<'_> {
 
     /// Multiaddresses: one text or a list of them.
     pub(super) fn addresses(&self, key: &str) -> Result<Vec<Multiaddr>, ConfigError> {
-        self.read(key, "one multiaddress like /ip4/127.0.0.1/tcp/9096, or a list of them", |value| match value {
-            Value::String(one) if one.is_empty() => Some(Vec::new()),
-            Value::String(one) => Some(vec![parse_address(one).ok()?]),
-            Value::Array(many) => many.iter().map(|one| parse_address(one.as_str()?).ok()).collect(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
-        })
+        const EXPECTED: &str = "expected one multiaddress like /ip4/127.0.0.1/tcp/9096, or a list of them";
+        let found = self.find(key)?;
+        let texts: &[Value] = match &found.value {
+            Value::String(one) if one.is_empty() => &[],
+            Value::Array(many) => many,
+            one @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+                std::slice::from_ref(one)
+            }
+        };
+        let parsed = |one: &Value| {
+            let address = one.as_str().and_then(|text| parse_address(text).ok());
+            address.ok_or_else(|| self.bad_value(key, &found, format!("{EXPECTED}; {one} is none")))
+        };
+        texts.iter().map(parsed).collect()
     }
 
     /// Exactly one multiaddress.

@@ -105,7 +105,7 @@ pub enum ConfigError {
     },
     /// Another process works in the same folder.
     #[error(
-        "error obtaining execution lock: {path} is held by another process working in this folder: \
+        "{path} is held by another process working in this folder: \
          stop it first, or name another folder with --config",
         path = path.display()
     )]

@@ -20,7 +20,7 @@ fn folder(change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, ConfigFolder) 
     let place = tempfile::tempdir().unwrap();
     let folder = ConfigFolder::new(place.path().join("maps"));
     folder.create().unwrap();
-    let mut file: Value = serde_json::from_str(include_str!("fixtures/original-crdt.json")).unwrap();
+    let mut file: Value = serde_json::from_str(include_str!("fixtures/original-pebble.json")).unwrap();
     change(&mut file);
     fs::write(folder.config_file(), file.to_string()).unwrap();
     (place, folder)
@@ -47,7 +47,7 @@ fn a_follower_serves_its_socket_and_nothing_else_whatever_the_cluster_configures
     let socket = cluster_types::parse_address(&format!("/unix/{}", path.trim_start_matches('/'))).unwrap();
     let socket = socket.to_string();
     assert_eq!((shown(&rest.listen_addresses), rest.basic_auth.is_none()), (vec![socket.clone()], true));
-    assert_eq!(shown(&follower_api(&folder, &variables).unwrap()), [socket]);
+    assert_eq!(shown(&follower_api(&folder, &variables).unwrap().addresses), [socket]);
 }
 
 #[test]
@@ -56,7 +56,21 @@ fn the_environment_may_name_another_address() {
     let variables = variables(&[("CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS", "/ip4/127.0.0.1/tcp/9999")]);
     let rest = load_follower(&folder, &variables).unwrap().config.rest_api.unwrap();
     assert_eq!(shown(&rest.listen_addresses), ["/ip4/127.0.0.1/tcp/9999"]);
-    assert_eq!(follower_api(&folder, &variables).unwrap(), rest.listen_addresses);
+    assert_eq!(follower_api(&folder, &variables).unwrap().addresses, rest.listen_addresses);
+}
+
+#[test]
+fn whoever_asks_a_follower_knows_its_password_and_speaks_tls() {
+    let (_place, folder) = folder(|_| {});
+    let open = follower_api(&folder, &Variables::new()).unwrap();
+    assert!(open.basic_auth.is_none() && !open.has_tls);
+    let variables = variables(&[
+        ("CLUSTER_RESTAPI_BASICAUTHCREDENTIALS", "ann:swordfish"),
+        ("CLUSTER_RESTAPI_SSLCERTFILE", "c.pem"),
+    ]);
+    let guarded = follower_api(&folder, &variables).unwrap();
+    assert_eq!(guarded.basic_auth.unwrap()["ann"].reveal(), "swordfish");
+    assert!(guarded.has_tls);
 }
 
 #[test]

@@ -4,17 +4,20 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use cluster_types::{Multiaddr, Protocol};
+use cluster_types::Multiaddr;
 use serde_json::{Map, Value};
 
+use super::access::open_addresses;
+use super::addresses::is_tcp;
 use super::document::Document;
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::folder::ConfigFolder;
-use super::sections::{Config, IdentitySource, IpfsConfig};
+use super::sections::{BasicAuth, Config, ConsensusMode, IdentityHalf, IdentitySource, IpfsConfig, TrustedPeers};
 use super::source::fetch_source;
 use super::table::{CLUSTER, IPFSHTTP, RESTAPI};
 use super::validate::{identity, kubo, refuse_unprotected, validate};
+use super::value::HIDDEN;
 
 /// More than any configuration has; what is larger is another file.
 pub(super) const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -36,6 +39,12 @@ pub fn load(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Load
     Ok(loaded)
 }
 
+/// Loads the configuration of a folder for work on the state of a stopped peer: what a peer must not serve is no reason
+/// against it.
+pub fn load_stopped(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
+    checked(&document(folder, environment)?, folder)
+}
+
 /// Loads the configuration of a folder for a peer that only follows, whatever else it asks for: the REST API is served on
 /// the unix socket of the folder unless the environment names another address, and nothing else is.
 pub fn load_follower(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
@@ -48,12 +57,28 @@ pub fn load_follower(folder: &ConfigFolder, environment: &dyn Environment) -> Re
     Ok(loaded)
 }
 
+/// Where the REST API of a follower is, and who may ask.
+#[derive(Clone, Debug)]
+pub struct FollowerApi {
+    /// Where it listens.
+    pub addresses: Vec<Multiaddr>,
+    /// Whether it speaks TLS.
+    pub has_tls: bool,
+    /// Who may ask; everyone when there is nobody.
+    pub basic_auth: Option<BasicAuth>,
+}
+
 /// Where the REST API of a folder's follower is, as [`load_follower`] has it served. Reads nothing but the environment.
-pub fn follower_api(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Vec<Multiaddr>, ConfigError> {
+pub fn follower_api(folder: &ConfigFolder, environment: &dyn Environment) -> Result<FollowerApi, ConfigError> {
     let mut document = Document::new(&folder.config_file(), Map::new());
     document.apply(environment)?;
     document.follow(&api_socket(folder));
-    document.reader(&RESTAPI).addresses("http_listen_multiaddress")
+    let reader = document.reader(&RESTAPI);
+    Ok(FollowerApi {
+        addresses: reader.addresses("http_listen_multiaddress")?,
+        has_tls: !reader.text("ssl_cert_file")?.is_empty(),
+        basic_auth: reader.credentials("basic_auth_credentials")?,
+    })
 }
 
 /// The Kubo of a peer whose configuration cannot be had: the usual one, or that of the environment.
@@ -70,6 +95,26 @@ impl IdentitySource {
         document.apply(environment)?;
         identity(&document, &document.reader(&CLUSTER))
     }
+
+    /// The identity that the environment brings, or that stands in the configuration of a folder as old ones have it. A
+    /// file that is not there, or cannot be understood, has none.
+    pub fn of_folder(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Self, ConfigError> {
+        let file = match read(folder) {
+            Ok(file) => file,
+            Err(ConfigError::Missing { .. } | ConfigError::NotJson { .. }) => Map::new(),
+            Err(error) => return Err(error),
+        };
+        let mut document = Document::new(&folder.config_file(), file);
+        document.apply(environment)?;
+        let reader = document.reader(&CLUSTER);
+        let source = identity(&document, &reader)?;
+        if matches!(source.half, Some(IdentityHalf::Id(_))) && !folder.identity_file().exists() {
+            return Err(
+                reader.refuse("id", "there is no identity file that it could be the peer of: give the key, too")
+            );
+        }
+        Ok(source)
+    }
 }
 
 fn api_socket(folder: &ConfigFolder) -> PathBuf {
@@ -78,24 +123,81 @@ fn api_socket(folder: &ConfigFolder) -> PathBuf {
 
 /// Where the configuration of a folder is fetched from, if it does not stand there itself.
 pub fn source_of(folder: &ConfigFolder) -> Result<Option<String>, ConfigError> {
-    Ok(read(folder)?.get("source").map(|url| url.as_str().unwrap_or_default().to_owned()))
+    Ok(source_in(&read(folder)?))
 }
 
-/// Loads a configuration that was just written.
-pub(super) fn read_back(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
-    checked(&document(folder, environment)?, folder)
+/// Checks the text of a configuration that is to be written into a folder.
+pub(super) fn check_text(
+    text: &str,
+    folder: &ConfigFolder,
+    environment: &dyn Environment,
+) -> Result<Loaded, ConfigError> {
+    let path = folder.config_file();
+    let file = serde_json::from_str(text).map_err(|cause| ConfigError::NotJson { path: path.clone(), cause })?;
+    let mut document = Document::new(&path, file);
+    document.apply(environment)?;
+    let loaded = checked(&document, folder)?;
+    refuse_unprotected(&document)?;
+    Ok(loaded)
+}
+
+/// The source that a file names; an empty one is none.
+pub(super) fn source_in(file: &Map<String, Value>) -> Option<String> {
+    match file.get("source")? {
+        Value::Null => None,
+        Value::String(url) => (!url.is_empty()).then(|| url.clone()),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => Some(other.to_string()),
+    }
+}
+
+/// A URL without the user and password that it may hold.
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    match host.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
+/// Loads what stands in a file, without an environment, for a peer that is to run by it.
+#[cfg(test)]
+pub(crate) fn load_file(file: Map<String, Value>, folder: &ConfigFolder) -> Result<Loaded, ConfigError> {
+    let document = Document::new(&folder.config_file(), file);
+    let loaded = checked(&document, folder)?;
+    refuse_unprotected(&document)?;
+    Ok(loaded)
 }
 
 fn document(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Document, ConfigError> {
     let mut path = folder.config_file();
     let mut file = read(folder)?;
-    if let Some(url) = file.get("source").map(|url| url.as_str().unwrap_or_default().to_owned()) {
+    let mut notes = Vec::new();
+    let source = source_in(&file);
+    file.remove("source");
+    if let Some(url) = source {
+        if !file.is_empty() {
+            let beside: Vec<&str> = file.keys().map(String::as_str).collect();
+            notes.push(format!("beside \"source\" in {}, these are not used: {}", path.display(), beside.join(", ")));
+        }
         file = fetch_source(&url)?;
-        path = url.into();
+        path = without_password(&url).into();
+        notes.extend(drop_identity(&mut file));
     }
     let mut document = Document::new(&path, file);
+    for line in notes {
+        document.note(line);
+    }
     document.apply(environment)?;
     Ok(document)
+}
+
+/// Many peers start from one fetched configuration; with its identity they would all be one peer.
+fn drop_identity(file: &mut Map<String, Value>) -> Option<String> {
+    let cluster = file.get_mut("cluster")?.as_object_mut()?;
+    let dropped = ["id", "private_key"].map(|key| cluster.remove(key).is_some());
+    let line = "cluster.id and cluster.private_key of a fetched configuration are not used: every peer has its own";
+    dropped.contains(&true).then(|| line.to_owned())
 }
 
 fn checked(document: &Document, folder: &ConfigFolder) -> Result<Loaded, ConfigError> {
@@ -124,7 +226,7 @@ fn read(folder: &ConfigFolder) -> Result<Map<String, Value>, ConfigError> {
 }
 
 fn remarks(document: &Document, config: &Config) -> Vec<String> {
-    let mut remarks = Vec::new();
+    let mut remarks = document.notes().to_vec();
     let unknown = document.unknown_keys();
     if !unknown.is_empty() {
         remarks.push(format!("unknown keys in {} are ignored: {}", document.path().display(), unknown.join(", ")));
@@ -132,12 +234,21 @@ fn remarks(document: &Document, config: &Config) -> Vec<String> {
     if config.cluster.secret.is_none() {
         remarks.push("cluster.secret is empty: the cluster's network is open to everyone who can reach it".to_owned());
     }
+    if let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted), .. } = &config.consensus.mode
+        && trusted.is_empty()
+        && !config.cluster.follower_mode
+    {
+        remarks.push(
+            "consensus.crdt.trusted_peers is missing or empty: this peer trusts only itself, lets nobody in and joins only \
+             with --bootstrap; name the others on each of them, or write [\"*\"]"
+                .to_owned(),
+        );
+    }
     if let Some(rest) = config.rest_api.as_ref().filter(|rest| rest.basic_auth.is_none()) {
-        let open: Vec<String> =
-            rest.listen_addresses.iter().filter(|address| is_open(address)).map(ToString::to_string).collect();
+        let open = open_addresses(&rest.listen_addresses);
         if !open.is_empty() {
             remarks.push(format!(
-                "api.restapi.basic_auth_credentials is empty: everyone who can reach {} may write",
+                "api.restapi.allow_unauthenticated: everyone who can reach {} may write",
                 open.join(", ")
             ));
         }
@@ -146,15 +257,39 @@ fn remarks(document: &Document, config: &Config) -> Vec<String> {
     if !unserved.is_empty() {
         remarks.push(format!("configured, but not or not fully served by this version yet: {}", unserved.join(", ")));
     }
+    let meaningless = document.meaningless_keys();
+    if !meaningless.is_empty() {
+        let mut line = format!("set, but without meaning here: {}", meaningless.join(", "));
+        if meaningless.iter().any(|key| is_place(key)) {
+            line.push_str(&format!("; the state is in {}", config.state_folder.display()));
+        }
+        remarks.push(line);
+    }
+    let replaced = document.replaced_keys();
+    if !replaced.is_empty() {
+        remarks.push(format!("values that cannot be used stand for the default: {}", replaced.join(", ")));
+    }
+    remarks.extend(left_out(document));
     remarks
 }
 
-/// Whether others than this machine reach an address.
-fn is_open(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => !ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => !ip.is_loopback(),
-        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name != "localhost",
-        Some(_) | None => false,
-    }
+/// The listen addresses of the swarm that are no use here.
+fn left_out(document: &Document) -> Option<String> {
+    let mut addresses = document.reader(&CLUSTER).addresses("listen_multiaddress").ok()?;
+    addresses.retain(|address| !is_tcp(address) && !is_default_quic(address));
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let why = "the swarm listens on /ip4/<address>/tcp/<port> and /ip6/<address>/tcp/<port> only";
+    (!addresses.is_empty()).then(|| format!("cluster.listen_multiaddress: {why}, not on {}", addresses.join(", ")))
+}
+
+/// Every default file of the original has this one, on some port; in a private network it has no effect there either.
+fn is_default_quic(address: &Multiaddr) -> bool {
+    let text = address.to_string();
+    text.starts_with("/ip4/0.0.0.0/udp/") && text.ends_with("/quic")
+}
+
+/// Whether a key says where the original keeps its state.
+fn is_place(key: &str) -> bool {
+    let end = key.rsplit(['.', '_']).next().unwrap_or_default();
+    ["folder", "FOLDER", "DATAFOLDER"].contains(&end)
 }

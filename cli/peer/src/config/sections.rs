@@ -10,6 +10,7 @@ use std::time::Duration;
 use cluster_core::tracker::HoldFilter;
 use cluster_types::{Multiaddr, PeerId, ReplicationFactor};
 
+use super::access::AccessConfig;
 use super::folder::ConfigFolder;
 use super::value::{ByteSize, ClusterSecret, Secret};
 
@@ -62,7 +63,7 @@ pub struct ClusterConfig {
     /// When not empty, exactly these are announced.
     pub announce_addresses: Vec<Multiaddr>,
     /// Never announced: addresses, or masks with `/ipcidr`.
-    pub no_announce_addresses: Vec<String>,
+    pub no_announce_addresses: Vec<Multiaddr>,
     /// Act as a relay for others.
     pub relay_hop: bool,
     /// How many connections are kept.
@@ -111,8 +112,19 @@ pub struct ClusterConfig {
 pub struct IdentitySource {
     /// `CLUSTER_ID` and `CLUSTER_PRIVATEKEY`: come before the file.
     pub environment: Option<(PeerId, Secret)>,
+    /// `CLUSTER_ID` or `CLUSTER_PRIVATEKEY` alone: takes the place of that half of the file.
+    pub half: Option<IdentityHalf>,
     /// `cluster.id` and `cluster.private_key` of old files: used to write the file when there is none.
     pub legacy: Option<(PeerId, Secret)>,
+}
+
+/// One half of an identity.
+#[derive(Clone, Debug)]
+pub enum IdentityHalf {
+    /// Who the peer is.
+    Id(PeerId),
+    /// Its key.
+    Key(Secret),
 }
 
 /// `cluster.connection_manager`.
@@ -169,6 +181,8 @@ pub struct ConsensusConfig {
     pub voter_grace: Duration,
     /// Heartbeats and elections.
     pub timings: ConsensusTimings,
+    /// How many states that were set aside are kept.
+    pub backups: usize,
 }
 
 /// Which consensus section the file has.
@@ -216,6 +230,8 @@ pub struct ConsensusTimings {
 pub struct HttpApiConfig {
     /// Where to listen; at least one address.
     pub listen_addresses: Vec<Multiaddr>,
+    /// The host of its own on which it is served over libp2p.
+    pub libp2p: Option<HttpHostConfig>,
     /// Certificate and key files; both or none.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Time limits.
@@ -224,14 +240,42 @@ pub struct HttpApiConfig {
     pub max_header_bytes: usize,
     /// Who may ask; everyone when there is nobody.
     pub basic_auth: Option<BasicAuth>,
+    /// What they may do, and the rules for their tokens.
+    pub access: AccessConfig,
     /// Where requests are logged; with everything else when there is none.
     pub log_file: Option<PathBuf>,
     /// Added to every answer.
     pub headers: BTreeMap<String, Vec<String>>,
-    /// Names by which a listener on the loopback interface may be called, besides `localhost`.
+    /// Names by which this peer may be called, besides `localhost`.
     pub allowed_hosts: Vec<String>,
+    /// How much at once.
+    pub limits: HttpLimits,
     /// Cross-origin rules.
     pub cors: CorsConfig,
+}
+
+/// A libp2p host that serves HTTP and nothing else.
+#[derive(Clone, Debug)]
+pub struct HttpHostConfig {
+    /// Where it listens; at least one address.
+    pub listen_addresses: Vec<Multiaddr>,
+    /// Who it is.
+    pub peer: PeerId,
+    /// The key of that peer, as in `identity.json`.
+    pub private_key: Secret,
+}
+
+/// How much an HTTP API does at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Connections.
+    pub connections: usize,
+    /// Connections from one address; 0: as many as there are.
+    pub connections_per_ip: usize,
+    /// Requests that change state.
+    pub writes: usize,
+    /// The most bytes of an upload; nothing means no limit.
+    pub upload_bytes: Option<u64>,
 }
 
 /// Users and their passwords; at least one.

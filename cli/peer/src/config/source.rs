@@ -9,7 +9,7 @@ use cluster_types::BoxError;
 use serde_json::{Map, Value};
 
 use super::error::ConfigError;
-use super::load::MAX_FILE_BYTES;
+use super::load::{MAX_FILE_BYTES, source_in, without_password};
 
 /// How long connecting, and fetching in all, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Fetches the configuration at `url`. Waits for it; may be called inside and outside of a runtime.
 pub fn fetch_source(url: &str) -> Result<Map<String, Value>, ConfigError> {
-    let unreachable = |cause: BoxError| ConfigError::SourceUnreachable { url: url.to_owned(), cause };
+    let unreachable = |cause: BoxError| ConfigError::SourceUnreachable { url: without_password(url), cause };
     let fetched = std::thread::scope(|scope| {
         let fetching = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -26,11 +26,13 @@ pub fn fetch_source(url: &str) -> Result<Map<String, Value>, ConfigError> {
         fetching.join().unwrap_or_else(|_panic| Err("the fetch ended in a panic".into()))
     });
     let text = fetched.map_err(unreachable)?;
-    let file: Map<String, Value> =
-        serde_json::from_slice(&text).map_err(|cause| ConfigError::NotJson { path: url.into(), cause })?;
-    if file.contains_key("source") {
-        return Err(ConfigError::SourceOfSource { url: url.to_owned() });
+    let mut file: Map<String, Value> = serde_json::from_slice(&text)
+        .map_err(|cause| ConfigError::NotJson { path: without_password(url).into(), cause })?;
+    if source_in(&file).is_some() {
+        return Err(ConfigError::SourceOfSource { url: without_password(url) });
     }
+    // An empty one is none.
+    file.remove("source");
     Ok(file)
 }
 
@@ -43,7 +45,7 @@ async fn fetch(url: &str) -> Result<Vec<u8>, BoxError> {
         // A proxy would look on another machine.
         client = client.no_proxy();
     }
-    let mut answer = client.build()?.get(url).send().await?;
+    let mut answer = client.build()?.get(url).send().await.map_err(reqwest::Error::without_url)?;
     let status = answer.status();
     if !status.is_success() {
         return Err(format!("the answer is {status}").into());

@@ -3,6 +3,7 @@
 //! **Invariant:** this table is the only place where a default stands. Reading, writing, the names of environment
 //! variables and the list of known keys all follow from it.
 
+use super::datastores::{BADGER, BADGER3, LEVELDB, PEBBLE};
 use Kind::{
     Addresses, Bool, Credentials, Duration, Fraction, Headers, Ignored, Secret, Size, Text, TextMap, Texts, Whole,
 };
@@ -69,6 +70,19 @@ pub(super) struct Field {
     pub(super) written: bool,
     /// Whether anything follows from it yet; the start names those that are set and without effect.
     pub(super) served: bool,
+    /// What nothing (an empty text or list, 0) means where it is written.
+    pub(super) nothing: Nothing,
+}
+
+/// What nothing (an empty text or list, 0) means where it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// Itself.
+    Itself,
+    /// The default.
+    Default,
+    /// The default, and so does a duration that is none; the start says so.
+    DefaultWithRemark,
 }
 
 impl Field {
@@ -80,6 +94,16 @@ impl Field {
     /// Checked, but without effect in this version, or only partly in effect.
     const fn unserved(mut self) -> Self {
         self.served = false;
+        self
+    }
+
+    const fn nothing_is_default(mut self) -> Self {
+        self.nothing = Nothing::Default;
+        self
+    }
+
+    const fn forgiving(mut self) -> Self {
+        self.nothing = Nothing::DefaultWithRemark;
         self
     }
 
@@ -95,12 +119,15 @@ impl Field {
 }
 
 const fn field(key: &'static str, kind: Kind, default: &'static str) -> Field {
-    Field { key, kind, default, absence: Absence::Default, written: true, served: true }
+    Field { key, kind, default, absence: Absence::Default, written: true, served: true, nothing: Nothing::Itself }
 }
 
-/// A key of the original that has no effect here.
-const fn ignored(key: &'static str) -> Field {
-    Field { key, kind: Ignored, default: "null", absence: Absence::Default, written: false, served: true }
+/// A key of the original that has no meaning here, with the original's default: another value is named at the start.
+/// `null` as the default stands for any value.
+pub(super) const fn ignored(key: &'static str, default: &'static str) -> Field {
+    let mut field = field(key, Ignored, default);
+    field.written = false;
+    field
 }
 
 /// One component of the configuration file.
@@ -145,20 +172,21 @@ pub(super) static CLUSTER: Component = Component {
         field("listen_multiaddress", Addresses, r#"["/ip4/0.0.0.0/tcp/9096", "/ip4/0.0.0.0/udp/9096/quic"]"#)
             .required("cluster.listen_multiaddress is undefined"),
         field("announce_multiaddress", Addresses, "[]"),
-        field("no_announce_multiaddress", Texts, "[]"),
-        field("enable_relay_hop", Bool, "true").unserved().absent("false"),
+        field("no_announce_multiaddress", Addresses, "[]"),
+        // Without effect as true: nobody in a network of members needs a relay.
+        field("enable_relay_hop", Bool, "true").absent("false"),
         field("connection_manager.high_water", Whole, "400").absent("0"),
-        field("connection_manager.low_water", Whole, "100").unserved().absent("0"),
-        field("connection_manager.grace_period", Duration, "\"2m0s\"").unserved(),
-        field("resource_manager.enabled", Bool, "true").unserved().absent("false"),
+        field("connection_manager.low_water", Whole, "100").absent("0"),
+        field("connection_manager.grace_period", Duration, "\"2m0s\""),
+        field("resource_manager.enabled", Bool, "true").absent("false"),
         field("resource_manager.memory_limit_bytes", Whole, "0").unserved(),
-        field("resource_manager.file_descriptors_limit", Whole, "0").unserved(),
-        field("pubsub.seen_messages_ttl", Duration, "\"30m0s\"").unserved(),
-        field("pubsub.heartbeat_interval", Duration, "\"10s\"").unserved(),
-        field("pubsub.d_factor", Whole, "4").unserved().absent("0"),
-        field("pubsub.history_gossip", Whole, "2").unserved().absent("0"),
-        field("pubsub.history_length", Whole, "6").unserved().absent("0"),
-        field("pubsub.flood_publish", Bool, "false").unserved(),
+        field("resource_manager.file_descriptors_limit", Whole, "0"),
+        field("pubsub.seen_messages_ttl", Duration, "\"30m0s\""),
+        field("pubsub.heartbeat_interval", Duration, "\"10s\""),
+        field("pubsub.d_factor", Whole, "4").absent("0"),
+        field("pubsub.history_gossip", Whole, "2").absent("0"),
+        field("pubsub.history_length", Whole, "6").absent("0"),
+        field("pubsub.flood_publish", Bool, "false"),
         field("dial_peer_timeout", Duration, "\"3s\""),
         field("state_sync_interval", Duration, "\"5m0s\""),
         field("pin_recover_interval", Duration, "\"12m0s\""),
@@ -188,7 +216,7 @@ pub(super) static CRDT: Component = Component {
     name: "crdt",
     environment: "CLUSTER_CRDT",
     fields: &[
-        field("cluster_name", Text, "\"ipfs-cluster\""),
+        field("cluster_name", Text, "\"ipfs-cluster\"").nothing_is_default(),
         field("trusted_peers", Texts, r#"["*"]"#).absent("[]"),
         field("commit_timeout", Duration, "\"2s\""),
         field("max_voters", Whole, "5"),
@@ -197,11 +225,13 @@ pub(super) static CRDT: Component = Component {
         field("election_timeout_min", Duration, "\"1s\""),
         field("election_timeout_max", Duration, "\"2s\""),
         field("snapshot_threshold", Whole, "20000").omitted(),
-        ignored("batching"),
-        ignored("rebroadcast_interval"),
-        ignored("repair_interval"),
-        ignored("peerset_metric"),
-        ignored("datastore_namespace"),
+        ignored("batching.max_batch_size", "0"),
+        ignored("batching.max_batch_age", "\"0s\""),
+        ignored("batching.max_queue_size", "50000"),
+        ignored("rebroadcast_interval", "\"1m0s\""),
+        ignored("repair_interval", "\"1h0m0s\""),
+        ignored("peerset_metric", "\"ping\""),
+        ignored("datastore_namespace", "\"/c\""),
     ],
 };
 
@@ -210,28 +240,29 @@ pub(super) static RAFT: Component = Component {
     name: "raft",
     environment: "CLUSTER_RAFT",
     fields: &[
-        field("cluster_name", Text, "\"ipfs-cluster\""),
+        field("cluster_name", Text, "\"ipfs-cluster\"").nothing_is_default(),
         field("init_peerset", Texts, "[]"),
-        field("wait_for_leader_timeout", Duration, "\"15s\""),
+        field("wait_for_leader_timeout", Duration, "\"15s\"").forgiving(),
         field("max_voters", Whole, "5"),
         field("voter_grace_period", Duration, "\"10m0s\""),
         field("heartbeat_interval", Duration, "\"250ms\""),
         field("election_timeout_min", Duration, "\"1s\""),
         field("election_timeout_max", Duration, "\"2s\""),
-        field("snapshot_threshold", Whole, "20000").omitted(),
-        ignored("data_folder"),
-        ignored("network_timeout"),
-        ignored("commit_retries"),
-        ignored("commit_retry_delay"),
-        ignored("backups_rotate"),
-        ignored("datastore_namespace"),
-        ignored("heartbeat_timeout"),
-        ignored("election_timeout"),
-        ignored("commit_timeout"),
-        ignored("max_append_entries"),
-        ignored("trailing_logs"),
-        ignored("snapshot_interval"),
-        ignored("leader_lease_timeout"),
+        // The original's key and default.
+        field("snapshot_threshold", Whole, "8192").forgiving().omitted(),
+        ignored("data_folder", "\"\""),
+        ignored("network_timeout", "\"10s\""),
+        ignored("commit_retries", "1"),
+        ignored("commit_retry_delay", "\"200ms\""),
+        field("backups_rotate", Whole, "6").forgiving().omitted(),
+        ignored("datastore_namespace", "\"/r\""),
+        ignored("heartbeat_timeout", "\"1s\""),
+        ignored("election_timeout", "\"1s\""),
+        ignored("commit_timeout", "\"50ms\""),
+        ignored("max_append_entries", "64"),
+        ignored("trailing_logs", "10240"),
+        ignored("snapshot_interval", "\"2m0s\""),
+        ignored("leader_lease_timeout", "\"500ms\""),
     ],
 };
 
@@ -239,34 +270,41 @@ pub(super) static RAFT: Component = Component {
 macro_rules! http_api_fields {
     ($listen:literal) => {
         &[
-            field("http_listen_multiaddress", Addresses, $listen),
+            field("http_listen_multiaddress", Addresses, $listen).nothing_is_default(),
             field("ssl_cert_file", Text, "\"\"").omitted(),
             field("ssl_key_file", Text, "\"\"").omitted(),
-            field("read_timeout", Duration, "\"0s\"").unserved(),
+            field("read_timeout", Duration, "\"0s\""),
             field("read_header_timeout", Duration, "\"5s\""),
-            field("write_timeout", Duration, "\"0s\"").unserved(),
+            field("write_timeout", Duration, "\"0s\""),
             field("idle_timeout", Duration, "\"2m0s\""),
-            field("max_header_bytes", Whole, "4096"),
-            field("libp2p_listen_multiaddress", Addresses, "[]").unserved().omitted(),
-            field("id", Text, "\"\"").unserved().omitted(),
-            field("private_key", Secret, "\"\"").unserved().omitted(),
+            field("max_header_bytes", Whole, "4096").nothing_is_default(),
+            field("libp2p_listen_multiaddress", Addresses, "[]").omitted(),
+            field("id", Text, "\"\"").omitted(),
+            field("private_key", Secret, "\"\"").omitted(),
             field("basic_auth_credentials", Credentials, "null"),
-            field("http_log_file", Text, "\"\"").unserved(),
+            // Ours: what users may do, how long their tokens live, and whether everyone may ask.
+            field("basic_auth_scopes", Headers, "{}").omitted(),
+            field("token_lifetime", Duration, "\"0s\"").omitted(),
+            field("allow_unauthenticated", Bool, "false").omitted(),
+            field("http_log_file", Text, "\"\""),
             field("headers", Headers, "{}"),
-            // Ours: names by which a listener on the loopback interface may be called.
+            // Ours: names by which this peer may be called, and limits; 0 is none where it can be none.
             field("allowed_hosts", Texts, "[]").omitted(),
-            field("cors_allowed_origins", Texts, r#"["*"]"#).unserved().absent("[]"),
-            field("cors_allowed_methods", Texts, r#"["GET"]"#).unserved().absent("[]"),
-            field("cors_allowed_headers", Texts, "[]").unserved(),
+            field("max_connections", Whole, "1024").nothing_is_default().omitted(),
+            field("max_connections_per_ip", Whole, "512").omitted(),
+            field("max_writes", Whole, "1024").nothing_is_default().omitted(),
+            field("max_upload_bytes", Size, "0").omitted(),
+            field("cors_allowed_origins", Texts, r#"["*"]"#).absent("[]"),
+            field("cors_allowed_methods", Texts, r#"["GET"]"#).absent("[]"),
+            field("cors_allowed_headers", Texts, "[]"),
             field(
                 "cors_exposed_headers",
                 Texts,
                 r#"["Content-Type", "X-Stream-Output", "X-Chunked-Output", "X-Content-Length"]"#,
             )
-            .unserved()
             .absent("[]"),
-            field("cors_allow_credentials", Bool, "true").unserved().absent("false"),
-            field("cors_max_age", Duration, "\"0s\"").unserved(),
+            field("cors_allow_credentials", Bool, "true").absent("false"),
+            field("cors_max_age", Duration, "\"0s\""),
         ]
     };
 }
@@ -298,9 +336,9 @@ pub(super) static IPFSPROXY: Component = Component {
         field("read_header_timeout", Duration, "\"5s\""),
         field("write_timeout", Duration, "\"0s\""),
         field("idle_timeout", Duration, "\"1m0s\""),
-        field("max_header_bytes", Whole, "4096"),
+        field("max_header_bytes", Whole, "4096").nothing_is_default(),
         field("extract_headers_extra", Texts, "[]").omitted(),
-        field("extract_headers_path", Text, "\"/api/v0/version\"").omitted(),
+        field("extract_headers_path", Text, "\"/api/v0/version\"").nothing_is_default().omitted(),
         field("extract_headers_ttl", Duration, "\"5m0s\"").omitted(),
     ],
 };
@@ -317,7 +355,7 @@ pub(super) static IPFSHTTP: Component = Component {
         field("pin_timeout", Duration, "\"2m0s\""),
         field("unpin_timeout", Duration, "\"3h0m0s\""),
         field("repogc_timeout", Duration, "\"24h0m0s\""),
-        field("informer_trigger_interval", Whole, "0").unserved(),
+        field("informer_trigger_interval", Whole, "0"),
         field("unpin_disable", Bool, "false").omitted(),
     ],
 };
@@ -411,17 +449,21 @@ pub(super) static TRACING: Component = Component {
 };
 
 /// Every component with keys of its own, in the order of the file.
-pub(super) static COMPONENTS: [&Component; 17] = [
+pub(super) static COMPONENTS: [&Component; 21] = [
     &CLUSTER, &CRDT, &RAFT, &IPFSPROXY, &PINSVCAPI, &RESTAPI, &EMBEDDED, &IPFSHTTP, &STATELESS, &PUBSUBMON, &BALANCED,
-    &DISK, &PINQUEUE, &TAGS, &METRICS, &TRACING, &NUMPIN,
+    &DISK, &PINQUEUE, &TAGS, &METRICS, &TRACING, &NUMPIN, &PEBBLE, &BADGER3, &BADGER, &LEVELDB,
 ];
 
 /// Known to the original's code, but without keys; accepted so that no warning names it.
-pub(super) static NUMPIN: Component =
-    Component { section: "informer", name: "numpin", environment: "CLUSTER_NUMPIN", fields: &[ignored("metric_ttl")] };
+pub(super) static NUMPIN: Component = Component {
+    section: "informer",
+    name: "numpin",
+    environment: "CLUSTER_NUMPIN",
+    fields: &[ignored("metric_ttl", "null")],
+};
 
 /// Storage engines of the original; their sections are accepted, their options have no effect on ours.
-pub(super) const DATASTORES: [&str; 4] = ["pebble", "badger3", "badger", "leveldb"];
+pub(super) static DATASTORES: [&Component; 4] = [&PEBBLE, &BADGER3, &BADGER, &LEVELDB];
 
 /// Components that are checked and kept, but not served yet.
 pub(super) static UNSERVED: [&Component; 2] = [&IPFSPROXY, &PINSVCAPI];

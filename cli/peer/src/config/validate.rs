@@ -6,23 +6,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cluster_core::tracker::{HoldFilter, ShareError};
-use cluster_types::{Multiaddr, PeerId, Protocol, ReplicationFactor, parse_peer_id};
+use cluster_net::{Identity, IdentityError};
+use cluster_types::{PeerId, ReplicationFactor, parse_peer_id};
 
+use super::access::{access, refuse_open};
+use super::addresses::{api_addresses, node_address, only_tcp, peer_addresses, sendable_headers, some_addresses};
 use super::document::{Document, Reader};
 use super::error::ConfigError;
 use super::folder::{ConfigFolder, PEERSTORE};
 use super::sections::{
     AllocatorConfig, ClusterConfig, Config, ConnectionLimits, ConsensusConfig, ConsensusMode, ConsensusTimings,
-    CorsConfig, DiskInformerConfig, DiskMetric, EmbeddedNodeConfig, HttpApiConfig, HttpTimeouts, IdentitySource,
-    InformersConfig, IpfsConfig, KuboConfig, MonitorConfig, ProxyConfig, PubsubConfig, QueueInformerConfig,
-    ResourceLimits, TagsInformerConfig, TelemetryConfig, TrackerConfig, TrustedPeers, hostname,
+    CorsConfig, DiskInformerConfig, DiskMetric, EmbeddedNodeConfig, HttpApiConfig, HttpHostConfig, HttpLimits,
+    HttpTimeouts, IdentityHalf, IdentitySource, InformersConfig, IpfsConfig, KuboConfig, MonitorConfig, ProxyConfig,
+    PubsubConfig, QueueInformerConfig, ResourceLimits, TagsInformerConfig, TelemetryConfig, TrackerConfig,
+    TrustedPeers, hostname,
 };
 use super::table::{
     BALANCED, CLUSTER, CRDT, Component, DISK, EMBEDDED, IPFSHTTP, IPFSPROXY, METRICS, PINQUEUE, PINSVCAPI, PUBSUBMON,
     RAFT, RESTAPI, STATELESS, TAGS, TRACING,
 };
-use super::value::Secret;
 
+/// States that were set aside and are kept, where nothing says how many: as many as the original keeps.
+const BACKUPS: usize = 6;
 /// The least that `max_header_bytes` may be.
 const MIN_HEADER_BYTES: usize = 4096;
 
@@ -48,32 +53,19 @@ pub(super) fn validate(document: &Document, folder: &ConfigFolder) -> Result<Con
     })
 }
 
-/// Refuses what would protect something and is not done yet: it must not be taken for done.
+/// Refuses a REST API for everyone that nobody asked for, and a follower that trusts nobody: there is nobody to follow. A
+/// member may do without others.
 pub(super) fn refuse_unprotected(document: &Document) -> Result<(), ConfigError> {
-    let cluster = document.reader(&CLUSTER);
-    for (key, effect) in [
-        ("pin_only_on_trusted_peers", "pins would be given to every peer"),
-        ("pin_only_on_untrusted_peers", "pins would be given to every peer"),
-    ] {
-        if cluster.flag(key)? {
-            return Err(cluster.refuse(key, format!("this version cannot do that yet, and {effect}: write false")));
-        }
+    refuse_open(document)?;
+    if !document.has(&CRDT) || !document.reader(&CLUSTER).flag("follower_mode")? {
+        return Ok(());
     }
-    if document.has(&CRDT) { check_trust(&document.reader(&CRDT), cluster.flag("follower_mode")?) } else { Ok(()) }
-}
-
-/// A follower trusts somebody; for members, trust is not told apart yet.
-fn check_trust(crdt: &Reader<'_>, follows: bool) -> Result<(), ConfigError> {
-    let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted), .. } = crdt_mode(crdt)? else { return Ok(()) };
-    let reason = match (follows, trusted.is_empty()) {
-        (true, false) => return Ok(()),
-        (true, true) => "a follower follows those it trusts: name at least one, or write [\"*\"]",
-        (false, _) => {
-            "this version cannot tell trusted peers from others yet, and every peer that knows the secret may write: if \
-             that is meant, write [\"*\"]"
-        }
-    };
-    Err(crdt.refuse("trusted_peers", reason))
+    let crdt = document.reader(&CRDT);
+    let ConsensusMode::Crdt { trusted: TrustedPeers::Only(trusted), .. } = crdt_mode(&crdt)? else { return Ok(()) };
+    if !trusted.is_empty() {
+        return Ok(());
+    }
+    Err(crdt.refuse("trusted_peers", "a follower follows those it trusts: name at least one, or write [\"*\"]"))
 }
 
 /// A component that is used only when the file has it.
@@ -101,7 +93,7 @@ fn cluster(document: &Document, folder: &ConfigFolder) -> Result<ClusterConfig, 
         leave_on_shutdown: reader.flag("leave_on_shutdown")?,
         listen_addresses,
         announce_addresses: reader.addresses("announce_multiaddress")?,
-        no_announce_addresses: reader.texts("no_announce_multiaddress")?,
+        no_announce_addresses: reader.addresses("no_announce_multiaddress")?,
         relay_hop: reader.flag("enable_relay_hop")?,
         connections: connections(reader)?,
         resources: ResourceLimits {
@@ -109,14 +101,7 @@ fn cluster(document: &Document, folder: &ConfigFolder) -> Result<ClusterConfig, 
             memory_bytes: reader.whole("resource_manager.memory_limit_bytes")?,
             file_descriptors: reader.whole("resource_manager.file_descriptors_limit")?,
         },
-        pubsub: PubsubConfig {
-            seen_messages_ttl: reader.interval("pubsub.seen_messages_ttl")?,
-            heartbeat_interval: reader.interval("pubsub.heartbeat_interval")?,
-            degree_factor: reader.positive("pubsub.d_factor")?,
-            history_gossip: reader.positive("pubsub.history_gossip")?,
-            history_length: reader.positive("pubsub.history_length")?,
-            flood_publish: reader.flag("pubsub.flood_publish")?,
-        },
+        pubsub: pubsub(reader)?,
         dial_timeout: reader.interval("dial_peer_timeout")?,
         state_sync_interval: reader.interval("state_sync_interval")?,
         pin_recover_interval: reader.interval("pin_recover_interval")?,
@@ -132,7 +117,7 @@ fn cluster(document: &Document, folder: &ConfigFolder) -> Result<ClusterConfig, 
         follower_filter: follower_filter(reader)?,
         collects_for_others: true,
         peerstore_file: folder.file(if peerstore.is_empty() { PEERSTORE } else { &peerstore }),
-        peer_addresses: reader.addresses("peer_addresses")?,
+        peer_addresses: peer_addresses(reader)?,
     })
 }
 
@@ -158,20 +143,29 @@ fn cluster_secret(reader: &Reader<'_>) -> Result<Option<super::ClusterSecret>, C
 
 pub(super) fn identity(document: &Document, reader: &Reader<'_>) -> Result<IdentitySource, ConfigError> {
     let (id, key) = (reader.text("id")?, reader.secret("private_key")?);
-    let pair = match (id.is_empty(), key.reveal().is_empty()) {
-        (true, true) => return Ok(IdentitySource::default()),
+    let overridden = document.is_overridden(&CLUSTER, "id") || document.is_overridden(&CLUSTER, "private_key");
+    let checked_id = || parse_peer_id(&id).map_err(|error| reader.refuse("id", error.to_string()));
+    let unusable = |error: IdentityError| reader.refuse("private_key", error.to_string());
+    let none = IdentitySource::default();
+    Ok(match (id.is_empty(), key.reveal().is_empty()) {
+        (true, true) => none,
         (false, false) => {
-            let id = parse_peer_id(&id).map_err(|error| reader.refuse("id", error.to_string()))?;
-            Some((id, Secret::new(key.reveal())))
+            let peer = checked_id()?;
+            Identity::from_parts(&id, key.reveal()).map_err(unusable)?;
+            let pair = Some((peer, key));
+            if overridden {
+                IdentitySource { environment: pair, ..none }
+            } else {
+                IdentitySource { legacy: pair, ..none }
+            }
+        }
+        (false, true) if overridden => IdentitySource { half: Some(IdentityHalf::Id(checked_id()?)), ..none },
+        (true, false) if overridden => {
+            Identity::from_private_key(key.reveal()).map_err(unusable)?;
+            IdentitySource { half: Some(IdentityHalf::Key(key)), ..none }
         }
         (true, false) => return Err(reader.refuse("private_key", "it needs cluster.id: give both or none")),
         (false, true) => return Err(reader.refuse("id", "it needs cluster.private_key: give both or none")),
-    };
-    let overridden = document.is_overridden(&CLUSTER, "id") || document.is_overridden(&CLUSTER, "private_key");
-    Ok(if overridden {
-        IdentitySource { environment: pair, legacy: None }
-    } else {
-        IdentitySource { environment: None, legacy: pair }
     })
 }
 
@@ -185,6 +179,21 @@ fn connections(reader: &Reader<'_>) -> Result<ConnectionLimits, ConfigError> {
         return Err(reader.refuse("connection_manager.low_water", "it must not be above high_water"));
     }
     Ok(limits)
+}
+
+fn pubsub(reader: &Reader<'_>) -> Result<PubsubConfig, ConfigError> {
+    let pubsub = PubsubConfig {
+        seen_messages_ttl: reader.interval("pubsub.seen_messages_ttl")?,
+        heartbeat_interval: reader.interval("pubsub.heartbeat_interval")?,
+        degree_factor: reader.positive("pubsub.d_factor")?,
+        history_gossip: reader.positive("pubsub.history_gossip")?,
+        history_length: reader.positive("pubsub.history_length")?,
+        flood_publish: reader.flag("pubsub.flood_publish")?,
+    };
+    if pubsub.history_gossip > pubsub.history_length {
+        return Err(reader.refuse("pubsub.history_gossip", "it must not be above history_length"));
+    }
+    Ok(pubsub)
 }
 
 fn replication(reader: &Reader<'_>) -> Result<ReplicationFactor, ConfigError> {
@@ -218,13 +227,11 @@ fn consensus(document: &Document) -> Result<ConsensusConfig, ConfigError> {
         return Err(reader.refuse("election_timeout_min", "it must not be above election_timeout_max"));
     }
     let cluster_name = reader.text("cluster_name")?;
-    if cluster_name.is_empty() {
-        return Err(reader.refuse("cluster_name", "it must not be empty"));
-    }
     let (snapshot_threshold, voter_grace) =
         (reader.positive("snapshot_threshold")?, reader.interval("voter_grace_period")?);
     let max_voters = reader.positive("max_voters")?;
-    Ok(ConsensusConfig { cluster_name, mode, max_voters, snapshot_threshold, voter_grace, timings })
+    let backups = if document.has(&RAFT) { reader.positive("backups_rotate")? } else { BACKUPS };
+    Ok(ConsensusConfig { cluster_name, mode, max_voters, snapshot_threshold, voter_grace, timings, backups })
 }
 
 fn crdt_mode(reader: &Reader<'_>) -> Result<ConsensusMode, ConfigError> {
@@ -260,7 +267,7 @@ fn contradiction(document: &Document, message: &str) -> ConfigError {
 }
 
 fn http_api(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<HttpApiConfig, ConfigError> {
-    let listen_addresses = some_addresses(reader, "http_listen_multiaddress")?;
+    let listen_addresses = api_addresses(reader, "http_listen_multiaddress")?;
     let (certificate, key) = (reader.text("ssl_cert_file")?, reader.text("ssl_key_file")?);
     let tls = match (certificate.is_empty(), key.is_empty()) {
         (true, true) => None,
@@ -268,23 +275,23 @@ fn http_api(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<HttpApiConfig,
         (true, false) => return Err(reader.refuse("ssl_key_file", "it needs ssl_cert_file: give both or none")),
         (false, true) => return Err(reader.refuse("ssl_cert_file", "it needs ssl_key_file: give both or none")),
     };
-    let libp2p = [
-        reader.text("id")?.is_empty(),
-        reader.secret("private_key")?.reveal().is_empty(),
-        reader.addresses("libp2p_listen_multiaddress")?.is_empty(),
-    ];
-    if libp2p != [libp2p[0]; 3] {
-        return Err(reader.refuse("id", "all ID, private_key and libp2p_listen_multiaddress should be set"));
-    }
     Ok(HttpApiConfig {
         listen_addresses,
+        libp2p: http_host(reader)?,
         tls,
         timeouts: timeouts(reader)?,
         max_header_bytes: header_bytes(reader)?,
         basic_auth: reader.credentials("basic_auth_credentials")?,
+        access: access(reader)?,
         log_file: optional_file(&reader.text("http_log_file")?, folder),
-        headers: reader.headers("headers")?,
+        headers: sendable_headers(reader, "headers")?,
         allowed_hosts: reader.texts("allowed_hosts")?,
+        limits: HttpLimits {
+            connections: reader.positive("max_connections")?,
+            connections_per_ip: reader.whole("max_connections_per_ip")?,
+            writes: reader.positive("max_writes")?,
+            upload_bytes: Some(reader.size("max_upload_bytes")?.0).filter(|bytes| *bytes > 0),
+        },
         cors: CorsConfig {
             allowed_origins: reader.texts("cors_allowed_origins")?,
             allowed_methods: reader.texts("cors_allowed_methods")?,
@@ -296,10 +303,26 @@ fn http_api(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<HttpApiConfig,
     })
 }
 
+/// The host on which the API is served over libp2p: all of its keys, or none.
+fn http_host(reader: &Reader<'_>) -> Result<Option<HttpHostConfig>, ConfigError> {
+    let (id, private_key) = (reader.text("id")?, reader.secret("private_key")?);
+    let listen_addresses = reader.addresses("libp2p_listen_multiaddress")?;
+    match [id.is_empty(), private_key.reveal().is_empty(), listen_addresses.is_empty()] {
+        [true, true, true] => return Ok(None),
+        [false, false, false] => {}
+        _some => {
+            return Err(reader.refuse("id", "all ID, private_key and libp2p_listen_multiaddress should be set"));
+        }
+    }
+    let peer = parse_peer_id(&id).map_err(|error| reader.refuse("id", error.to_string()))?;
+    Identity::from_parts(&id, private_key.reveal()).map_err(|error| reader.refuse("private_key", error.to_string()))?;
+    Ok(Some(HttpHostConfig { listen_addresses: only_tcp(reader, "libp2p_listen_multiaddress")?, peer, private_key }))
+}
+
 fn proxy(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<ProxyConfig, ConfigError> {
     Ok(ProxyConfig {
         listen_addresses: some_addresses(reader, "listen_multiaddress")?,
-        node_address: reader.address("node_multiaddress")?,
+        node_address: node_address(reader)?,
         node_https: reader.flag("node_https")?,
         log_file: optional_file(&reader.text("log_file")?, folder),
         timeouts: timeouts(reader)?,
@@ -345,7 +368,7 @@ fn ipfs(document: &Document) -> Result<IpfsConfig, ConfigError> {
 
 pub(super) fn kubo(reader: &Reader<'_>) -> Result<KuboConfig, ConfigError> {
     Ok(KuboConfig {
-        node_address: reader.address("node_multiaddress")?,
+        node_address: node_address(reader)?,
         connect_swarms_delay: unless_zero(reader.duration("connect_swarms_delay")?),
         request_timeout: reader.interval("ipfs_request_timeout")?,
         pin_timeout: reader.interval("pin_timeout")?,
@@ -419,24 +442,6 @@ fn telemetry(document: &Document) -> Result<TelemetryConfig, ConfigError> {
         tracing_sampling: sampling,
         tracing_service: tracing.text("service_name")?,
     })
-}
-
-fn some_addresses(reader: &Reader<'_>, key: &str) -> Result<Vec<Multiaddr>, ConfigError> {
-    let addresses = reader.addresses(key)?;
-    if addresses.is_empty() {
-        return Err(reader.refuse(key, "give at least one multiaddress"));
-    }
-    Ok(addresses)
-}
-
-/// The TCP addresses of a list; it must have one.
-fn only_tcp(reader: &Reader<'_>, key: &str) -> Result<Vec<Multiaddr>, ConfigError> {
-    let mut addresses = some_addresses(reader, key)?;
-    addresses.retain(|address| address.iter().any(|part| matches!(part, Protocol::Tcp(_))));
-    if addresses.is_empty() {
-        return Err(reader.refuse(key, "give at least one TCP address"));
-    }
-    Ok(addresses)
 }
 
 fn optional_file(name: &str, folder: &ConfigFolder) -> Option<PathBuf> {

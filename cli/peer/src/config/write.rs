@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 
 use cluster_types::{Multiaddr, PeerId, Protocol};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::environment::{Environment, NotText, not_text, parse_variable, variable_name};
 use super::error::ConfigError;
 use super::folder::{ConfigFolder, random_free_port};
-use super::load::{Loaded, read_back};
+use super::load::{Loaded, check_text};
 use super::sections::hostname;
 use super::table::{
     BALANCED, CLUSTER, CRDT, Component, DISK, EMBEDDED, Field, IPFSHTTP, IPFSPROXY, Kind, METRICS, PINQUEUE, PINSVCAPI,
@@ -64,7 +64,9 @@ pub struct NewConfig {
     pub node: NodeKind,
     /// Key of the private network.
     pub secret: ClusterSecret,
-    /// Known peers: they become the trusted peers, and the first members in raft.
+    /// Whether somebody chose the secret: then it is written, whatever the environment says.
+    pub secret_is_chosen: bool,
+    /// Known peers: they become the trusted peers, and the first members in raft, whatever the environment says.
     pub peers: Vec<PeerId>,
     /// Listen on free ports instead of the usual ones.
     pub random_ports: bool,
@@ -89,17 +91,20 @@ impl NewConfig {
             datastore: DatastoreName::default(),
             node: NodeKind::default(),
             secret: ClusterSecret::generate(),
+            secret_is_chosen: false,
             peers: Vec::new(),
             random_ports: false,
         }
     }
 
-    /// Writes the configuration into a folder, the environment's wishes included, and reads it back checked.
+    /// Writes the configuration into a folder, the environment's wishes included, and returns it checked. What a peer
+    /// would refuse is not written.
     pub fn write(&self, folder: &ConfigFolder, environment: &dyn Environment) -> Result<Loaded, ConfigError> {
         let text = self.text(folder, environment)?;
+        let checked = check_text(&text, folder, environment)?;
         folder.create()?;
         folder.write_file(&folder.config_file(), text.as_bytes())?;
-        read_back(folder, environment)
+        Ok(checked)
     }
 
     fn text(&self, folder: &ConfigFolder, environment: &dyn Environment) -> Result<String, ConfigError> {
@@ -115,7 +120,11 @@ impl NewConfig {
             }
         }
         if self.consensus == ConsensusName::Crdt {
-            root.entry("datastore").entry(self.datastore.key()).make_object();
+            let options = root.entry("datastore").entry(self.datastore.key());
+            options.make_object();
+            if let Some((key, value)) = self.datastore.options() {
+                *options.entry(key) = Node::Leaf(value);
+            }
         }
         let mut text = String::new();
         root.print(0, &mut text);
@@ -138,6 +147,15 @@ impl NewConfig {
         ]
     }
 
+    /// Whether the caller chose this value: what is asked for here and now comes before the environment.
+    fn chooses(&self, component: &Component, field: &Field) -> bool {
+        match (component.name, field.key) {
+            ("", "secret") => self.secret_is_chosen,
+            ("crdt", "trusted_peers") | ("raft", "init_peerset") => !self.peers.is_empty(),
+            _ => false,
+        }
+    }
+
     fn value(
         &self,
         component: &Component,
@@ -150,7 +168,7 @@ impl NewConfig {
             return Ok(None);
         }
         let variable = variable_name(component, field);
-        if let Some(value) = environment.variable(&variable) {
+        if let Some(value) = environment.variable(&variable).filter(|_| !self.chooses(component, field)) {
             let text = value.map_err(|NotText| not_text(component, field, &variable))?;
             return parse_variable(component, field, &variable, &text);
         }
@@ -181,6 +199,25 @@ impl DatastoreName {
             Self::Badger3 => "badger3",
             Self::Badger => "badger",
             Self::LevelDb => "leveldb",
+        }
+    }
+
+    /// The options that the original writes, for whoever goes back to it: those whose defaults it does not leave to its
+    /// engine. They have no effect here.
+    fn options(self) -> Option<(&'static str, Value)> {
+        match self {
+            Self::Pebble => Some((
+                "pebble_options",
+                json!({
+                    "cache_size_bytes": 1 << 30, "bytes_per_sync": 1 << 20, "disable_wal": false,
+                    "flush_delay_delete_range": 0, "flush_delay_range_key": 0, "flush_split_bytes": 4 << 20,
+                    "l0_compaction_file_threshold": 750, "l0_compaction_threshold": 4, "l0_stop_writes_threshold": 12,
+                    "l_base_max_bytes": 128 << 20, "max_open_files": 1000, "mem_table_size": 64 << 20,
+                    "mem_table_stop_writes_threshold": 20, "read_only": false, "wal_bytes_per_sync": 0,
+                }),
+            )),
+            Self::LevelDb => Some(("leveldb_options", json!({}))),
+            Self::Badger3 | Self::Badger => None,
         }
     }
 }

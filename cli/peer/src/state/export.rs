@@ -23,7 +23,8 @@ impl StoppedState {
     pub async fn open(folder: &Path) -> Result<Option<Self>, BoxError> {
         let place = folder.to_owned();
         let open = move || {
-            place::settle(&place)?;
+            // To look is no reason to throw an older state away.
+            place::settle(&place, usize::MAX)?;
             if !Store::exists(&place) {
                 return Ok(None);
             }

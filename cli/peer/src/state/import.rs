@@ -100,11 +100,11 @@ pub async fn import(
     let own = identity.map_err(|error| ImportError::Members(error.into()))?.peer();
     let members = members(config, own)?;
     let folder = &config.state_folder;
-    place::settle(folder).map_err(ImportError::Folder)?;
+    place::settle(folder, config.consensus.backups).map_err(ImportError::Folder)?;
     let new = place::begin_import(folder).map_err(ImportError::Folder)?;
     let written = write(config, &new, own, &members, input, options).await;
     let end = match &written {
-        Ok(_pins) => place::finish_import(folder),
+        Ok(_pins) => place::finish_import(folder, config.consensus.backups),
         Err(_) => place::abandon_import(folder),
     };
     let pins = written?;
@@ -168,6 +168,18 @@ async fn fill(
     }
     // Had it died, what was read would not be all.
     reader.await.map_err(|error| ImportError::Reader(error.into()))
+}
+
+/// The pins of an export up to its end or the first that is wrong.
+#[cfg(test)]
+pub(crate) fn read_all(export: &[u8], options: &ImportOptions) -> Vec<Pin> {
+    let mut documents = Documents::new(export);
+    let mut pins = Vec::new();
+    while let Ok(Some(document)) = documents.next() {
+        let Ok(pin) = record::read(document, options) else { break };
+        pins.push(pin);
+    }
+    pins
 }
 
 /// Reads the pins of an input batch by batch, until its end or the first that is wrong.

@@ -61,7 +61,7 @@ async fn what_is_imported_is_what_is_exported() {
     assert_eq!(exported(&config).await, pins);
     assert!(config.state_folder.join("old.0/state").exists(), "the state before is kept");
 
-    assert!(set_aside(&config.state_folder).unwrap().is_some());
+    assert!(set_aside(&config.state_folder, config.consensus.backups).unwrap().is_some());
     assert!(exported(&config).await.is_empty());
 }
 

@@ -14,6 +14,8 @@ pub use check::{CheckError, mark_dirty};
 pub(crate) use check::{check_if_dirty, is_dirty};
 pub use dot::crdt_dot;
 pub use export::StoppedState;
+#[cfg(test)]
+pub(crate) use import::read_all;
 pub use import::{ImportError, ImportOptions, import};
 pub use place::set_aside;
 pub(crate) use place::settle;

@@ -6,7 +6,7 @@
 //! | `import.new` | an import under way; rubbish after a crash |
 //! | `import.ready` | a whole import; it takes the place of the state, whatever happens in between |
 //! | `old.new` | a state on its way to the backups |
-//! | `old.0` … `old.5` | states that were set aside, newest first |
+//! | `old.0`, `old.1` … | states that were set aside, newest first |
 //!
 //! Blocks of an embedded node (`blocks`) belong to no state and stay where they are.
 //!
@@ -23,8 +23,6 @@ const DATABASE: &str = "state";
 const IMPORT_NEW: &str = "import.new";
 const IMPORT_READY: &str = "import.ready";
 const OLD_NEW: &str = "old.new";
-/// How many states that were set aside are kept, as many as the original keeps.
-const BACKUPS: usize = 6;
 
 /// The folder of the database of the state in `folder`.
 pub(super) fn database(folder: &Path) -> PathBuf {
@@ -32,15 +30,15 @@ pub(super) fn database(folder: &Path) -> PathBuf {
 }
 
 /// Finishes what was cut off: an import that was whole takes its place, one that was not goes, a state on its way to the
-/// backups gets there. Changes nothing otherwise.
-pub(crate) fn settle(folder: &Path) -> io::Result<()> {
+/// backups, of which `backups` are kept, gets there. Changes nothing otherwise.
+pub(crate) fn settle(folder: &Path, backups: usize) -> io::Result<()> {
     remove(&folder.join(IMPORT_NEW))?;
     if folder.join(OLD_NEW).exists() {
-        set_aside(folder)?;
+        set_aside(folder, backups)?;
     }
     let ready = folder.join(IMPORT_READY);
     if ready.join(DATABASE).exists() {
-        set_aside(folder)?;
+        set_aside(folder, backups)?;
         fs::rename(ready.join(DATABASE), folder.join(DATABASE))?;
         sync(folder)?;
     }
@@ -56,12 +54,12 @@ pub(crate) fn begin_import(folder: &Path) -> io::Result<PathBuf> {
 }
 
 /// The imported state is whole and on the disk: from here on it takes the place of the old one.
-pub(crate) fn finish_import(folder: &Path) -> io::Result<()> {
+pub(crate) fn finish_import(folder: &Path, backups: usize) -> io::Result<()> {
     let new = folder.join(IMPORT_NEW);
     sync(&new)?;
     fs::rename(&new, folder.join(IMPORT_READY))?;
     sync(folder)?;
-    settle(folder)
+    settle(folder, backups)
 }
 
 /// Gives up an import.
@@ -69,9 +67,9 @@ pub(crate) fn abandon_import(folder: &Path) -> io::Result<()> {
     remove(&folder.join(IMPORT_NEW))
 }
 
-/// Moves the state in `folder` away, to `old.0`; older ones move up, the oldest goes. Gives its new place, or `None`
-/// when there was no state.
-pub fn set_aside(folder: &Path) -> io::Result<Option<PathBuf>> {
+/// Moves the state in `folder` away, to `old.0`; older ones move up, and `backups` of them, at least one, are kept. Gives
+/// its new place, or `None` when there was no state.
+pub fn set_aside(folder: &Path, backups: usize) -> io::Result<Option<PathBuf>> {
     let gathered = folder.join(OLD_NEW);
     let there: Vec<&str> = PARTS.into_iter().filter(|part| folder.join(part).exists()).collect();
     if there.is_empty() && !gathered.exists() {
@@ -84,14 +82,13 @@ pub fn set_aside(folder: &Path) -> io::Result<Option<PathBuf>> {
     sync(&gathered)?;
     sync(folder)?;
     let slot = |number: usize| folder.join(format!("old.{number}"));
-    let free = (0..BACKUPS).find(|number| !slot(*number).exists());
-    let last = match free {
-        Some(number) => number,
-        None => {
-            fs::remove_dir_all(slot(BACKUPS - 1))?;
-            BACKUPS - 1
-        }
-    };
+    let kept = backups.max(1);
+    let free = (0..kept).find(|number| !slot(*number).exists());
+    let last = free.unwrap_or(kept - 1);
+    // More than one is too many after somebody has lowered the number.
+    for number in (last..).take_while(|number| free.is_none() && slot(*number).exists()) {
+        fs::remove_dir_all(slot(number))?;
+    }
     for number in (0..last).rev() {
         fs::rename(slot(number), slot(number + 1))?;
     }
@@ -119,6 +116,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    const BACKUPS: usize = 6;
 
     fn put(folder: &Path, name: &str, content: &str) {
         let path = folder.join(name);
@@ -152,13 +151,13 @@ mod tests {
     fn the_newest_states_are_kept_and_blocks_stay() {
         let folder = TempDir::new().unwrap();
         let folder = folder.path();
-        assert_eq!(set_aside(folder).unwrap(), None);
+        assert_eq!(set_aside(folder, BACKUPS).unwrap(), None);
         put(folder, "blocks/CURRENT", "blocks");
         for number in 0..9 {
             state(folder, &number.to_string());
-            assert_eq!(set_aside(folder).unwrap(), Some(folder.join("old.0")));
+            assert_eq!(set_aside(folder, BACKUPS).unwrap(), Some(folder.join("old.0")));
         }
-        assert_eq!(set_aside(folder).unwrap(), None, "there is no state any more");
+        assert_eq!(set_aside(folder, BACKUPS).unwrap(), None, "there is no state any more");
         let found = files(folder);
         for (slot, content) in (0..BACKUPS).zip(["8", "7", "6", "5", "4", "3"]) {
             assert_eq!(found[&format!("old.{slot}/state/CURRENT")], content);
@@ -166,6 +165,10 @@ mod tests {
         }
         assert_eq!(found["blocks/CURRENT"], "blocks");
         assert_eq!(found.len(), 2 * BACKUPS + 1);
+        state(folder, "9");
+        set_aside(folder, 2).unwrap();
+        let found = files(folder);
+        assert_eq!((found.len(), &*found["old.0/state/CURRENT"], &*found["old.1/state/CURRENT"]), (5, "9", "8"));
     }
 
     #[test]
@@ -180,7 +183,7 @@ mod tests {
             for (from, to) in &steps[..done] {
                 fs::rename(folder.join(from), folder.join(to)).unwrap();
             }
-            settle(folder).unwrap();
+            settle(folder, BACKUPS).unwrap();
             let found = files(folder);
             assert_eq!(found["old.0/state/CURRENT"], "old", "after {done} steps");
             assert_eq!(found["old.0/snapshots/1/stream"], "old", "after {done} steps");
@@ -196,7 +199,7 @@ mod tests {
         state(folder, "old");
         put(folder, "import.new/state/CURRENT", "half");
         let before = files(folder);
-        settle(folder).unwrap();
+        settle(folder, BACKUPS).unwrap();
         let mut expected = before;
         expected.remove("import.new/state/CURRENT");
         assert_eq!(files(folder), expected);
@@ -225,14 +228,14 @@ mod tests {
                 fs::create_dir_all(to.parent().unwrap()).unwrap();
                 fs::rename(folder.join(from), to).unwrap();
             }
-            settle(folder).unwrap();
+            settle(folder, BACKUPS).unwrap();
             let found = files(folder);
             assert_eq!(found["state/CURRENT"], "new", "after {done} steps");
             assert_eq!(found["old.0/state/CURRENT"], "old", "after {done} steps");
             assert_eq!(found["old.0/snapshots/1/stream"], "old", "after {done} steps");
             assert_eq!(found["old.1/state/CURRENT"], "older", "after {done} steps");
             assert_eq!(found.len(), 4, "after {done} steps: {found:?}");
-            settle(folder).unwrap();
+            settle(folder, BACKUPS).unwrap();
             assert_eq!(files(folder), found, "settling twice changes nothing");
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn run(cleanup: &CleanupArguments, arguments: &Arguments) -> anyhow::
             return Ok(());
         }
     }
-    match set_aside(&loaded.config.state_folder).context("moving the state away")? {
+    match set_aside(&loaded.config.state_folder, loaded.config.consensus.backups).context("moving the state away")? {
         Some(place) => tracing::info!(kept_in = %place.display(), "the state was removed"),
         None => tracing::info!("there is no state"),
     }

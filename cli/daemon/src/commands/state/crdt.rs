@@ -4,8 +4,8 @@ use anyhow::{Context, bail};
 use cluster_peer::config::{ConsensusMode, ExecutionLock, Loaded};
 use cluster_peer::inspect::{CrdtInfo, crdt_info};
 use cluster_peer::state::{crdt_dot, mark_dirty};
+use cluster_terminal::Sink;
 
-use super::output::Output;
 use crate::args::{Arguments, DotArguments, Encoding, InfoArguments};
 use crate::commands::daemon::start_logging;
 
@@ -24,7 +24,7 @@ pub(super) fn show_info(info: &InfoArguments, arguments: &Arguments) -> anyhow::
 /// `state crdt dot`.
 pub(super) fn draw(dot: &DotArguments, arguments: &Arguments) -> anyhow::Result<()> {
     let (_lock, loaded) = stopped(arguments)?;
-    let mut output = Output::open(dot.file.as_deref()).context("drawing the state")?;
+    let mut output = Sink::open(dot.file.as_deref()).context("drawing the state")?;
     let drawn = super::runtime()?.block_on(crdt_dot(&loaded.config.state_folder, output.writer()));
     drawn.map_err(anyhow::Error::from_boxed).context("drawing the state")?;
     output.finish().context("drawing the state")
@@ -48,13 +48,17 @@ fn stopped(arguments: &Arguments) -> anyhow::Result<(ExecutionLock, Loaded)> {
     Ok((lock, loaded))
 }
 
+/// The first line is as the original has it: its heads are our shards, its height is our newest epoch.
 fn text(info: &CrdtInfo) -> String {
     let epochs = info.epochs.map_or_else(|| "none".to_owned(), |(oldest, newest)| format!("{oldest} to {newest}"));
     let oldest = info.outbox.oldest.map_or_else(|| "none".to_owned(), |time| time.to_string());
     format!(
-        "Shards in use: {} of {}\nPins: {}\nEpochs: {epochs}\nTail entries: {} (longest tail: {})\nApplied index: {}\n\
+        "Number of heads: {}. Current max-height: {}. Dirty: {}\nShards in use: {} of {}\nPins: {}\nEpochs: {epochs}\nTail entries: {} (longest tail: {})\nApplied index: {}\n\
          Digest: {}\nOutbox: {} own, {} of others, oldest: {oldest}\nMerged writes remembered: {}\nHistories: {}\n\
          Dirty: {}\n",
+        info.shards_in_use,
+        info.epochs.map_or(0, |(_oldest, newest)| newest),
+        info.dirty,
         info.shards_in_use,
         info.shards,
         info.pins,
@@ -115,7 +119,7 @@ mod tests {
         };
         assert_eq!(
             text(&info),
-            "Shards in use: 2 of 4096\nPins: 3\nEpochs: 1 to 5\nTail entries: 12 (longest tail: 7)\nApplied index: 9\n\
+            "Number of heads: 2. Current max-height: 5. Dirty: true\nShards in use: 2 of 4096\nPins: 3\nEpochs: 1 to 5\nTail entries: 12 (longest tail: 7)\nApplied index: 9\n\
              Digest: ab\nOutbox: 4 own, 5 of others, oldest: 2027-01-15T08:00:00Z\nMerged writes remembered: 11\n\
              Histories: 6\nDirty: true\n"
         );

@@ -1,11 +1,12 @@
 //! `state import`: puts the pins of a file in the place of a stopped peer's state.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufReader, IsTerminal};
 use std::path::Path;
 
 use anyhow::Context;
 use cluster_peer::state::{ImportOptions, import};
+use cluster_terminal::Progress;
 use cluster_types::{PeerId, parse_peer_id};
 
 use crate::args::{Arguments, ImportArguments};
@@ -35,12 +36,15 @@ pub(super) fn run(flags: &ImportArguments, arguments: &Arguments) -> anyhow::Res
             return Ok(());
         }
     }
-    let input: Box<dyn BufRead + Send> = if let Some(file) = file {
-        Box::new(BufReader::with_capacity(READ_AHEAD, file))
+    let size = file.as_ref().and_then(|file| file.metadata().ok()).filter(|known| known.is_file());
+    let progress = Progress::of_bytes(size.map(|known| known.len()), file.is_some() || !io::stdin().is_terminal());
+    let input: Box<dyn io::Read + Send> = if let Some(file) = file {
+        Box::new(file)
     } else {
         println!("{FROM_STDIN}");
-        Box::new(BufReader::with_capacity(READ_AHEAD, Stdin))
+        Box::new(Stdin)
     };
+    let input = Box::new(BufReader::with_capacity(READ_AHEAD, Told { input, progress }));
     let runtime = super::runtime()?;
     let imported = runtime.block_on(import(&loaded.config, input, options));
     // The thread that reads may wait for an input that nobody wants any more.
@@ -57,6 +61,20 @@ fn peers(texts: &[String]) -> anyhow::Result<Vec<PeerId>> {
     let texts = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
     let parse = |text: &str| parse_peer_id(text).with_context(|| format!("parsing --allocations: {text:?}"));
     texts.map(parse).collect()
+}
+
+/// An input that says how much of it was read.
+struct Told {
+    input: Box<dyn io::Read + Send>,
+    progress: Progress,
+}
+
+impl io::Read for Told {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.progress.add(u64::try_from(count).unwrap_or(u64::MAX));
+        Ok(count)
+    }
 }
 
 /// The standard input, locked for each read: a lock cannot go to another thread. What was read together with the answer

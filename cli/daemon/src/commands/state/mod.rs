@@ -4,11 +4,11 @@ mod cleanup;
 mod crdt;
 mod export;
 mod import;
+mod line;
 mod online;
-mod output;
 
 use anyhow::{Context, bail};
-use cluster_peer::config::{ConfigFolder, ExecutionLock, Loaded, ProcessEnvironment, load};
+use cluster_peer::config::{ConfigFolder, ExecutionLock, Loaded, ProcessEnvironment, load_stopped};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::{Arguments, CrdtCommand, StateCommand};
@@ -38,12 +38,12 @@ fn folder(arguments: &Arguments) -> anyhow::Result<ConfigFolder> {
 
 /// The right to work in the folder of a stopped peer, and its configuration.
 fn stopped(folder: &ConfigFolder) -> anyhow::Result<(ExecutionLock, Loaded)> {
-    let lock = ExecutionLock::acquire(folder).context("locking the folder")?;
+    let lock = crate::commands::lock(folder)?;
     Ok((lock, configuration(folder)?))
 }
 
 fn configuration(folder: &ConfigFolder) -> anyhow::Result<Loaded> {
-    load(folder, &ProcessEnvironment).context("loading the configuration")
+    load_stopped(folder, &ProcessEnvironment).context("loading the configuration")
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::Context;
 use cluster_client::{Client, ClientConfig, Items};
 use cluster_peer::config::Config;
+use cluster_peer::{Scope, own_token};
 use cluster_types::{Multiaddr, Pin, Protocol};
 
 /// The REST API of the peer that runs in a folder.
@@ -19,14 +20,15 @@ pub(super) fn endpoint(config: &Config) -> anyhow::Result<Endpoint> {
     let rest = rest.context("the peer is running, and its REST API is not configured: stop the peer first")?;
     let endpoints: Vec<Multiaddr> = rest.listen_addresses.iter().map(reachable).collect();
     let address = endpoints.first().cloned().context("the REST API has no address")?;
-    let user = rest.basic_auth.iter().flatten().next();
+    let scopes = &rest.access.scopes;
+    let may_read = |user: &str| scopes.get(user).is_none_or(|scopes| scopes.has(Scope::Read));
     let settings = ClientConfig {
         endpoints,
         https: rest.tls.is_some(),
         // The certificate is for the names by which others call this peer, and the address is its own.
         insecure: true,
-        basic_auth: user.map(|(name, password)| (name.clone(), password.reveal().to_owned())),
-        timeout: None,
+        bearer: rest.basic_auth.as_ref().and_then(|users| own_token(users, may_read)),
+        ..ClientConfig::new(address.clone())
     };
     Ok(Endpoint { client: Client::new(settings)?, address })
 }
