@@ -25,7 +25,12 @@ PROFILE ?= release
 # make sim SEEDS=5000 FROM=1, make sim SEED=7
 SEEDS ?= 1000
 
-.PHONY: help demo test verify fix bench sim e2e binaries tools libclang kubo
+# make schemathesis MAX_EXAMPLES=1000; in a folder of its own, since it brings many packages along
+MAX_EXAMPLES ?= 250
+SCHEMATHESIS_VERSION := 4.32.5
+SCHEMATHESIS := $(TOOLS)/schemathesis
+
+.PHONY: help demo test verify fix bench sim e2e schemathesis clients binaries tools libclang kubo
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 18
@@ -64,6 +69,17 @@ sim: tools ## whole clusters in virtual time: cuts, power cuts, elections (SEEDS
 e2e: binaries kubo ## real processes: kills, restarts, Kubo
 	$(WITH_TOOLS)
 	cargo test --package cluster-tests --test e2e -- --nocapture
+
+schemathesis: binaries ## the REST API of a real peer against its own description (MAX_EXAMPLES=250 for each operation)
+	if [ "$$("$(SCHEMATHESIS)/bin/pip" show schemathesis 2>/dev/null | sed -n 's/^Version: //p')" != "$(SCHEMATHESIS_VERSION)" ]; then \
+	  echo "fetching schemathesis $(SCHEMATHESIS_VERSION) into $(SCHEMATHESIS)"; \
+	  { [ -x "$(SCHEMATHESIS)/bin/pip" ] || python3 -m venv "$(SCHEMATHESIS)"; } && \
+	    "$(SCHEMATHESIS)/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$(SCHEMATHESIS_VERSION)"; \
+	fi
+	MAX_EXAMPLES=$(MAX_EXAMPLES) python3 tests/schemathesis/run.py "$(SCHEMATHESIS)/bin/schemathesis" "$(DEBUG)/ipfs-cluster-service"
+
+clients: binaries ## the examples of two client libraries of others (npm, PyPI) against a peer; fetches them into the cache
+	tests/clients/run.sh "$(DEBUG)/ipfs-cluster-service" "$(CACHE)"
 
 # The programs that tests and the demo start. Built first and in the open, so that nobody stares at a silent screen.
 binaries: libclang tools

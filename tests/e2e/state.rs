@@ -60,7 +60,7 @@ fn crdt_peer(cluster: &mut ProcessCluster) -> usize {
     peer
 }
 
-/// An export of `count` pins, numbered from `first`.
+/// An export of `count` pins, numbered from `first`, byte by byte as the original writes it.
 fn lines(first: u64, count: u64, name: &str) -> String {
     let line = |number| {
         let options = PinOptions {
@@ -71,7 +71,9 @@ fn lines(first: u64, count: u64, name: &str) -> String {
         };
         let mut pin = Pin::new(inline_cid(number), options);
         pin.timestamp = Timestamp::from_unix_seconds(1_700_000_000);
-        serde_json::to_string(&pin).unwrap() + "\n"
+        let line = serde_json::to_string(&pin).unwrap() + "\n";
+        // As the original exports what is empty; the REST API writes it otherwise.
+        line.replace(r#""metadata":{}"#, r#""metadata":null"#).replace(r#""origins":null"#, r#""origins":[]"#)
     };
     (first..first + count).map(line).collect()
 }

@@ -113,6 +113,13 @@ impl ProcessCluster {
         Ok(beside)
     }
 
+    /// A cluster without peers, in any mode.
+    pub fn empty_in(mode: Mode) -> Result<Self> {
+        let mut cluster = Self::empty()?;
+        cluster.mode = mode;
+        Ok(cluster)
+    }
+
     /// Adds a peer for each node; they have become one cluster when this returns.
     pub async fn start_more(mut self, nodes: &[NodeKind]) -> Result<Self> {
         for node in nodes {
@@ -359,10 +366,17 @@ impl ProcessCluster {
 
     /// Asks a peer to stop and waits until it has; gives its exit code.
     pub async fn stop(&self, number: usize) -> Result<Option<i32>> {
+        self.stop_by(number, &["-TERM"]).await
+    }
+
+    /// Sends these signals to a peer, one after the other, and waits until it has stopped; gives its exit code.
+    pub async fn stop_by(&self, number: usize, signals: &[&str]) -> Result<Option<i32>> {
         let child = self.peers[number].child.lock().take();
         let Some(mut child) = child else { return Ok(None) };
         let pid = child.id().to_string();
-        ensure!(Command::new("kill").args(["-TERM", &pid]).status()?.success(), "kill -TERM failed");
+        for signal in signals {
+            ensure!(Command::new("kill").args([signal, pid.as_str()]).status()?.success(), "kill {signal} failed");
+        }
         let status = wait::until("the peer to stop", Duration::from_secs(60), || {
             let status = child.try_wait();
             async move {

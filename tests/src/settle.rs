@@ -8,7 +8,7 @@ use crate::wait;
 impl ProcessCluster {
     /// Waits until `wanted` peers vote (as many as can, for an odd number).
     pub async fn wait_voters(&self, wanted: usize) {
-        let wanted = if wanted.is_multiple_of(2) { wanted - 1 } else { wanted };
+        let wanted = if wanted.is_multiple_of(2) { wanted.saturating_sub(1) } else { wanted };
         wait::until("all voters", START_LIMIT, || async {
             let mut voters = 0;
             for number in 0..self.peers.len() {

@@ -12,18 +12,20 @@ use std::path::{Path, PathBuf};
 const LONGEST_FILE: usize = 700;
 
 /// Which of our packages a package may depend on. Arrows point inwards; adapters never see each other.
-const ALLOWED_EDGES: [(&str, &[&str]); 12] = [
+const ALLOWED_EDGES: [(&str, &[&str]); 14] = [
     ("cluster-types", &[]),
     ("cluster-core", &["cluster-types"]),
     ("cluster-store", &["cluster-types", "cluster-core"]),
     ("cluster-net", &["cluster-types", "cluster-core"]),
+    ("cluster-dial", &["cluster-types"]),
     ("cluster-ipfs", &["cluster-types", "cluster-core"]),
     ("cluster-api", &["cluster-types", "cluster-core"]),
-    ("cluster-client", &["cluster-types"]),
+    ("cluster-client", &["cluster-types", "cluster-dial"]),
     ("cluster-peer", &["cluster-types", "cluster-core", "cluster-store", "cluster-net", "cluster-ipfs", "cluster-api"]),
-    ("cluster-daemon", &["cluster-types", "cluster-client", "cluster-peer"]),
-    ("cluster-ctl", &["cluster-types", "cluster-client"]),
-    ("cluster-follow", &["cluster-types", "cluster-client", "cluster-peer"]),
+    ("cluster-terminal", &[]),
+    ("cluster-daemon", &["cluster-types", "cluster-client", "cluster-peer", "cluster-terminal"]),
+    ("cluster-ctl", &["cluster-types", "cluster-client", "cluster-terminal"]),
+    ("cluster-follow", &["cluster-types", "cluster-client", "cluster-peer", "cluster-terminal"]),
     (
         "cluster-tests",
         &[
@@ -42,7 +44,7 @@ const ALLOWED_EDGES: [(&str, &[&str]); 12] = [
 /// Crates for programs; in a library they would hide what can go wrong.
 const ONLY_IN_BINARIES: [(&str, &[&str]); 2] = [
     ("anyhow", &["cluster-daemon", "cluster-ctl", "cluster-follow", "cluster-tests"]),
-    ("clap", &["cluster-daemon", "cluster-ctl", "cluster-follow"]),
+    ("clap", &["cluster-daemon", "cluster-ctl", "cluster-follow", "cluster-terminal"]),
 ];
 
 /// A package of the workspace.

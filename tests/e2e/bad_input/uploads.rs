@@ -38,7 +38,7 @@ fn refused(what: &str, answer: &Answer, text: &str) -> Option<String> {
 
 /// Whether a trailer tells of an error; the one of a success is empty.
 fn has_stream_error(answer: &str) -> bool {
-    answer.lines().filter_map(|line| line.strip_prefix("x-stream-error: ")).any(|error| !error.is_empty())
+    answer.lines().filter_map(|line| line.strip_prefix("X-Stream-Error: ")).any(|error| !error.is_empty())
 }
 
 /// Wrong parameters, wrong multipart.
@@ -55,10 +55,10 @@ pub(super) async fn broken_multipart(cluster: &ProcessCluster) {
         ("nocopy=true", 400, "nocopy is not supported"),
         ("replication-min=x", 400, "parameter replication-min invalid"),
         ("expire-in=never", 400, "expire-in cannot be parsed"),
-        ("hash=md99", 500, "hash function name not known"),
-        ("chunker=size-0", 500, "chunk"),
-        ("chunker=size-99999999999", 500, "chunk"),
-        ("chunker=junk", 500, "chunk"),
+        ("hash=md99", 400, "hash function name not known"),
+        ("chunker=size-0", 400, "chunk"),
+        ("chunker=size-99999999999", 400, "chunk"),
+        ("chunker=junk", 400, "chunk"),
         ("replication=9", 500, "not enough peers to allocate CID"),
     ];
     for (query, status, text) in parameters {
