@@ -48,9 +48,12 @@ impl Store {
         let present = Arc::new(Present::load(&engine).map_err(damaged)?);
         let database = Database { engine, present: Arc::clone(&present), _keeper: Keeper::Lock(lock) };
         let snapshots = folder.join(SNAPSHOT_FOLDER);
-        let replaced = install::finish(&database).map_err(damaged)?;
+        let outdated = install::finish(&database).map_err(damaged)?;
         search_build::finish(&database).map_err(damaged)?;
-        let snapshots = Arc::new(Snapshots::open(snapshots, replaced).map_err(damaged)?);
+        let snapshots = Arc::new(Snapshots::open(snapshots, outdated).map_err(damaged)?);
+        if outdated {
+            install::no_longer_outdated(&database).map_err(damaged)?;
+        }
         let door = Arc::new(Door::new(database));
         let log = RaftLog::open(Arc::clone(&door)).map_err(damaged)?;
         let state = Arc::new(RocksState {

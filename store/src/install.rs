@@ -8,6 +8,9 @@
 //! A start that finds the marker carries everything out again, from the beginning: a change that is there already
 //! changes nothing. So an install needs no decision at the start.
 //!
+//! The last frozen state is of before until a new one is made. A second marker says so, from the last batch on: a log
+//! whose purged part is longer than what a frozen state shows cannot be started with, so a start drops that one.
+//!
 //! **Invariant:** from the first batch to the last nobody reads or writes the state; pins are read from a copy of it as
 //! it was before ([`Snapshots::copy`](crate::snapshot::Snapshots)). When a batch fails the door is shut, and the next
 //! start goes on.
@@ -56,17 +59,24 @@ pub(crate) async fn install(state: &RocksState, effect: LocalEffect) -> Result<(
     // Whoever begins from here on sees the new state.
     *state.before.write() = None;
     let _writer = end?;
-    state.snapshots.make(&state.door).await.map(drop)
+    state.snapshots.make(&state.door).await?;
+    state.door.run(Kind::Urgent, no_longer_outdated).await
 }
 
-/// Finishes an install that was cut off, if one was; tells whether.
+/// Finishes an install that was cut off, if one was; tells whether the frozen states are of before it.
 pub(crate) fn finish(database: &Database) -> Result<bool, StateError> {
-    let cut_off = database.engine.get(Family::Meta, keys::SWITCHING)?.is_some();
-    if cut_off {
+    if database.engine.get(Family::Meta, keys::SWITCHING)?.is_some() {
         tracing::info!("finishing the install of what was gathered");
         carry_out(database)?;
     }
-    Ok(cut_off)
+    Ok(database.engine.get(Family::Meta, keys::OUTDATED)?.is_some())
+}
+
+/// There is no frozen state of before the last install any more.
+pub(crate) fn no_longer_outdated(database: &Database) -> Result<(), StateError> {
+    let mut batch = WriteBatch::default();
+    database.engine.delete(&mut batch, Family::Meta, keys::OUTDATED);
+    database.engine.write(batch)
 }
 
 /// Whether what is staged is whole, and still the difference to the state; then adds what its changes mean for the
@@ -211,6 +221,7 @@ fn end(
     let mut batch = Batch::new(database).changes(Changes { shards, applied, ..Changes::default() })?;
     batch.replaced_merges(merges.histories, merges.merged);
     engine.delete(batch.raw(), Family::Meta, keys::SWITCHING);
+    engine.put(batch.raw(), Family::Meta, keys::OUTDATED, []);
     staging::drop_all(database, batch.raw());
     // Before the rest: as long as the marker is there, nobody misses them.
     engine.write(tails)?;

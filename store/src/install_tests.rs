@@ -61,3 +61,32 @@ async fn readers_see_the_state_before_or_after_and_nothing_in_between() {
     assert!(state.before.read().is_none(), "nobody reads the old state any more");
     assert_eq!(state.pin(cid(PINS)).await.unwrap(), None);
 }
+
+/// Killed after the last batch of an install and before the new state is frozen: raft would find a log purged further than
+/// what its snapshot shows, and not start.
+#[tokio::test]
+async fn a_frozen_state_of_before_an_install_does_not_outlive_a_kill() {
+    let ((_from_folder, from), (to_folder, to)) = (open(), open());
+    put(&*from.state(), vec![pin(1)], "sender").await;
+    let state = to.state();
+    put(&*state, vec![pin(2)], "receiver").await;
+    let snapshot = from.state().make_snapshot().await.unwrap();
+    stage_from(&*state, &snapshot, 5).await.unwrap();
+    let nothing: LocalEffect = Arc::new(|_, _, _| None);
+    state.door.run(Kind::Urgent, move |database| prepare(database, &nothing)).await.unwrap();
+    drop(state.snapshots.copy(&state.door).await.unwrap());
+    assert_eq!(state.current_snapshot().await.unwrap().unwrap().applied(), "receiver");
+    state.door.run(Kind::Urgent, carry_out).await.unwrap();
+    drop((state, to));
+    for _start in 0..2 {
+        let to = Store::open(to_folder.path(), StoreOptions::default()).unwrap();
+        assert_eq!(to.state().applied().await.unwrap().unwrap(), "sender");
+        assert!(to.state().current_snapshot().await.unwrap().is_none(), "what it would show is no longer so");
+    }
+    let to = Store::open(to_folder.path(), StoreOptions::default()).unwrap();
+    to.state().make_snapshot().await.unwrap();
+    drop(to);
+    let to = Store::open(to_folder.path(), StoreOptions::default()).unwrap();
+    let kept = to.state().current_snapshot().await.unwrap().expect("a new one stays");
+    assert_eq!(kept.applied(), "sender");
+}

@@ -170,6 +170,8 @@ pub(crate) const SEARCHABLE: &[u8] = b"searchable";
 const RETIRED_INSTALLING: &[u8] = b"installing";
 /// What is staged is being put in the place of the state.
 pub(crate) const SWITCHING: &[u8] = b"switching";
+/// The state was replaced, and the last frozen state is one of before.
+pub(crate) const OUTDATED: &[u8] = b"outdated";
 /// The log index of what is staged.
 pub(crate) const STAGED_INDEX: &[u8] = b"i";
 /// The manifest of what is staged.
@@ -205,6 +207,7 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::Meta, prefix: MERGE_COUNTS, layout: "-> counts" },
     KeyKind { family: Family::Meta, prefix: RETIRED_INSTALLING, layout: "retired" },
     KeyKind { family: Family::Meta, prefix: SWITCHING, layout: "-> nothing" },
+    KeyKind { family: Family::Meta, prefix: OUTDATED, layout: "-> nothing" },
     KeyKind { family: Family::Meta, prefix: SEARCHABLE, layout: "-> order key, or nothing" },
     KeyKind { family: Family::Peers, prefix: PEER_BY_NUMBER, layout: "number u32 -> peer id" },
     KeyKind { family: Family::Pins, prefix: b"", layout: "shard u16, CID -> pin" },
