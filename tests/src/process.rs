@@ -17,6 +17,7 @@ use cluster_types::{Multiaddr, PeerId, Pin, StateReport};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 
 use crate::namespaces::Network;
 use crate::wait;
@@ -307,16 +308,26 @@ impl ProcessCluster {
         let mut command = service(&[])?;
         command.args(words).env("IPFS_CLUSTER_PATH", &peer.folder).envs(&peer.environment).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (mut stdout, mut stderr) = stdout.zip(stderr).context("its output is piped")?;
         let limit = kill_after.unwrap_or(START_LIMIT);
-        match tokio::time::timeout(limit, child.wait_with_output()).await {
-            Ok(output) => {
-                let output = output?;
-                let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-                Ok((output.status.code(), said.concat()))
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
+        let ended = tokio::time::timeout(limit, async {
+            tokio::try_join!(stdout.read_to_end(&mut said), stderr.read_to_end(&mut complained), child.wait())
+        });
+        match ended.await {
+            Ok(ended) => {
+                let (_, _, status) = ended?;
+                said.extend(complained);
+                Ok((status.code(), String::from_utf8_lossy(&said).into_owned()))
             }
-            Err(_late) if kill_after.is_some() => Ok((None, String::new())),
-            Err(_late) => bail!("{words:?} has not ended within {limit:?}"),
+            Err(_late) => {
+                // Waits for its end: until then it holds the lock of the folder.
+                child.kill().await?;
+                ensure!(kill_after.is_some(), "{words:?} has not ended within {limit:?}");
+                Ok((None, String::new()))
+            }
         }
     }
 
