@@ -23,7 +23,7 @@ use reqwest::Certificate;
 use names::Family;
 
 pub use error::{ApiFailure, ClientError};
-pub use methods::{PinPath, Written};
+pub use methods::{Listing, PinPath, Written};
 pub use stream::Items;
 pub use upload::{AddRequest, Source};
 

@@ -61,6 +61,37 @@ pub struct Written {
     pub commit: Option<Commit>,
 }
 
+/// Which pins of a listing are wanted; by default all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Comma list of kinds of pins, or of statuses; empty: all.
+    pub filter: String,
+    /// Only those whose name begins with this.
+    pub name_prefix: Option<String>,
+    /// Only those with these texts in their metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// Only those that come after this one: the last of the part before.
+    pub after: Option<Cid>,
+    /// At most so many; fewer are the end. Without it there is no end but that of the listing.
+    pub limit: Option<u32>,
+}
+
+impl Listing {
+    /// All that a filter lets through.
+    pub fn of(filter: &str) -> Self {
+        Self { filter: filter.to_owned(), ..Self::default() }
+    }
+
+    fn query(&self) -> Vec<(String, String)> {
+        let mut query = vec![("filter".to_owned(), self.filter.clone())];
+        query.extend(self.name_prefix.clone().map(|prefix| ("name-prefix".to_owned(), prefix)));
+        query.extend(self.metadata.iter().map(|(key, text)| (format!("meta-{key}"), text.clone())));
+        query.extend(self.after.map(|cid| ("after".to_owned(), cid.to_string())));
+        query.extend(self.limit.map(|limit| ("limit".to_owned(), limit.to_string())));
+        query
+    }
+}
+
 #[derive(Deserialize)]
 struct Token {
     token: String,
@@ -138,22 +169,9 @@ impl Client {
         self.write(Method::DELETE, &format!("/pins{}", encode(path.as_str(), PATH)), &[]).await
     }
 
-    /// The pinset.
-    pub async fn allocations(&self, filter: &str) -> Result<Items<Pin>, ClientError> {
-        self.many(Method::GET, "/allocations", &[("filter".to_owned(), filter.to_owned())]).await
-    }
-
-    /// A part of the pinset: at most `limit` pins, those after `after` if it is given. What comes after the last pin of one
-    /// part is the next one; fewer than `limit` are the end.
-    pub async fn allocations_after(
-        &self,
-        filter: &str,
-        after: Option<&Cid>,
-        limit: u32,
-    ) -> Result<Items<Pin>, ClientError> {
-        let mut query = vec![("filter".to_owned(), filter.to_owned())];
-        query.extend(window(after, limit));
-        self.many(Method::GET, "/allocations", &query).await
+    /// The pinset, or a part of it.
+    pub async fn allocations(&self, wanted: &Listing) -> Result<Items<Pin>, ClientError> {
+        self.many(Method::GET, "/allocations", &wanted.query()).await
     }
 
     /// One pin.
@@ -161,23 +179,10 @@ impl Client {
         self.one(Method::GET, &format!("/allocations/{cid}"), &[]).await
     }
 
-    /// How pins are doing.
-    pub async fn statuses(&self, filter: &str, local: bool) -> Result<Items<GlobalPinInfo>, ClientError> {
-        let query = [("local".to_owned(), local.to_string()), ("filter".to_owned(), filter.to_owned())];
-        self.many(Method::GET, "/pins", &query).await
-    }
-
-    /// How a part of the pins is doing: at most `limit`, those after `after` if it is given, as in
-    /// [`Client::allocations_after`].
-    pub async fn statuses_after(
-        &self,
-        filter: &str,
-        local: bool,
-        after: Option<&Cid>,
-        limit: u32,
-    ) -> Result<Items<GlobalPinInfo>, ClientError> {
-        let mut query = vec![("local".to_owned(), local.to_string()), ("filter".to_owned(), filter.to_owned())];
-        query.extend(window(after, limit));
+    /// How pins are doing; with `local` as far as the asked peer knows by itself.
+    pub async fn statuses(&self, wanted: &Listing, local: bool) -> Result<Items<GlobalPinInfo>, ClientError> {
+        let mut query = vec![("local".to_owned(), local.to_string())];
+        query.extend(wanted.query());
         self.many(Method::GET, "/pins", &query).await
     }
 
@@ -359,11 +364,6 @@ pub(crate) fn cut_off(error: &reqwest::Error) -> ClientError {
         return ClientError::BadAnswer { reason: "its end did not come within the time that was allowed".to_owned() };
     }
     ClientError::BadAnswer { reason: format!("it was cut off: {}", ErrorChain(error)) }
-}
-
-fn window(after: Option<&Cid>, limit: u32) -> impl Iterator<Item = (String, String)> {
-    let after = after.map(|cid| ("after".to_owned(), cid.to_string()));
-    after.into_iter().chain([("limit".to_owned(), limit.to_string())])
 }
 
 fn encode(path: &str, plain: &'static AsciiSet) -> String {

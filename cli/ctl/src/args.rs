@@ -13,6 +13,7 @@ mod hidden;
 mod token;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cluster_client::Listing;
 use cluster_types::{Cid, Event, EventPlace, GoDuration};
 
 pub(crate) use hidden::Hidden;
@@ -229,14 +230,36 @@ pub(crate) enum PinCommand {
     #[command(after_help = "Examples:\n\
         \x20 ipfs-cluster-ctl pin ls\n\
         \x20 ipfs-cluster-ctl pin ls <CID>\n\
-        \x20 ipfs-cluster-ctl --enc json pin ls --filter pin,meta-pin")]
+        \x20 ipfs-cluster-ctl --enc json pin ls --filter pin,meta-pin\n\
+        \x20 ipfs-cluster-ctl pin ls --name-prefix photos/ --metadata owner=ann")]
     Ls {
         /// Only this pin
         cid: Option<Cid>,
         /// Comma list of pin, meta-pin, clusterdag-pin and shard-pin
         #[arg(long, default_value = "all")]
         filter: String,
+        #[command(flatten)]
+        search: SearchArguments,
     },
+}
+
+/// What pins are searched for; one must fit all of it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct SearchArguments {
+    /// Only pins whose name begins with this; used when no CID is given
+    #[arg(long, value_name = "TEXT")]
+    name_prefix: Option<String>,
+    /// Only pins with this in their metadata; used when no CID is given, may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    metadata: Vec<(String, String)>,
+}
+
+impl SearchArguments {
+    /// What it finds of what a filter lets through.
+    pub(crate) fn among(self, filter: &str) -> Listing {
+        let Self { name_prefix, metadata } = self;
+        Listing { name_prefix, metadata: metadata.into_iter().collect(), ..Listing::of(filter) }
+    }
 }
 
 /// Flags of `pin add`.
@@ -387,6 +410,8 @@ pub(crate) struct StatusArguments {
     /// Comma list of statuses; used when no CID is given
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) filter: String,
+    #[command(flatten)]
+    pub(crate) search: SearchArguments,
 }
 
 /// Flags of `recover`.

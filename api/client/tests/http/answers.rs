@@ -1,6 +1,6 @@
 //! What the client makes of answers, good and bad.
 
-use cluster_client::{ApiFailure, Client, ClientConfig, ClientError, Items, PinPath};
+use cluster_client::{ApiFailure, Client, ClientConfig, ClientError, Items, Listing, PinPath};
 use cluster_types::{ErrorClass, GlobalPinInfo, PinOptions};
 use futures::StreamExt;
 
@@ -19,7 +19,7 @@ fn chunked(pieces: &[&str]) -> String {
 
 async fn statuses(answer: &str) -> (usize, Option<ClientError>) {
     let server = Server::start(&[answer]);
-    let mut items: Items<GlobalPinInfo> = server.client().statuses("", false).await.unwrap();
+    let mut items: Items<GlobalPinInfo> = server.client().statuses(&Listing::default(), false).await.unwrap();
     let mut read = 0;
     while let Some(item) = items.next().await {
         match item {

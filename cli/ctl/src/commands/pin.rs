@@ -38,10 +38,10 @@ pub(crate) async fn run(command: PinCommand, context: &Context) -> Result<(), Fa
             after(&written, Goal::pinned(&written.pin), &arguments, context).await
         }
         PinCommand::Ls { cid: Some(cid), .. } => context.output.show(&context.client.allocation(&cid).await?),
-        PinCommand::Ls { cid: None, filter } => {
+        PinCommand::Ls { cid: None, filter, search } => {
             // Kinds nobody knows end up as all of them.
             let filter = if PinTypeFilter::parse(&filter).is_some() { filter.as_str() } else { "all" };
-            context.show_all(context.client.allocations(filter).await?).await
+            context.show_all(context.client.allocations(&search.among(filter)).await?).await
         }
     }
 }

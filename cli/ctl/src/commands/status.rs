@@ -11,14 +11,14 @@ const CIDS_PER_REQUEST: usize = 32;
 
 /// Does what was asked.
 pub(crate) async fn run(arguments: StatusArguments, context: &Context) -> Result<(), Failure> {
-    let StatusArguments { cids, local, filter } = arguments;
+    let StatusArguments { cids, local, filter, search } = arguments;
     match cids.as_slice() {
         [] => {
             if StatusFilter::parse(&filter).is_none() {
                 let text = format!("{filter:?} names no status");
                 return Err(Failure::Local { doing: "parsing the filter", text });
             }
-            context.show_all(context.client.statuses(&filter, local).await?).await
+            context.show_all(context.client.statuses(&search.among(&filter), local).await?).await
         }
         [cid] => context.output.show(&context.client.status(cid, local).await?),
         many => {

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, bail};
-use cluster_client::ClientError;
+use cluster_client::{ClientError, Listing};
 use cluster_peer::config::ConfigFolder;
 use cluster_peer::inspect::each_pin;
 use cluster_types::GlobalPinInfo;
@@ -14,7 +14,7 @@ pub(crate) fn run(folder: &ConfigFolder) -> anyhow::Result<()> {
     let mut output = BufWriter::new(io::stdout().lock());
     super::runtime()?.block_on(async {
         let client = super::info::client(folder)?;
-        match client.statuses("", true).await {
+        match client.statuses(&Listing::default(), true).await {
             Ok(mut statuses) => {
                 while let Some(info) = statuses.try_next().await.context("listing the pins")? {
                     for line in lines(&info) {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context;
-use cluster_client::{Client, ClientConfig, Items};
+use cluster_client::{Client, ClientConfig, Items, Listing};
 use cluster_peer::config::Config;
 use cluster_peer::{Scope, own_token};
 use cluster_types::{Multiaddr, Pin, Protocol};
@@ -41,7 +41,7 @@ impl Endpoint {
 
     /// The pinset, pin by pin.
     pub(super) async fn pins(&self) -> anyhow::Result<Items<Pin>> {
-        Ok(self.client.allocations("all").await?)
+        Ok(self.client.allocations(&Listing::of("all")).await?)
     }
 }
 
