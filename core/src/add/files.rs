@@ -79,8 +79,8 @@ impl Importer<'_, '_> {
         if !path.is_empty() {
             split(&path)?; // Before the work, not after it.
         }
-        let mut chunker = Chunker::new(self.plan.chunk);
-        let mut builder = FileBuilder::new(self.plan.cids, self.plan.raw_leaves);
+        let mut chunker = Chunker::new(self.plan.chunking);
+        let mut builder = FileBuilder::new(self.plan.cids, self.plan.raw_leaves, self.plan.layout);
         let mut blocks: Vec<Block> = Vec::new();
         let (mut read, mut told) = (0, 0);
         loop {

@@ -112,6 +112,19 @@ fn files_have_the_cids_of_kubo() {
 }
 
 #[test]
+fn files_of_every_shape_have_the_cids_of_kubo() {
+    let (whole, zeros) = (generated(60_000_000), Bytes::from(vec![0; 3_000_000]));
+    for line in lines("shape") {
+        let [length, version, leaves, chunker, shape, cid] = line[..] else { panic!("{line:?}") };
+        let layout = if shape == "trickle" { AddLayout::Trickle } else { AddLayout::Balanced };
+        let params = AddParams { chunker: chunker.to_owned(), layout, ..params(version, leaves) };
+        let content = if shape == "zeros" { &zeros } else { &whole };
+        let (root, _) = add(&params, file("file", content.slice(..length.parse::<usize>().unwrap())));
+        assert_eq!(root.to_string(), cid, "{line:?}");
+    }
+}
+
+#[test]
 fn directories_have_the_cids_of_kubo() {
     for line in lines("directory") {
         let [name, version, leaves, wrapped, cid] = line[..] else { panic!("{line:?}") };

@@ -20,7 +20,7 @@ pub use tree::{MAX_DEPTH, MAX_ENTRIES, MAX_NAME, MAX_NAMES, MAX_PATH};
 
 use crate::cluster::{AddEvent, ServiceResult};
 use crate::unixfs::CidBuilder;
-use crate::unixfs::chunker::ChunkSize;
+use crate::unixfs::chunker::Chunking;
 use sink::Batch;
 use tree::invalid;
 
@@ -36,7 +36,8 @@ const DISORDER: &str = "the parts of the upload are out of order";
 pub struct ImportPlan {
     format: AddFormat,
     cids: CidBuilder,
-    chunk: ChunkSize,
+    chunking: Chunking,
+    layout: AddLayout,
     raw_leaves: bool,
     wrap: bool,
     progress: bool,
@@ -52,13 +53,11 @@ impl ImportPlan {
         if params.shard {
             return Err(invalid("sharded adds are not supported yet: leave out shard=true"));
         }
-        if params.layout == AddLayout::Trickle {
-            return Err(invalid("the trickle layout is not supported yet: use balanced"));
-        }
         Ok(Self {
             format: params.format,
             cids: CidBuilder::new(params.cid_version, &params.hash).map_err(|error| refuse(&error))?,
-            chunk: ChunkSize::parse(&params.chunker).map_err(|error| refuse(&error))?,
+            layout: params.layout,
+            chunking: Chunking::parse(&params.chunker).map_err(|error| refuse(&error))?,
             raw_leaves: params.raw_leaves,
             wrap: params.wrap_with_directory,
             progress: params.progress,

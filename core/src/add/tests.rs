@@ -225,8 +225,7 @@ fn parameters_are_refused_with_the_known_texts() {
     assert_eq!(refused(AddParams { hash: "sha4".to_owned(), ..base() }), "hash function name not known");
     let wrapped = AddParams { format: AddFormat::Car, wrap_with_directory: true, ..base() };
     assert_eq!(refused(wrapped), "cannot wrap a CAR file upload");
-    assert!(refused(AddParams { layout: AddLayout::Trickle, ..base() }).contains("use balanced"));
-    assert!(refused(AddParams { chunker: "rabin".to_owned(), ..base() }).contains("use size-N"));
+    assert!(refused(AddParams { chunker: "rabin-1".to_owned(), ..base() }).contains("must grow"));
     assert!(refused(AddParams { hash: "blake3".to_owned(), ..base() }).contains("use cid-version 1"));
     assert!(ImportPlan::check(&AddParams { hash: "BLAKE3".to_owned(), cid_version: 1, ..base() }).is_ok());
 }

@@ -2,12 +2,15 @@
 //!
 //! The balanced layout: every leaf is equally deep, every node but the last of its level is full. Nodes are finished
 //! as soon as they are full, so the builder keeps at most [`WIDTH`] children per level, whatever the file's size.
+//!
+//! The trickle layout ([`trickle`](super::trickle)): what comes first is found with few steps.
 
 use bytes::Bytes;
-use cluster_types::Codec;
+use cluster_types::{AddLayout, Codec};
 
 use super::dagpb::{NewLink, encode};
 use super::hash::CidBuilder;
+use super::trickle::Trickle;
 use super::unixfs;
 use crate::ports::Block;
 
@@ -24,18 +27,22 @@ pub struct Built {
 }
 
 /// A part of the file that has its block.
-struct Part {
+pub(super) struct Part {
     built: Built,
     file_size: u64,
 }
 
 /// Builds one file.
 pub struct FileBuilder {
-    cids: CidBuilder,
-    raw_leaves: bool,
-    /// Finished parts without a parent; leaves first.
-    levels: Vec<Vec<Part>>,
+    maker: Maker,
+    layout: Layout,
     size: u64,
+}
+
+enum Layout {
+    /// Finished parts without a parent; leaves first.
+    Balanced(Vec<Vec<Part>>),
+    Trickle(Trickle),
 }
 
 impl std::fmt::Debug for FileBuilder {
@@ -46,24 +53,28 @@ impl std::fmt::Debug for FileBuilder {
 
 impl FileBuilder {
     /// For one file; with `raw_leaves`, the chunks are blocks as they are.
-    pub fn new(cids: CidBuilder, raw_leaves: bool) -> Self {
-        Self { cids, raw_leaves, levels: Vec::new(), size: 0 }
+    pub fn new(cids: CidBuilder, raw_leaves: bool, layout: AddLayout) -> Self {
+        let layout = match layout {
+            AddLayout::Balanced => Layout::Balanced(Vec::new()),
+            AddLayout::Trickle => Layout::Trickle(Trickle::new()),
+        };
+        Self { maker: Maker { cids, raw_leaves }, layout, size: 0 }
     }
 
-    /// Takes the next chunk and appends the blocks that are finished to `blocks`: one leaf, and a node for every
-    /// level that it filled.
+    /// Takes the next chunk and appends the blocks that are finished to `blocks`: one leaf, and the nodes that it
+    /// filled.
     pub fn push(&mut self, chunk: Bytes, blocks: &mut Vec<Block>) {
-        let file_size = chunk.len() as u64;
-        self.size += file_size;
-        let (codec, data) = if self.raw_leaves {
-            (Codec::RAW, chunk)
-        } else {
-            (Codec::DAG_PB, encode([], &unixfs::file_leaf(&chunk)).into())
-        };
-        let block = Block { cid: self.cids.cid(codec, &data), data };
-        let built = Built { cid: block.cid, dag_size: block.data.len() as u64 };
-        blocks.push(block);
-        self.place(Part { built, file_size }, 0, blocks);
+        self.size += chunk.len() as u64;
+        match &mut self.layout {
+            Layout::Balanced(levels) => {
+                let leaf = self.maker.leaf(chunk, unixfs::file_leaf, blocks);
+                place(levels, leaf, 0, &self.maker, blocks);
+            }
+            Layout::Trickle(trickle) => {
+                let leaf = self.maker.leaf(chunk, unixfs::raw_leaf, blocks);
+                trickle.push(leaf, &mut |parts| self.maker.node(parts, blocks));
+            }
+        }
     }
 
     /// The file's bytes so far.
@@ -73,40 +84,68 @@ impl FileBuilder {
 
     /// Finishes the file and appends its last blocks to `blocks`.
     pub fn finish(mut self, blocks: &mut Vec<Block>) -> Built {
-        if self.levels.is_empty() {
+        if matches!(&self.layout, Layout::Balanced(levels) if levels.is_empty()) {
             self.push(Bytes::new(), blocks);
         }
-        let mut level = 0;
-        loop {
-            let parts = std::mem::take(&mut self.levels[level]);
-            let top = level + 1 == self.levels.len();
-            match parts.as_slice() {
-                [] => {}
-                [root] if top => return root.built,
-                _ => {
-                    let node = self.node(&parts, blocks);
-                    self.place(node, level + 1, blocks);
-                }
-            }
-            level += 1;
+        match self.layout {
+            Layout::Balanced(levels) => finish_levels(levels, &self.maker, blocks),
+            Layout::Trickle(trickle) => trickle.finish(&mut |parts| self.maker.node(parts, blocks)).built,
         }
     }
+}
 
-    /// Puts a part on its level, and a full level under a new node.
-    fn place(&mut self, part: Part, level: usize, blocks: &mut Vec<Block>) {
-        let (mut part, mut level) = (part, level);
-        loop {
-            if self.levels.len() == level {
-                self.levels.push(Vec::new());
-            }
-            self.levels[level].push(part);
-            if self.levels[level].len() < WIDTH {
-                return;
-            }
-            let parts = std::mem::take(&mut self.levels[level]);
-            part = self.node(&parts, blocks);
-            level += 1;
+/// Puts a part on its level, and a full level under a new node.
+fn place(levels: &mut Vec<Vec<Part>>, part: Part, level: usize, maker: &Maker, blocks: &mut Vec<Block>) {
+    let (mut part, mut level) = (part, level);
+    loop {
+        if levels.len() == level {
+            levels.push(Vec::new());
         }
+        levels[level].push(part);
+        if levels[level].len() < WIDTH {
+            return;
+        }
+        let parts = std::mem::take(&mut levels[level]);
+        part = maker.node(&parts, blocks);
+        level += 1;
+    }
+}
+
+/// Puts the last nodes over what is on the levels.
+fn finish_levels(mut levels: Vec<Vec<Part>>, maker: &Maker, blocks: &mut Vec<Block>) -> Built {
+    let mut level = 0;
+    loop {
+        let parts = std::mem::take(&mut levels[level]);
+        let top = level + 1 == levels.len();
+        match parts.as_slice() {
+            [] => {}
+            [root] if top => return root.built,
+            _ => {
+                let node = maker.node(&parts, blocks);
+                place(&mut levels, node, level + 1, maker, blocks);
+            }
+        }
+        level += 1;
+    }
+}
+
+/// Makes the blocks of a file.
+struct Maker {
+    cids: CidBuilder,
+    raw_leaves: bool,
+}
+
+impl Maker {
+    fn leaf(&self, chunk: Bytes, message: fn(&[u8]) -> Vec<u8>, blocks: &mut Vec<Block>) -> Part {
+        let file_size = chunk.len() as u64;
+        let (codec, data) = match self.raw_leaves {
+            true => (Codec::RAW, chunk),
+            false => (Codec::DAG_PB, encode([], &message(&chunk)).into()),
+        };
+        let block = Block { cid: self.cids.cid(codec, &data), data };
+        let built = Built { cid: block.cid, dag_size: block.data.len() as u64 };
+        blocks.push(block);
+        Part { built, file_size }
     }
 
     fn node(&self, parts: &[Part], blocks: &mut Vec<Block>) -> Part {
@@ -127,7 +166,8 @@ mod tests {
     use crate::unixfs::{dagpb, links};
 
     fn build(version: u32, raw_leaves: bool, chunks: usize, chunk: &[u8]) -> (Built, Vec<Block>) {
-        let mut builder = FileBuilder::new(CidBuilder::new(version, "sha2-256").unwrap(), raw_leaves);
+        let mut builder =
+            FileBuilder::new(CidBuilder::new(version, "sha2-256").unwrap(), raw_leaves, AddLayout::Balanced);
         let mut blocks = Vec::new();
         for _ in 0..chunks {
             builder.push(Bytes::copy_from_slice(chunk), &mut blocks);

@@ -15,6 +15,7 @@ mod hamt;
 pub mod hash;
 mod ipld;
 pub mod read;
+mod trickle;
 #[expect(clippy::module_inception, reason = "the UnixFS message of the UnixFS data model")]
 pub mod unixfs;
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 
+use cluster_types::AddLayout;
+
 use super::*;
 use crate::ports::Block;
 use crate::unixfs::car::CarReader;
@@ -34,7 +36,7 @@ impl Blocks {
     }
 
     fn file(&mut self, data: &[u8], chunk: usize, raw_leaves: bool) -> Built {
-        let mut builder = FileBuilder::new(cids(), raw_leaves);
+        let mut builder = FileBuilder::new(cids(), raw_leaves, AddLayout::Balanced);
         let mut blocks = Vec::new();
         data.chunks(chunk).for_each(|chunk| builder.push(Bytes::copy_from_slice(chunk), &mut blocks));
         let built = builder.finish(&mut blocks);

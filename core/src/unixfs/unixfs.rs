@@ -116,6 +116,13 @@ pub(super) fn file_leaf(data: &[u8]) -> Vec<u8> {
     message
 }
 
+/// A piece of a file in the trickle layout.
+pub(super) fn raw_leaf(data: &[u8]) -> Vec<u8> {
+    let mut message = file_leaf(data);
+    message[1] = 0;
+    message
+}
+
 /// A file that consists of the files its node links to.
 pub(super) fn file_node(block_sizes: impl Iterator<Item = u64> + Clone) -> Vec<u8> {
     let mut message = vec![0x08, 2];

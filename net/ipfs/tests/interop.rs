@@ -18,7 +18,7 @@ use cluster_core::unixfs::{CidBuilder, read};
 use cluster_core::watch;
 use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
-use cluster_types::{BoxError, Cid, PinDepth};
+use cluster_types::{AddLayout, BoxError, Cid, PinDepth};
 use futures::TryStreamExt;
 
 #[path = "../../../tests/src/kubo.rs"]
@@ -95,7 +95,7 @@ fn cids() -> CidBuilder {
 }
 
 fn file(data: &Bytes, blocks: &mut Vec<Block>) -> Built {
-    let mut file = FileBuilder::new(cids(), true);
+    let mut file = FileBuilder::new(cids(), true, AddLayout::Balanced);
     for start in (0..data.len()).step_by(CHUNK) {
         file.push(data.slice(start..data.len().min(start + CHUNK)), blocks);
     }

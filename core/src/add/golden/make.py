@@ -32,8 +32,8 @@ def ipfs(*arguments):
     return done.stdout.strip("\n").split("\n")
 
 
-def add(path, version=0, raw=False, chunker="size-262144", hash="sha2-256", wrap=False):
-    return ipfs("add", "-n", "-Q", "-r", f"--cid-version={version}", f"--raw-leaves={str(raw).lower()}",
+def add(path, version=0, raw=False, chunker="size-262144", hash="sha2-256", wrap=False, trickle=False):
+    return ipfs("add", "-n", "-Q", "-r", f"--trickle={str(trickle).lower()}", f"--cid-version={version}", f"--raw-leaves={str(raw).lower()}",
                 f"--chunker={chunker}", f"--hash={hash}", f"--wrap-with-directory={str(wrap).lower()}", path)[-1]
 
 
@@ -58,6 +58,32 @@ def files():
         file.write(whole[:1_000_000])
     for hash in ("sha1", "sha2-512", "sha3-224", "sha3-256", "sha3-384", "sha3-512", "keccak-256", "keccak-512", "blake2b-160", "blake2b-256", "blake2b-512", "blake2s-256", "blake3", "dbl-sha2-256"):
         print("file", 1_000_000, 1, "raw", "size-262144", hash, add("file", 1, True, hash=hash))
+
+
+def shapes():
+    whole = generated(60_000_000)
+    # Chunks cut by the content, at and around the least and the most bytes of a chunk.
+    for length in (0, 1, 131_072, 131_073, 524_288, 524_289, 5_000_000):
+        for chunker in ("buzhash", "rabin", "rabin-100000", "rabin-20000-65536-2000000"):
+            shape(whole, length, 1, True, chunker, "balanced")
+    for length, chunker in [(100_000, "rabin-48"), (100_000, "rabin-16-32-64"), (3_000_000, "rabin-min:1000-avg:5000-max:6000")]:
+        shape(whole, length, 0, False, chunker, "balanced")
+    # The same byte over and over: no end is found but the last.
+    for chunker in ("buzhash", "rabin"):
+        shape(bytes(3_000_000), 3_000_000, 1, True, chunker, "zeros")
+    # Trees of leaves only, and the first and last leaf of each depth: 174 + 4 * 174 + 4 * (174 + 4 * 174) + ...
+    for leaves in (0, 1, 174, 175, 870, 871, 4_350, 4_351, 5_000):
+        for variant in VARIANTS:
+            shape(whole, leaves * 10, *variant, "size-10", "trickle")
+    for variant in VARIANTS:
+        shape(whole, 60_000_000, *variant, "size-262144", "trickle")
+    shape(whole, 5_000_000, 1, False, "buzhash", "trickle")
+
+
+def shape(content, length, version, raw, chunker, layout):
+    with open("file", "wb") as file:
+        file.write(content[:length])
+    print("shape", length, version, leaves(raw), chunker, layout, add("file", version, raw, chunker, trickle=layout == "trickle"))
 
 
 def write(path, data):
@@ -99,5 +125,6 @@ print("#", ipfs("version")[0], "- made by make.py")
 with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)
     files()
+    shapes()
     directories()
     listing()

@@ -15,7 +15,7 @@ use cluster_core::task::TaskGroup;
 use cluster_core::unixfs::CidBuilder;
 use cluster_core::unixfs::file::FileBuilder;
 use cluster_core::watch;
-use cluster_types::{Cid, Codec, PinDepth};
+use cluster_types::{AddLayout, Cid, Codec, PinDepth};
 use futures::{StreamExt, TryStreamExt};
 
 use super::wire::{self, Message, Presence, Wantlist};
@@ -78,7 +78,7 @@ fn raw_block(data: impl Into<Bytes>) -> Block {
 
 /// A file of `chunks` different chunks, and its root.
 fn file(chunks: u32, size: usize) -> (Cid, Vec<Block>) {
-    let mut file = FileBuilder::new(builder(), true);
+    let mut file = FileBuilder::new(builder(), true, AddLayout::Balanced);
     let mut blocks = Vec::new();
     for number in 0..chunks {
         file.push(number.to_be_bytes().repeat(size / 4).into(), &mut blocks);
