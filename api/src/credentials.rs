@@ -16,8 +16,8 @@ pub struct Credentials {
     pub scopes: BTreeMap<String, Scopes>,
     /// How long tokens live at most, and those for which nothing else is asked; none: for ever.
     pub token_lifetime: Option<Duration>,
-    /// Where revocations outlive the process; none: they do not.
-    pub revocations: Option<Arc<dyn RevocationFile>>,
+    /// Where revocations and the secret of tokens outlive the process; none: they do not.
+    pub files: Option<Arc<dyn TokenFiles>>,
 }
 
 impl Credentials {
@@ -33,14 +33,20 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The file with the revocations. Its calls may block.
-pub trait RevocationFile: Send + Sync + 'static {
-    /// What [`save`](Self::save) was given last; nothing if it was never called.
+/// What tokens need on the disk. The calls may block.
+pub trait TokenFiles: Send + Sync + 'static {
+    /// The revocations that [`save`](Self::save) was given last; nothing if it was never called.
     fn load(&self) -> io::Result<Option<Vec<u8>>>;
 
-    /// Replaces the content; after a crash it is the old or the new one.
+    /// Replaces the revocations; after a crash they are the old or the new ones.
     fn save(&self, content: &[u8]) -> io::Result<()>;
+
+    /// The secret with which tokens of users with hashed passwords are signed; made at the first call.
+    fn secret(&self) -> io::Result<TokenSecret>;
 }
+
+/// What makes the hash of a password a key of tokens: who has read the hash alone cannot make any.
+pub type TokenSecret = [u8; 32];
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

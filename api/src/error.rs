@@ -54,6 +54,13 @@ pub enum ApiError {
         #[source]
         cause: std::io::Error,
     },
+    /// The secret with which tokens are signed cannot be had.
+    #[error("cannot read or make the secret of tokens")]
+    TokenSecret {
+        /// What is wrong with it.
+        #[source]
+        cause: std::io::Error,
+    },
     /// The file of the access log cannot be appended to.
     #[error("cannot write the access log {path}", path = path.display())]
     AccessLog {
@@ -80,6 +87,7 @@ impl ApiError {
             | Self::Tls { .. }
             | Self::Password { .. }
             | Self::Revocations { .. }
+            | Self::TokenSecret { .. }
             | Self::AccessLog { .. }
             | Self::InvalidHeader { .. } => ErrorClass::Invalid,
             Self::Bind { .. } => ErrorClass::Unavailable,
@@ -134,9 +142,11 @@ impl From<WireError> for Failure {
                 ErrorClass::Unknown => (StatusCode::GATEWAY_TIMEOUT, Some("unknown")),
                 ErrorClass::Malformed => (StatusCode::BAD_REQUEST, None),
                 // The original answers 500 to all that its core refuses, and clients know that.
-                ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Fatal => {
+                ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict => {
                     (StatusCode::INTERNAL_SERVER_ERROR, None)
                 }
+                // A disk that fails may have written.
+                ErrorClass::Fatal => (StatusCode::INTERNAL_SERVER_ERROR, Some("unknown")),
             }
         };
         Self { status, message: error.message, outcome }

@@ -27,7 +27,7 @@ mod tls;
 
 pub use access::ACCESS_LOG;
 pub use config::{CorsRules, RestConfig, TlsFiles};
-pub use credentials::{Credentials, RevocationFile, Scope, Scopes, UnknownScope};
+pub use credentials::{Credentials, Scope, Scopes, TokenFiles, TokenSecret, UnknownScope};
 pub use error::ApiError;
 pub use listener::{ByteStream, ByteStreams, Carried, is_listen_address};
 pub use rest::auth::{hash_password, short_token};

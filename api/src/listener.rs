@@ -1,8 +1,10 @@
 //! Where connections come from: sockets of TCP and unix, several at once, and streams that are made elsewhere.
 
 use std::fmt;
+use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cluster_types::{Multiaddr, PeerId, Protocol};
@@ -65,7 +67,7 @@ pub(crate) enum Client {
 }
 
 impl Arrival {
-    /// Whom it counts for; nobody if it is somebody of this machine.
+    /// Whom it counts for; nobody if it came by a file of this machine.
     pub(crate) fn client(self) -> Option<Client> {
         self.address.map(Client::Ip).or(self.peer.map(Client::Peer))
     }
@@ -90,6 +92,14 @@ pub(crate) enum Listener {
 /// Removes the file of a unix socket when dropped.
 #[derive(Debug)]
 pub(crate) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// Who may write to the file may ask: users and the group, as far as they may, and nobody else.
+    fn close_to_others(&self) -> io::Result<()> {
+        let mode = std::fs::metadata(&self.0)?.permissions().mode();
+        std::fs::set_permissions(&self.0, Permissions::from_mode(mode & 0o770))
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -117,7 +127,9 @@ impl Listener {
             Place::Path(path) => {
                 remove_stale(&path).await;
                 let listener = UnixListener::bind(&path).map_err(failed)?;
-                Ok((Self::Unix { listener, _file: SocketFile(path) }, address.clone()))
+                let file = SocketFile(path);
+                file.close_to_others().map_err(failed)?;
+                Ok((Self::Unix { listener, _file: file }, address.clone()))
             }
         }
     }

@@ -316,7 +316,8 @@ async fn collect(mut listing: impl Stream<Item = ServiceResult<AddedOutput>> + U
         json::write(&mut array, &output?).map_err(|error| reply::unwritable(&error))?;
         if array.len() > MAX_COLLECTED {
             let message = "the answer is too long to collect: use stream-channels=true";
-            return Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, message));
+            // The import goes on.
+            return Err(WireError::new(ErrorClass::Unknown, message).into());
         }
     }
     array.extend_from_slice(b"]\n");

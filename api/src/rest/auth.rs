@@ -21,7 +21,7 @@ use http::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::credentials::{Credentials, Scopes};
+use crate::credentials::{Credentials, Scope, Scopes, TokenSecret};
 use crate::error::{ApiError, Failure};
 use crate::reply::{self, Body};
 
@@ -37,6 +37,8 @@ const BAD_TOKEN: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"Restricted IPFS Cluster API\", error=\"invalid_token\"");
 /// How long a token lives that is made for one request.
 const SHORT: Duration = Duration::from_secs(60);
+/// How far a clock may go back, in milliseconds, and tokens are still given out after a revocation.
+const LEAP: i64 = 1000;
 /// The number of no user.
 const NOBODY: u64 = u64::MAX;
 
@@ -112,13 +114,20 @@ impl Users {
     pub(crate) fn new(credentials: &Credentials, clock: Arc<dyn Clock>) -> Result<Self, ApiError> {
         let mut known = Vec::new();
         let usable = credentials.passwords.iter().filter(|(name, password)| !name.is_empty() && !password.is_empty());
+        let mut secret = None;
         for (name, password) in usable {
-            let password = Password::new(password).map_err(|cause| ApiError::Password { user: name.clone(), cause })?;
+            let mut password =
+                Password::new(password).map_err(|cause| ApiError::Password { user: name.clone(), cause })?;
+            if password.is_hash() {
+                let known = secret.map_or_else(|| token_secret(credentials), Ok)?;
+                secret = Some(known);
+                password.sign_with(&known);
+            }
             let scopes = credentials.scopes.get(name).copied().unwrap_or(Scopes::ALL);
             known.push(User { name: name.as_str().into(), digest: fingerprint(name.as_bytes()), password, scopes });
         }
         let revocations =
-            Revocations::load(credentials.revocations.clone()).map_err(|cause| ApiError::Revocations { cause })?;
+            Revocations::load(credentials.files.clone()).map_err(|cause| ApiError::Revocations { cause })?;
         Ok(Self { known, hashes: Hashes::new(), revocations, lifetime: credentials.token_lifetime, clock })
     }
 
@@ -183,7 +192,7 @@ impl Users {
         let User { name, scopes, .. } = &self.known[user];
         let is_revoked =
             self.revocations.until(name).is_some_and(|until| claims.iat.is_none_or(|made| made.0 <= until));
-        if is_revoked || !claims.are_valid_at(self.now()) {
+        if is_revoked || !claims.are_valid_at(self.now()) || !self.ends_in_time(&claims) {
             return None;
         }
         let narrowed = claims.scope.as_deref().map(|words| Scopes::among(words.split(' ')));
@@ -194,6 +203,16 @@ impl Users {
             is_narrowed: narrowed.is_some(),
             expires: claims.exp.map(|end| end.0),
         })
+    }
+
+    /// Whether a token lives no longer than tokens may, also one that was made before that was said.
+    fn ends_in_time(&self, claims: &Claims) -> bool {
+        let Some(lifetime) = self.lifetime else { return true };
+        let lifetime = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX);
+        match claims.iat {
+            Some(made) => self.now().saturating_sub(made.0) < lifetime,
+            None => claims.exp.is_some_and(|end| end.0.saturating_sub(self.now()) <= lifetime),
+        }
     }
 
     /// A token for who asks: it allows no more than the caller may do, and lives no longer than the token that was shown.
@@ -212,13 +231,17 @@ impl Users {
         }
         let User { name, password, .. } = &self.known[caller.user];
         let revoked = self.revocations.until(name);
+        if revoked.is_some_and(|until| until > self.now().saturating_add(LEAP)) {
+            let message = "the clock of this peer is behind the moment up to which tokens are revoked: set it right";
+            return Err(WireError::new(ErrorClass::Unavailable, message).into());
+        }
         let end =
             wish.lifetime.or(self.lifetime).map(|lifetime| self.clock.now().saturating_add(lifetime).unix_millis());
         let end = end.into_iter().chain(caller.expires).min();
         let scopes = wish.scopes.or(caller.is_narrowed.then_some(caller.scopes));
         let mut claims = Claims::of(name);
         if end.is_some() || scopes.is_some() || revoked.is_some() {
-            // A clock that was set back must not make a token that is revoked from its beginning.
+            // A token of the same moment must not be revoked from its beginning.
             let now = self.now().max(revoked.map_or(i64::MIN, |until| until.saturating_add(1)));
             claims.iat = Some(Instant(now));
             claims.exp = end.map(Instant);
@@ -268,15 +291,33 @@ impl Denied {
     }
 }
 
-/// A token that counts for requests that start within a minute of `now`, for who knows the password, or its hash, as the
-/// configuration has it. Nothing for a user who can never be let in.
-pub fn short_token(user: &str, password: &str, now: Timestamp) -> Option<String> {
+/// A token with which to look, for requests that start within a minute of `now`, for who has the password, or its hash and
+/// the secret, as the peer has them. Nothing for a user who can never be let in.
+pub fn short_token(
+    user: &str,
+    password: &str,
+    secret: impl FnOnce() -> Option<TokenSecret>,
+    now: Timestamp,
+) -> Option<String> {
     if user.is_empty() || password.is_empty() {
         return None;
     }
-    let end = now.saturating_add(SHORT).unix_millis();
-    let claims = Claims { iat: Some(Instant(now.unix_millis())), exp: Some(Instant(end)), ..Claims::of(user) };
-    jwt::signed(&claims, password.as_bytes()).ok()
+    let mut password = Password::new(password).ok()?;
+    if password.is_hash() {
+        password.sign_with(&secret()?);
+    }
+    let claims = Claims {
+        iat: Some(Instant(now.unix_millis())),
+        exp: Some(Instant(now.saturating_add(SHORT).unix_millis())),
+        scope: Some(Scope::Read.as_str().to_owned()),
+        ..Claims::of(user)
+    };
+    jwt::signed(&claims, password.token_key()).ok()
+}
+
+fn token_secret(credentials: &Credentials) -> Result<TokenSecret, ApiError> {
+    let made = credentials.files.as_ref().map_or_else(|| Ok(rand::random()), |files| files.secret());
+    made.map_err(|cause| ApiError::TokenSecret { cause })
 }
 
 fn fingerprint(text: &[u8]) -> Fingerprint {

@@ -114,8 +114,12 @@ impl Cors {
     }
 
     fn let_in(&self, origin: &HeaderValue, answer: &mut HeaderMap) {
-        let named = if self.allows_all_origins() { HeaderValue::from_static("*") } else { origin.clone() };
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, named);
+        if self.allows_all_origins() {
+            // Credentials of the user for every page there is: browsers refuse the two together, and so they are not said.
+            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            return;
+        }
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         if self.credentials {
             answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }

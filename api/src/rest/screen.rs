@@ -59,7 +59,8 @@ impl Screen {
         // A preflight has no effect.
         let Some(origin) = headers.get(ORIGIN).filter(|_| method != Method::OPTIONS) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or("?").to_ascii_lowercase();
-        let own = origin.split_once("://").map(|(_, authority)| authority);
+        // The page of a name that was made to resolve to this machine calls itself by that name.
+        let own = origin.split_once("://").map(|(_, authority)| authority).filter(|own| self.knows_host(own));
         let may_write = !self.only_read || method == Method::GET || method == Method::HEAD;
         if (own.is_some() && own == authority.as_deref()) || (may_write && cors.allows(&origin, method.as_str())) {
             return Ok(());
@@ -163,6 +164,12 @@ mod tests {
         let open = screen(|_| ());
         assert!(!passes(&open, LOCAL));
         assert!(passes(&open, REMOTE));
+        let page = |host: &'static str| {
+            let headers = [(HOST, host.to_owned()), (ORIGIN, format!("http://{host}"))];
+            let headers = headers.map(|(name, value)| (name, HeaderValue::from_str(&value).unwrap()));
+            open.0.check(&Method::POST, &HeaderMap::from_iter(headers), REMOTE, &open.1).is_ok()
+        };
+        assert!(page("192.0.2.7:9094") && !page("peer.example.org:9094"), "a page of a name that nobody knows");
         let users = || Some(Credentials::new([("ann".to_owned(), "secret".to_owned())].into()));
         assert!(passes(&screen(|config| config.credentials = users()), LOCAL));
         let both = screen(|config| {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cluster_api::{ApiError, ApiServer, Credentials, RestConfig, RevocationFile, Scope, Scopes, hash_password};
+use cluster_api::{
+    ApiError, ApiServer, Credentials, RestConfig, Scope, Scopes, TokenFiles, TokenSecret, hash_password,
+};
 use cluster_core::ports::SystemClock;
 
 use crate::fake::{CID, Script};
@@ -40,7 +42,7 @@ async fn token(world: &World, query: &str, authorization: &str) -> String {
 /// A file without the care that a real one is written with.
 struct Plain(PathBuf);
 
-impl RevocationFile for Plain {
+impl TokenFiles for Plain {
     fn load(&self) -> io::Result<Option<Vec<u8>>> {
         match std::fs::read(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -51,13 +53,17 @@ impl RevocationFile for Plain {
     fn save(&self, content: &[u8]) -> io::Result<()> {
         std::fs::write(&self.0, content)
     }
+
+    fn secret(&self) -> io::Result<TokenSecret> {
+        Ok([7; 32])
+    }
 }
 
 #[tokio::test]
 async fn revoked_tokens_stay_revoked_over_a_restart() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("revoked");
-    let config = || users(|users| users.revocations = Some(Arc::new(Plain(file.clone()))));
+    let config = || users(|users| users.files = Some(Arc::new(Plain(file.clone()))));
     let world = World::with(config(), Script::Works).await;
     let (ann, bob) = (basic("ann", WORD), basic("bob", WORD));
     let old = [token(&world, "", &ann).await, token(&world, "?expire-in=1h", &ann).await];

@@ -20,7 +20,7 @@ use cluster_types::BoxError;
 
 use crate::config::{self, Config, ConsensusMode, IpfsConfig};
 use crate::following;
-use crate::tokens::RevokedTokens;
+use crate::tokens::FolderTokens;
 
 /// File of the embedded node's key, inside the configuration folder.
 const NODE_KEY: &str = "embedded_node.key";
@@ -257,7 +257,7 @@ pub(crate) fn rest(config: &config::HttpApiConfig, folder: &config::ConfigFolder
             passwords: users.iter().map(|(user, word)| (user.clone(), word.reveal().to_owned())).collect(),
             scopes: config.access.scopes.clone(),
             token_lifetime: config.access.token_lifetime,
-            revocations: Some(Arc::new(RevokedTokens::new(folder))),
+            files: Some(Arc::new(FolderTokens::new(folder))),
         }),
         allowed_hosts: config.allowed_hosts.clone(),
         max_connections: config.limits.connections,

@@ -106,6 +106,12 @@ impl Search {
     pub fn is_by_name(&self) -> bool {
         self.name_prefix.is_some() && self.metadata.is_empty()
     }
+
+    /// Whether a pin with this name and this metadata is searched for.
+    pub fn fits(&self, name: &str, metadata: &BTreeMap<String, String>) -> bool {
+        let named = self.name_prefix.as_ref().is_none_or(|prefix| !name.is_empty() && name.starts_with(prefix));
+        named && self.metadata.iter().all(|(key, text)| metadata.get(key) == Some(text))
+    }
 }
 
 /// What an upload consists of, in order. Directories may be left out; they are made when something is in them.

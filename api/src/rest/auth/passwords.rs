@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
 use super::{Fingerprint, fingerprint, mac};
+use crate::credentials::TokenSecret;
 
 /// Hashes computed at once; each keeps a core busy for some 20 to 300 ms.
 const AT_ONCE: usize = 2;
@@ -41,6 +42,7 @@ pub(super) struct Password {
     text: Arc<str>,
     digest: Fingerprint,
     form: Form,
+    token_key: Arc<[u8]>,
 }
 
 impl fmt::Debug for Password {
@@ -72,12 +74,24 @@ impl Password {
             }
             Some(_) | None => Form::Plain,
         };
-        Ok(Self { text: text.into(), digest: fingerprint(text.as_bytes()), form })
+        Ok(Self { text: text.into(), digest: fingerprint(text.as_bytes()), form, token_key: text.as_bytes().into() })
     }
 
-    /// What the tokens of its user are signed with.
+    /// Whether only a hash of the password is known.
+    pub(super) fn is_hash(&self) -> bool {
+        self.form != Form::Plain
+    }
+
+    /// Has the tokens of a user with a hash signed with `secret` and the hash together.
+    pub(super) fn sign_with(&mut self, secret: &TokenSecret) {
+        if self.is_hash() {
+            self.token_key = mac(secret).chain_update(self.text.as_bytes()).finalize().into_bytes().as_slice().into();
+        }
+    }
+
+    /// What the tokens of its user are signed with: the bytes of a password, as in the original.
     pub(super) fn token_key(&self) -> &[u8] {
-        self.text.as_bytes()
+        &self.token_key
     }
 
     /// The digest of a password in plain text; none of a hash, which is no password.
@@ -184,7 +198,7 @@ mod tests {
         for hash in [own.as_str(), BCRYPT] {
             let hash = Password::new(hash).unwrap();
             assert!(hash.is_hash_of(b"swordfish"));
-            assert!(!hash.is_hash_of(b"Swordfish") && !hash.is_hash_of(b"") && !hash.is_hash_of(hash.token_key()));
+            assert!(!hash.is_hash_of(b"Swordfish") && !hash.is_hash_of(b"") && !hash.is_hash_of(hash.text.as_bytes()));
         }
     }
 

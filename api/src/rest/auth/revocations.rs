@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::credentials::RevocationFile;
+use crate::credentials::TokenFiles;
 
 /// The format of the file.
 const VERSION: u32 = 1;
@@ -27,7 +27,7 @@ struct Content {
 
 /// What was revoked.
 pub(super) struct Revocations {
-    file: Option<Arc<dyn RevocationFile>>,
+    file: Option<Arc<dyn TokenFiles>>,
     until: RwLock<BTreeMap<String, i64>>,
     /// Held while the file is written, so that an older content never follows a newer one.
     writing: tokio::sync::Mutex<()>,
@@ -35,7 +35,7 @@ pub(super) struct Revocations {
 
 impl Revocations {
     /// What the file holds; a file that cannot be understood is an error, as it may forbid somebody something.
-    pub(super) fn load(file: Option<Arc<dyn RevocationFile>>) -> io::Result<Self> {
+    pub(super) fn load(file: Option<Arc<dyn TokenFiles>>) -> io::Result<Self> {
         let bytes = file.as_ref().map(|file| file.load()).transpose()?.flatten();
         let until = bytes.map(|bytes| read(&bytes)).transpose()?.unwrap_or_default();
         Ok(Self { file, until: RwLock::new(until), writing: tokio::sync::Mutex::default() })
@@ -75,11 +75,12 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::credentials::TokenSecret;
 
     #[derive(Default)]
     struct Memory(Mutex<Option<Vec<u8>>>, std::sync::atomic::AtomicBool);
 
-    impl RevocationFile for Memory {
+    impl TokenFiles for Memory {
         fn load(&self) -> io::Result<Option<Vec<u8>>> {
             Ok(self.0.lock().clone())
         }
@@ -90,6 +91,10 @@ mod tests {
             }
             *self.0.lock() = Some(content.to_vec());
             Ok(())
+        }
+
+        fn secret(&self) -> io::Result<TokenSecret> {
+            Ok([7; 32])
         }
     }
 

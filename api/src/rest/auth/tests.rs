@@ -229,7 +229,9 @@ async fn hashed_users_are_known_by_their_passwords_and_not_by_their_hashes() {
     let dan = ask(&users, &basic("dan:swordfish")).await.unwrap();
     let token = format!("Bearer {}", users.token(&dan, Wish::default()).unwrap());
     assert_eq!(name(&users, &token).await, Ok("dan".to_owned()));
-    assert_eq!(name(&users, &made("HS256", r#"{"iss":"dan"}"#, b"swordfish")).await, Err(Denied::Token));
+    for key in [b"swordfish".as_slice(), hash.as_bytes(), &[0; 32]] {
+        assert_eq!(name(&users, &made("HS256", r#"{"iss":"dan"}"#, key)).await, Err(Denied::Token), "{key:?}");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(super) fn client(folder: &ConfigFolder) -> anyhow::Result<Client> {
         https: api.has_tls,
         // The certificate is for the names by which others call this peer, and the address is its own.
         insecure: true,
-        bearer: api.basic_auth.as_ref().and_then(|users| own_token(users, |_| true)),
+        bearer: api.basic_auth.as_ref().and_then(|users| own_token(users, folder, |_| true)),
         endpoints: api.addresses.clone(),
         ..ClientConfig::new(first.clone())
     };

@@ -54,7 +54,17 @@ pub(super) fn refuse_open(document: &Document) -> Result<(), ConfigError> {
     }
     let reader = document.reader(&RESTAPI);
     let is_guarded = reader.credentials("basic_auth_credentials")?.is_some();
-    let open = open_addresses(&reader.addresses("http_listen_multiaddress")?);
+    // A host of the API's own over libp2p has no secret.
+    let keys = ["http_listen_multiaddress", "libp2p_listen_multiaddress"];
+    let mut named = None;
+    let mut open = Vec::new();
+    for key in keys {
+        let addresses = open_addresses(&reader.addresses(key)?);
+        if !addresses.is_empty() {
+            named.get_or_insert(key);
+        }
+        open.extend(addresses);
+    }
     if is_guarded || open.is_empty() || reader.flag("allow_unauthenticated")? {
         return Ok(());
     }
@@ -64,7 +74,7 @@ pub(super) fn refuse_open(document: &Document) -> Result<(), ConfigError> {
          CLUSTER_RESTAPI_ALLOWUNAUTHENTICATED=true",
         open.join(", ")
     );
-    Err(reader.refuse("http_listen_multiaddress", reason))
+    Err(reader.refuse(named.unwrap_or("http_listen_multiaddress"), reason))
 }
 
 /// The addresses that others than this machine reach.

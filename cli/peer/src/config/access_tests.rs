@@ -81,6 +81,25 @@ fn an_address_for_everyone_needs_users_or_a_word() {
 }
 
 #[test]
+fn a_host_over_libp2p_for_everyone_needs_users_or_a_word_too() {
+    let identity = cluster_net::Identity::generate();
+    let host = |rest: &mut Value| {
+        rest["id"] = json!(identity.peer().to_string());
+        rest["private_key"] = json!(identity.reveal_private_key());
+        rest["libp2p_listen_multiaddress"] = json!("/ip4/0.0.0.0/tcp/9100");
+    };
+    let error = loaded(host, &[]).unwrap_err();
+    assert!(error.starts_with("api.restapi.libp2p_listen_multiaddress = "), "{error}");
+    assert!(error.contains("everyone who can reach /ip4/0.0.0.0/tcp/9100"), "{error}");
+    let meant = |rest: &mut Value| {
+        host(rest);
+        rest["allow_unauthenticated"] = json!(true);
+    };
+    let remarks = loaded(meant, &[]).unwrap().remarks;
+    assert!(remarks.iter().any(|line| line.contains("/ip4/0.0.0.0/tcp/9100 may write")), "{remarks:?}");
+}
+
+#[test]
 fn the_api_of_a_follower_is_not_for_everyone_either() {
     let place = tempfile::tempdir().unwrap();
     let folder = ConfigFolder::new(place.path());

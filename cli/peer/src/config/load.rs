@@ -14,7 +14,7 @@ use super::environment::Environment;
 use super::error::ConfigError;
 use super::folder::ConfigFolder;
 use super::sections::{BasicAuth, Config, ConsensusMode, IdentityHalf, IdentitySource, IpfsConfig, TrustedPeers};
-use super::source::fetch_source;
+use super::source::{drop_identity, drop_places, fetch_source};
 use super::table::{CLUSTER, IPFSHTTP, RESTAPI};
 use super::validate::{identity, kubo, refuse_unprotected, validate};
 use super::value::HIDDEN;
@@ -183,6 +183,7 @@ fn document(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Docu
         file = fetch_source(&url)?;
         path = without_password(&url).into();
         notes.extend(drop_identity(&mut file));
+        notes.extend(drop_places(&mut file));
     }
     let mut document = Document::new(&path, file);
     for line in notes {
@@ -190,14 +191,6 @@ fn document(folder: &ConfigFolder, environment: &dyn Environment) -> Result<Docu
     }
     document.apply(environment)?;
     Ok(document)
-}
-
-/// Many peers start from one fetched configuration; with its identity they would all be one peer.
-fn drop_identity(file: &mut Map<String, Value>) -> Option<String> {
-    let cluster = file.get_mut("cluster")?.as_object_mut()?;
-    let dropped = ["id", "private_key"].map(|key| cluster.remove(key).is_some());
-    let line = "cluster.id and cluster.private_key of a fetched configuration are not used: every peer has its own";
-    dropped.contains(&true).then(|| line.to_owned())
 }
 
 fn checked(document: &Document, folder: &ConfigFolder) -> Result<Loaded, ConfigError> {
@@ -245,7 +238,8 @@ fn remarks(document: &Document, config: &Config) -> Vec<String> {
         );
     }
     if let Some(rest) = config.rest_api.as_ref().filter(|rest| rest.basic_auth.is_none()) {
-        let open = open_addresses(&rest.listen_addresses);
+        let mut open = open_addresses(&rest.listen_addresses);
+        open.extend(rest.libp2p.iter().flat_map(|host| open_addresses(&host.listen_addresses)));
         if !open.is_empty() {
             remarks.push(format!(
                 "api.restapi.allow_unauthenticated: everyone who can reach {} may write",

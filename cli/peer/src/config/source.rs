@@ -66,6 +66,37 @@ fn is_here(url: &reqwest::Url) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Many peers start from one fetched configuration; with its identity they would all be one peer.
+pub(super) fn drop_identity(file: &mut Map<String, Value>) -> Option<String> {
+    let cluster = file.get_mut("cluster")?.as_object_mut()?;
+    let dropped = ["id", "private_key"].map(|key| cluster.remove(key).is_some());
+    let line = "cluster.id and cluster.private_key of a fetched configuration are not used: every peer has its own";
+    dropped.contains(&true).then(|| line.to_owned())
+}
+
+/// Files that are written: who offers a configuration to others must not choose among all that they have.
+const WRITTEN: [&[&str]; 3] =
+    [&["cluster", "peerstore_file"], &["api", "restapi", "http_log_file"], &["api", "pinsvcapi", "http_log_file"]];
+
+/// Leaves out names of files outside the configuration folder.
+pub(super) fn drop_places(file: &mut Map<String, Value>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for path in WRITTEN {
+        let [sections @ .., key] = path else { continue };
+        let mut section = Some(&mut *file);
+        for name in sections {
+            section = section.and_then(|section| section.get_mut(*name)?.as_object_mut());
+        }
+        let Some(section) = section else { continue };
+        let is_plain = |name: &str| !name.contains('/') && name != "..";
+        if section.get(*key).is_some_and(|name| name.as_str().is_none_or(|name| !is_plain(name))) {
+            section.remove(*key);
+            notes.push(format!("{} of a fetched configuration is not used: it is no name of a file", path.join(".")));
+        }
+    }
+    notes
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -106,6 +137,29 @@ mod tests {
     #[tokio::test]
     async fn it_may_be_fetched_inside_a_runtime() {
         assert!(fetch_source(&serve(answer("200 OK", "{}"))).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_fetched_is_no_other_peer_and_writes_no_other_file() {
+        let Value::Object(mut file) = serde_json::json!({
+            "cluster": {"id": "x", "private_key": "y", "peername": "z", "peerstore_file": "../authorized_keys"},
+            "api": {"restapi": {"http_log_file": "/etc/passwd"}, "pinsvcapi": {"http_log_file": "own.log"}},
+        }) else {
+            unreachable!("it is an object")
+        };
+        assert!(drop_identity(&mut file).is_some());
+        let notes = drop_places(&mut file).join("\n");
+        assert!(notes.contains("cluster.peerstore_file of a fetched") && notes.contains("api.restapi.http_log_file"));
+        let left = serde_json::json!({
+            "cluster": {"peername": "z"},
+            "api": {"restapi": {}, "pinsvcapi": {"http_log_file": "own.log"}},
+        });
+        assert_eq!(Value::Object(file.clone()), left);
+        assert!(drop_identity(&mut file).is_none() && drop_places(&mut file).is_empty());
+        for bad in ["..", "/x", "a/b"] {
+            file["cluster"]["peerstore_file"] = bad.into();
+            assert_eq!(drop_places(&mut file).len(), 1, "{bad}");
+        }
     }
 
     #[test]

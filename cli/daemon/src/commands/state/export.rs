@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use cluster_peer::config::{Config, ConfigError, ExecutionLock};
+use cluster_peer::config::{Config, ConfigError, ConfigFolder, ExecutionLock};
 use cluster_peer::state::StoppedState;
 use cluster_terminal::{Progress, Sink};
 use cluster_types::{BoxError, Pin};
@@ -32,7 +32,7 @@ pub(super) fn run(export: &ExportArguments, arguments: &Arguments) -> anyhow::Re
         if lock.is_some() {
             stopped(&loaded.config, &mut output, &progress).await
         } else {
-            running(&loaded.config, &mut output, &progress).await
+            running(&loaded.config, &folder, &mut output, &progress).await
         }
     });
     exported.context("exporting the state")?;
@@ -50,8 +50,8 @@ async fn stopped(config: &Config, output: &mut Sink, progress: &Progress) -> any
     written
 }
 
-async fn running(config: &Config, output: &mut Sink, progress: &Progress) -> anyhow::Result<()> {
-    let endpoint = online::endpoint(config)?;
+async fn running(config: &Config, folder: &ConfigFolder, output: &mut Sink, progress: &Progress) -> anyhow::Result<()> {
+    let endpoint = online::endpoint(config, folder)?;
     eprintln!("the peer is running: exporting through its REST API at {}", endpoint.address());
     let pins = endpoint.pins().await.context("asking the peer that holds the folder's lock")?;
     write(pins, output, progress).await

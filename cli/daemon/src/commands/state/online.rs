@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context;
 use cluster_client::{Client, ClientConfig, Items, Listing};
-use cluster_peer::config::Config;
+use cluster_peer::config::{Config, ConfigFolder};
 use cluster_peer::{Scope, own_token};
 use cluster_types::{Multiaddr, Pin, Protocol};
 
@@ -15,7 +15,7 @@ pub(super) struct Endpoint {
 }
 
 /// The endpoint of a peer with this configuration.
-pub(super) fn endpoint(config: &Config) -> anyhow::Result<Endpoint> {
+pub(super) fn endpoint(config: &Config, folder: &ConfigFolder) -> anyhow::Result<Endpoint> {
     let rest = config.rest_api.as_ref();
     let rest = rest.context("the peer is running, and its REST API is not configured: stop the peer first")?;
     let endpoints: Vec<Multiaddr> = rest.listen_addresses.iter().map(reachable).collect();
@@ -27,7 +27,7 @@ pub(super) fn endpoint(config: &Config) -> anyhow::Result<Endpoint> {
         https: rest.tls.is_some(),
         // The certificate is for the names by which others call this peer, and the address is its own.
         insecure: true,
-        bearer: rest.basic_auth.as_ref().and_then(|users| own_token(users, may_read)),
+        bearer: rest.basic_auth.as_ref().and_then(|users| own_token(users, folder, may_read)),
         ..ClientConfig::new(address.clone())
     };
     Ok(Endpoint { client: Client::new(settings)?, address })
