@@ -30,6 +30,8 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 /// Where the lines go.
 #[derive(Debug)]
 pub(crate) enum AccessLog {
+    /// Nowhere.
+    None,
     /// To the log of the program.
     Program,
     /// To a file of their own.
@@ -54,6 +56,7 @@ impl AccessLog {
     /// Logs an answer that has ended.
     pub(crate) fn log(&self, line: String) {
         match self {
+            Self::None => {}
             Self::Program => tracing::info!(target: ACCESS_LOG, "{line}"),
             Self::File { lines, lost } => {
                 if lines.try_send(line).is_err() {

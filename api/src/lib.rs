@@ -21,8 +21,10 @@ mod places;
 mod query;
 mod reply;
 mod rest;
+mod scrape;
 mod server;
 mod stream;
+mod telemetry;
 mod tls;
 
 pub use access::ACCESS_LOG;
@@ -31,4 +33,6 @@ pub use credentials::{Credentials, Scope, Scopes, TokenFiles, TokenSecret, Unkno
 pub use error::ApiError;
 pub use listener::{ByteStream, ByteStreams, Carried, is_listen_address};
 pub use rest::auth::{hash_password, short_token};
+pub use scrape::{BoundMetrics, MetricsServer};
 pub use server::{ApiServer, BoundApi};
+pub use telemetry::ApiTelemetry;

@@ -5,13 +5,15 @@
 //! **Invariant:** after [`ApiServer::stop`] no connection of this server is left.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::cluster::ClusterService;
 use cluster_core::task::{OnExit, TaskGroup};
 use cluster_types::Multiaddr;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -23,14 +25,17 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{self, AccessLog};
+use crate::access::{self, AccessLog, Entry};
 use crate::config::RestConfig;
 use crate::connection::{Exchange, GuardedSocket, OutgoingBody, Patience};
 use crate::error::ApiError;
 use crate::listener::{Arrival, ByteStreams, Listener, Socket};
 use crate::places::{Place, Places};
+use crate::reply::Body;
 use crate::rest::auth::Users;
 use crate::rest::{self, HasPlace, Rest};
+use crate::scrape::Scrape;
+use crate::telemetry::ApiTelemetry;
 use crate::tls;
 
 /// What a connection reads ahead, and may have unwritten.
@@ -40,9 +45,9 @@ const LEAST_HEADER: usize = 8;
 /// How long to wait when the system has no socket left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The running REST API.
+/// A running server.
 #[derive(Debug)]
-pub struct ApiServer {
+pub(crate) struct Server {
     addresses: Vec<Multiaddr>,
     shared: Arc<Shared>,
 }
@@ -50,7 +55,7 @@ pub struct ApiServer {
 /// What the accept loops and the connections have in common.
 #[derive(Debug)]
 struct Shared {
-    rest: Arc<Rest>,
+    desk: Desk,
     log: Arc<AccessLog>,
     tls: Option<Arc<ServerConfig>>,
     tasks: TaskGroup,
@@ -64,6 +69,105 @@ struct Shared {
     cutting: CancellationToken,
 }
 
+/// Who answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Desk {
+    /// The REST API.
+    Rest(Arc<Rest>),
+    /// Those who ask for numbers.
+    Scrape(Arc<Scrape>),
+}
+
+impl Desk {
+    async fn answer(&self, request: Request<Incoming>, from: Arrival, has_place: HasPlace) -> (Response<Body>, Entry) {
+        match self {
+            Self::Rest(rest) => rest.answer(request, from, has_place).await,
+            Self::Scrape(scrape) => scrape.answer(request, from, has_place).await,
+        }
+    }
+}
+
+/// Addresses that are taken. Nobody is answered there yet: connections wait in the listen queue.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    listeners: Vec<Listener>,
+    addresses: Vec<Multiaddr>,
+}
+
+impl Taken {
+    /// Takes all of `addresses`, or none.
+    pub(crate) async fn bind(addresses: &[Multiaddr]) -> Result<Self, ApiError> {
+        let mut taken = Self::default();
+        for address in addresses {
+            let (listener, address) = Listener::bind(address).await?;
+            taken.listeners.push(listener);
+            taken.addresses.push(address);
+        }
+        Ok(taken)
+    }
+}
+
+impl Server {
+    /// Lets `desk` answer, within the limits of `config`.
+    pub(crate) fn open(
+        taken: Taken,
+        desk: Desk,
+        config: &RestConfig,
+        tls: Option<Arc<ServerConfig>>,
+        log: AccessLog,
+        tasks: &TaskGroup,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            desk,
+            log: Arc::new(log),
+            tls,
+            tasks: tasks.clone(),
+            open: TaskTracker::new(),
+            places: Places::new(config.max_connections, config.max_connections_per_ip),
+            patience: Patience::new(config),
+            max_head: config.max_header_bytes.saturating_add(RestConfig::HEADER_SLACK),
+            draining: tasks.stop_token().child_token(),
+            cutting: CancellationToken::new(),
+        });
+        for listener in taken.listeners {
+            let shared_by_loop = Arc::clone(&shared);
+            let accepting = shared.open.track_future(accept(listener, shared_by_loop));
+            shared.tasks.spawn("http listener", OnExit::Continue, accepting);
+        }
+        Self { addresses: taken.addresses, shared }
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub(crate) fn addresses(&self) -> &[Multiaddr] {
+        &self.addresses
+    }
+
+    /// Accepts nothing more, lets connections and `last` end for at most `grace`, then drops the connections that are left.
+    /// Returns whether all ended in time.
+    pub(crate) async fn stop(self, grace: Duration, last: impl Future<Output = ()>) -> bool {
+        self.shared.draining.cancel();
+        self.shared.open.close();
+        let ended = async {
+            self.shared.open.wait().await;
+            last.await;
+        };
+        let in_time = tokio::time::timeout(grace, ended).await.is_ok();
+        if !in_time {
+            tracing::warn!("requests were cut at the end of the grace period");
+            self.shared.cutting.cancel();
+            self.shared.open.wait().await;
+        }
+        in_time
+    }
+}
+
+/// The running REST API.
+#[derive(Debug)]
+pub struct ApiServer {
+    rest: Arc<Rest>,
+    server: Server,
+}
+
 /// The REST API with its addresses taken. Nobody is answered yet: connections wait in the listen queue.
 #[derive(Debug)]
 pub struct BoundApi {
@@ -71,14 +175,13 @@ pub struct BoundApi {
     headers: HeaderMap,
     users: Option<Users>,
     tls: Option<Arc<ServerConfig>>,
-    listeners: Vec<Listener>,
-    addresses: Vec<Multiaddr>,
+    taken: Taken,
 }
 
 impl BoundApi {
     /// Serves these streams too. Passwords are asked for on them as on sockets; TLS is not spoken.
     pub fn also_serve(&mut self, streams: ByteStreams) {
-        self.listeners.push(Listener::Streams(Mutex::new(streams)));
+        self.taken.listeners.push(Listener::Streams(Mutex::new(streams)));
     }
 
     /// Serves `service` from now on.
@@ -92,25 +195,11 @@ impl BoundApi {
     /// [`ApiServer::begin`], but not longer than [`RestConfig::start_timeout`].
     pub fn open(self, tasks: &TaskGroup) -> ApiServer {
         let config = self.config;
-        let shared = Arc::new(Shared {
-            rest: Arc::new(Rest::new(&config, self.headers, self.users, tasks)),
-            log: Arc::new(AccessLog::new(config.log_file.clone(), tasks)),
-            tls: self.tls,
-            tasks: tasks.clone(),
-            open: TaskTracker::new(),
-            places: Places::new(config.max_connections, config.max_connections_per_ip),
-            patience: Patience::new(&config),
-            max_head: config.max_header_bytes.saturating_add(RestConfig::HEADER_SLACK),
-            draining: tasks.stop_token().child_token(),
-            cutting: CancellationToken::new(),
-        });
-        for listener in self.listeners {
-            let shared_by_loop = Arc::clone(&shared);
-            let accepting = shared.open.track_future(accept(listener, shared_by_loop));
-            shared.tasks.spawn("rest listener", OnExit::Continue, accepting);
-        }
-        tracing::info!(addresses = ?self.addresses, "rest api listens");
-        ApiServer { addresses: self.addresses, shared }
+        let rest = Arc::new(Rest::new(&config, self.headers, self.users, tasks));
+        let log = AccessLog::new(config.log_file.clone(), tasks);
+        let server = Server::open(self.taken, Desk::Rest(Arc::clone(&rest)), &config, self.tls, log, tasks);
+        tracing::info!(addresses = ?server.addresses(), "rest api listens");
+        ApiServer { rest, server }
     }
 }
 
@@ -126,43 +215,30 @@ impl ApiServer {
         rest::cors::check(&config.cors)?;
         config.log_file.as_deref().map(access::open).transpose()?;
         let tls = config.tls.as_ref().map(tls::config).transpose()?;
-        let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
-        for address in &config.listen {
-            let (listener, taken) = Listener::bind(address).await?;
-            listeners.push(listener);
-            addresses.push(taken);
-        }
-        Ok(BoundApi { config, headers, users, tls, listeners, addresses })
+        let taken = Taken::bind(&config.listen).await?;
+        Ok(BoundApi { config, headers, users, tls, taken })
     }
 
     /// Serves `service` from now on. Those who wait go on.
     pub fn begin(&self, service: Arc<dyn ClusterService>) {
-        self.shared.rest.begin(service);
+        self.rest.begin(service);
     }
 
     /// Where it listens, in the order of the configuration, with the ports that the system chose.
     pub fn local_addresses(&self) -> &[Multiaddr] {
-        &self.addresses
+        self.server.addresses()
+    }
+
+    /// What it counts.
+    pub fn telemetry(&self) -> &ApiTelemetry {
+        self.rest.telemetry()
     }
 
     /// Accepts nothing more, lets running requests and writes end for at most `grace`, then drops the connections
     /// that are left. Returns whether all ended in time. Writes are never dropped: one that is late goes on as a
     /// task of the group.
     pub async fn stop(self, grace: Duration) -> bool {
-        self.shared.draining.cancel();
-        self.shared.open.close();
-        let ended = async {
-            self.shared.open.wait().await;
-            self.shared.rest.writes_done().await;
-        };
-        let in_time = tokio::time::timeout(grace, ended).await.is_ok();
-        if !in_time {
-            tracing::warn!("requests were cut at the end of the grace period");
-            self.shared.cutting.cancel();
-            self.shared.open.wait().await;
-        }
-        in_time
+        self.server.stop(grace, self.rest.writes_done()).await
     }
 }
 
@@ -196,7 +272,7 @@ async fn admit(socket: Socket, from: Arrival, shared: &Arc<Shared>) {
     }
     let Some(place) = shared.places.next().await else { return };
     let serving = shared.open.track_future(serve(socket, from, place, Arc::clone(shared)));
-    shared.tasks.spawn("rest connection", OnExit::Continue, async move {
+    shared.tasks.spawn("http connection", OnExit::Continue, async move {
         serving.await;
         drop(counted);
         Ok::<(), Infallible>(())
@@ -239,15 +315,15 @@ async fn serve(socket: Socket, from: Arrival, place: Place, shared: Arc<Shared>)
     let guarded = GuardedSocket::new(socket, Arc::clone(&exchange), shared.patience);
     let answering = Arc::clone(&exchange);
     let place = Arc::new(Mutex::new(place));
-    let (rest, log) = (Arc::clone(&shared.rest), Arc::clone(&shared.log));
+    let (desk, log) = (shared.desk.clone(), Arc::clone(&shared.log));
     let service = service_fn(move |request| {
-        let rest = Arc::clone(&rest);
+        let desk = desk.clone();
         let (exchange, log) = (Arc::clone(&answering), Arc::clone(&log));
         let place = Arc::clone(&place);
         async move {
             exchange.begin();
             let has_place = has_place(&place, &request).await;
-            let (answer, entry) = rest.answer(request, from, has_place).await;
+            let (answer, entry) = desk.answer(request, from, has_place).await;
             Ok::<_, Infallible>(OutgoingBody::within(answer, exchange, log, entry))
         }
     });

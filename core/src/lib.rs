@@ -14,6 +14,7 @@ pub mod monitor;
 pub mod ports;
 pub mod rpc;
 pub mod task;
+pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tracker;

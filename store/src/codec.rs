@@ -195,13 +195,15 @@ pub(crate) fn decode_tail(bytes: &[u8]) -> Result<TailEntry, StateError> {
 
 /// Encodes the numbers of tracker records.
 pub(crate) fn encode_counts(counts: &TrackerCounts) -> Vec<u8> {
-    versioned(&wire::Counts { queued: counts.queued, failed: counts.failed, pinned: counts.pinned })
+    let TrackerCounts { queued, unpins_queued, failed, unpins_failed, pinned } = *counts;
+    versioned(&wire::Counts { queued, failed, pinned, unpins_queued, unpins_failed })
 }
 
 /// Reads the numbers of tracker records.
 pub(crate) fn decode_counts(bytes: &[u8]) -> Result<TrackerCounts, StateError> {
-    let message: wire::Counts = read_versioned("tracker counts", bytes)?;
-    Ok(TrackerCounts { queued: message.queued, failed: message.failed, pinned: message.pinned })
+    let wire::Counts { queued, failed, pinned, unpins_queued, unpins_failed } =
+        read_versioned("tracker counts", bytes)?;
+    Ok(TrackerCounts { queued, unpins_queued, failed, unpins_failed, pinned })
 }
 
 /// Encodes how a root is protected.
@@ -420,6 +422,12 @@ mod wire {
         pub(super) failed: u64,
         #[prost(uint64, tag = "3")]
         pub(super) pinned: u64,
+        /// Not there in older records. It is never more than there are, so it is right again when there are none.
+        #[prost(uint64, tag = "4")]
+        pub(super) unpins_queued: u64,
+        /// The same.
+        #[prost(uint64, tag = "5")]
+        pub(super) unpins_failed: u64,
     }
 
     /// A root; its CID is in the key.

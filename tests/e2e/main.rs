@@ -24,6 +24,7 @@ mod recover;
 mod removed;
 mod signals;
 mod state;
+mod stats;
 mod together;
 mod tokens;
 mod torn;

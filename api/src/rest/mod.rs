@@ -55,6 +55,7 @@ use crate::listener::Arrival;
 use crate::query::Query;
 use crate::reply::{self, Body, Reply};
 use crate::stream;
+use crate::telemetry::ApiTelemetry;
 use auth::{Caller, Users};
 use cors::Cors;
 use late::Late;
@@ -83,6 +84,7 @@ pub(crate) struct Rest {
     users: Option<Arc<Users>>,
     patience: Patience,
     max_upload_bytes: Option<u64>,
+    telemetry: ApiTelemetry,
 }
 
 /// Whether there is room for a request's connection.
@@ -136,12 +138,18 @@ impl Rest {
             users: users.map(Arc::new),
             patience: Patience::new(config),
             max_upload_bytes: config.max_upload_bytes,
+            telemetry: ApiTelemetry::default(),
         }
     }
 
     /// Answers everything from now on; until then only what needs no cluster.
     pub(crate) fn begin(&self, service: Arc<dyn ClusterService>) {
         self.service.begin(service);
+    }
+
+    /// What is counted of requests.
+    pub(crate) fn telemetry(&self) -> &ApiTelemetry {
+        &self.telemetry
     }
 
     /// Returns when no request that changes state is under way.
@@ -178,6 +186,7 @@ impl Rest {
         if has_place != HasPlace::Ordinary {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        self.telemetry.requests.count(response.status());
         let user = head.extensions.get::<Caller>().map(|caller| caller.name.as_ref());
         let entry = Entry::new(&head, from, user, self.clock.now());
         (response, entry)

@@ -10,6 +10,7 @@ mod hostile;
 mod leaks;
 mod lifecycle;
 mod schema;
+mod scrape;
 mod tokens;
 mod uploads;
 mod walk;

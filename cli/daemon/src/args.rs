@@ -159,7 +159,7 @@ pub(crate) struct DaemonArguments {
     /// Leave the cluster for good at shutdown
     #[arg(short = 'x', long, hide = true)]
     pub(crate) leave: bool,
-    /// Serve metrics for Prometheus (accepted, but not served yet)
+    /// Serve metrics for Prometheus (observations.metrics)
     #[arg(long)]
     pub(crate) stats: bool,
     /// Send traces (accepted, but not sent yet)

@@ -16,10 +16,12 @@ mod joining;
 pub mod logging;
 mod over_libp2p;
 mod peer;
+mod process;
 pub mod recover;
 mod running;
 mod signals;
 pub mod state;
+mod telemetry;
 mod tokens;
 mod wire;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_api::ApiServer;
+use cluster_api::{ApiServer, MetricsServer};
 use cluster_core::cluster::duty::Outlook;
 use cluster_core::cluster::meet::Meeting;
 use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
@@ -29,6 +29,7 @@ use crate::grace::{GRACE, Grace, close, shut_down};
 use crate::joining;
 use crate::over_libp2p;
 use crate::state;
+use crate::telemetry;
 use crate::wire;
 
 /// Pause between two looks whether the IPFS node answers.
@@ -127,6 +128,7 @@ pub struct Peer {
     ipfs: Arc<dyn IpfsNode>,
     ordering_of: Ordering,
     api: Option<ApiServer>,
+    metrics: Option<MetricsServer>,
     /// Services on top: tracker, monitor, reconcilers, adds.
     services: TaskGroup,
     /// The parts of consensus.
@@ -174,6 +176,7 @@ impl Peer {
             Some(rest) => Some(ApiServer::bind(wire::rest(rest, &config.folder)).await.map_err(start("the REST API"))?),
             None => None,
         };
+        let metrics = telemetry::open(&config.telemetry, &services).await?;
         let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
         let api = match api {
             // Who watches this peer is answered while it joins; everybody else waits.
@@ -197,6 +200,7 @@ impl Peer {
         let store = if is_member { joining::leave_for(&members, store, &config, &network).await? } else { store };
         let wire::Node { ipfs, blocks, changes } =
             wire::ipfs_node(&config, &node).await.map_err(start("the IPFS node"))?;
+        let (ipfs, counts) = telemetry::counted(ipfs);
         let rooms = Rooms { config: &config, store: &store, network: &network, ipfs: &ipfs, clock: &clock };
         let monitor = rooms.monitor(&services);
         wire::announce_changes(&config, changes, &monitor, &services);
@@ -220,10 +224,13 @@ impl Peer {
         if let Ordering::Log(_, meeting) = &ordering_of {
             meeting.start(&services);
         }
+        if let Some(metrics) = &metrics {
+            metrics.begin(telemetry::registry(&counts, &store, api.as_ref(), Arc::clone(&cluster)));
+        }
         if let Some(api) = &api {
             api.begin(cluster);
         }
-        Ok(Self { config, store, blocks, network, ipfs, ordering_of, api, services, ordering, node, swarm })
+        Ok(Self { config, store, blocks, network, ipfs, ordering_of, api, metrics, services, ordering, node, swarm })
     }
 
     /// Returns when this peer can serve: it knows a leader, unless it only follows, and its IPFS node answers.
@@ -296,6 +303,11 @@ impl Peer {
             && !api.stop(grace.share(GRACE / 4)).await
         {
             grace.late("REST requests");
+        }
+        if let Some(metrics) = self.metrics
+            && !metrics.stop(grace.share(GRACE / 8)).await
+        {
+            grace.late("the Prometheus endpoint");
         }
         if let Ordering::Log(log, _) = &self.ordering_of
             && self.config.cluster.leave_on_shutdown

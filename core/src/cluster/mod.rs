@@ -10,6 +10,7 @@ mod claim;
 pub mod duty;
 mod events;
 pub mod expiry;
+mod figures;
 pub mod gather;
 pub mod meet;
 mod peers;
@@ -33,6 +34,7 @@ use tokio::sync::mpsc;
 
 pub use allocator::MetricAllocator;
 pub use claim::Named;
+pub use figures::{Figures, OrderingFigures};
 pub use service::{Cluster, ClusterParts, ClusterSettings, Standing};
 
 /// The text of every "no such pin"; clients compare it.

@@ -34,6 +34,7 @@ use window::{News, Now, Window};
 use wire::Rejected;
 
 pub use informer::{Informer, Reading};
+pub(crate) use informers::REPO_SIZE;
 pub use informers::{DiskInformer, DiskMetric, QueueInformer, TagsInformer};
 pub use snapshot::MetricsSnapshot;
 

@@ -58,8 +58,12 @@ pub struct Settled {
 pub struct TrackerCounts {
     /// Waiting to be pinned or unpinned.
     pub queued: u64,
+    /// Those of them that wait to be unpinned.
+    pub unpins_queued: u64,
     /// Failed at the last attempt.
     pub failed: u64,
+    /// Those of them that failed to be unpinned.
+    pub unpins_failed: u64,
     /// Pinned.
     pub pinned: u64,
 }
@@ -67,25 +71,29 @@ pub struct TrackerCounts {
 impl TrackerCounts {
     /// Counts a record in. What is under way counts as waiting until it is settled.
     pub fn add(&mut self, status: TrackerStatus) {
-        if let Some(number) = self.number(status) {
+        for number in self.numbers(status).into_iter().flatten() {
             *number = number.saturating_add(1);
         }
     }
 
     /// Counts a record out.
     pub fn remove(&mut self, status: TrackerStatus) {
-        if let Some(number) = self.number(status) {
+        for number in self.numbers(status).into_iter().flatten() {
             *number = number.saturating_sub(1);
         }
     }
 
-    fn number(&mut self, status: TrackerStatus) -> Option<&mut u64> {
+    fn numbers(&mut self, status: TrackerStatus) -> [Option<&mut u64>; 2] {
         use TrackerStatus as S;
         match status {
-            S::PinQueued | S::UnpinQueued | S::Pinning | S::Unpinning => Some(&mut self.queued),
-            S::PinError | S::UnpinError => Some(&mut self.failed),
-            S::Pinned => Some(&mut self.pinned),
-            S::Undefined | S::ClusterError | S::Unpinned | S::Remote | S::Sharded | S::UnexpectedlyUnpinned => None,
+            S::PinQueued | S::Pinning => [Some(&mut self.queued), None],
+            S::UnpinQueued | S::Unpinning => [Some(&mut self.queued), Some(&mut self.unpins_queued)],
+            S::PinError => [Some(&mut self.failed), None],
+            S::UnpinError => [Some(&mut self.failed), Some(&mut self.unpins_failed)],
+            S::Pinned => [Some(&mut self.pinned), None],
+            S::Undefined | S::ClusterError | S::Unpinned | S::Remote | S::Sharded | S::UnexpectedlyUnpinned => {
+                [None, None]
+            }
         }
     }
 }

@@ -88,6 +88,19 @@ pub struct RunningJob {
     pub progress: PinProgress,
 }
 
+/// How much there is to do, and was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Pins that wait for their first attempt, or for another one that was asked for.
+    pub queued: u64,
+    /// Pins under way.
+    pub pinning: u64,
+    /// Pins that failed and wait for their next attempt.
+    pub failed: u64,
+    /// Pins that the node keeps.
+    pub pinned: u64,
+}
+
 /// What was put back in the queue by [`Tracker::recover_page`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -232,6 +245,22 @@ impl Tracker {
             .iter()
             .map(|(cid, job)| RunningJob { cid: *cid, under_way: job.under_way, progress: *job.progress.borrow() })
             .collect()
+    }
+
+    /// How much there is to do. Costs nothing: what is under way is bounded, and the rest is counted.
+    pub fn workload(&self) -> Workload {
+        let counts = self.store.counts();
+        let running = self.running.lock();
+        let pins = || running.values().filter(|job| job.under_way.kind == JobKind::Pin);
+        // The record of a job is what it was before it began, until it has ended.
+        let failed = pins().filter(|job| job.record.status == TrackerStatus::PinError).count() as u64;
+        let queued = pins().filter(|job| job.record.status == TrackerStatus::PinQueued).count() as u64;
+        Workload {
+            queued: counts.queued.saturating_sub(counts.unpins_queued).saturating_sub(queued),
+            pinning: pins().count() as u64,
+            failed: counts.failed.saturating_sub(counts.unpins_failed).saturating_sub(failed),
+            pinned: counts.pinned,
+        }
     }
 
     /// Why nothing is started at present, if so.

@@ -126,6 +126,35 @@ async fn a_refused_pin_says_why_and_is_tried_until_it_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_pin_is_counted_as_one_thing() {
+    let scene = scene(None);
+    scene.pin(cid(1));
+    until(|| scene.status_now(&cid(1)) == Some(TrackerStatus::Pinned)).await;
+    scene.node.script(cid(2), Some(Script::Refuse("no".to_owned())));
+    scene.pin(cid(2));
+    until(|| scene.status_now(&cid(2)) == Some(TrackerStatus::PinError)).await;
+    let rest = Workload { queued: 0, pinning: 0, failed: 1, pinned: 1 };
+    assert_eq!(scene.tracker.workload(), rest);
+    for n in 10..20 {
+        scene.node.script(cid(n), Some(Script::Hang));
+        scene.pin(cid(n));
+    }
+    let busy = Workload { queued: 10 - SLOTS as u64, pinning: SLOTS as u64, ..rest };
+    until(|| scene.tracker.workload() == busy).await;
+    // What failed is tried again, and is under way then and nothing else.
+    (10..20).for_each(|n| scene.node.script(cid(n), None));
+    until(|| scene.tracker.workload() == Workload { pinned: 11, ..rest }).await;
+    scene.node.script(cid(2), Some(Script::Hang));
+    until(|| scene.tracker.workload() == Workload { pinning: 1, failed: 0, pinned: 11, queued: 0 }).await;
+    scene.node.script(cid(2), None);
+    scene.node.script(cid(10), Some(Script::Refuse("no".to_owned())));
+    scene.apply(cid(10), None);
+    until(|| scene.tracker.workload() == Workload { pinned: 11, ..Workload::default() }).await;
+    assert_eq!(scene.status_now(&cid(10)), Some(TrackerStatus::UnpinError), "it is no pin any more");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_of_the_node_is_a_failure_like_others() {
     let scene = scene(None);
     scene.node.script(cid(1), Some(Script::Panic));

@@ -61,13 +61,16 @@ fn every_record_is_as_its_golden_file() {
     let sum = ShardSum { pins: 300, hash: [7; 32] };
     let without_meta = ShardState { sum, ..ShardState::default() };
     let shard = ShardState { sum, meta: sample_meta(), tail_from: 0 };
-    let counts = TrackerCounts { queued: 1, failed: 200, pinned: 3 };
+    let counts = TrackerCounts { queued: 1, failed: 200, pinned: 3, ..TrackerCounts::default() };
     let change = encode_change(&root.cid, Some(vec![1, 2]), Some(Some(sample_record())));
     assert_golden("pin", include_str!("../../tests/golden/pin-v1.hex"), &encode_pin(&sample_pin(), |_| 7));
     assert_golden("tracker", include_str!("../../tests/golden/tracker-v1.hex"), &encode_tracker(&sample_record()));
     assert_golden("sum", include_str!("../../tests/golden/sum-v1.hex"), &encode_shard(&without_meta));
     assert_golden("shard", include_str!("../../tests/golden/shard-v1.hex"), &encode_shard(&shard));
     assert_golden("counts", include_str!("../../tests/golden/counts-v1.hex"), &encode_counts(&counts));
+    let with_unpins = TrackerCounts { unpins_queued: 1, unpins_failed: 100, ..counts };
+    assert_golden("counts", include_str!("../../tests/golden/counts-unpins-v1.hex"), &encode_counts(&with_unpins));
+    assert_eq!(decode_counts(&encode_counts(&with_unpins)).unwrap(), with_unpins);
     assert_golden("root", include_str!("../../tests/golden/root-v1.hex"), &encode_root(&root));
     assert_golden("change", include_str!("../../tests/golden/change-v1.hex"), &change);
 }

@@ -29,10 +29,8 @@ pub(crate) fn run(daemon: &DaemonArguments, arguments: &Arguments) -> anyhow::Re
         );
     }
     apply_flags(&mut loaded.config, daemon);
-    for (flag, given) in [("--stats", daemon.stats), ("--tracing", daemon.tracing)] {
-        if given {
-            tracing::warn!(flag, "this flag has no effect in this version yet");
-        }
+    if daemon.tracing {
+        tracing::warn!(flag = "--tracing", "this flag has no effect in this version yet");
     }
     tracing::info!(version = VERSION, folder = %folder.path().display(), "starting");
     let outcome = cluster_peer::run(loaded.config, daemon.bootstrap());

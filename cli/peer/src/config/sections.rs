@@ -457,7 +457,7 @@ pub struct TelemetryConfig {
     pub enabled: bool,
     /// Where.
     pub prometheus_address: Multiaddr,
-    /// How often slow numbers are computed.
+    /// How often numbers are gathered: without effect, they are read when somebody asks.
     pub reporting_interval: Duration,
     /// Send traces: accepted, not sent yet.
     pub tracing_enabled: bool,

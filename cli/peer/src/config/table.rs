@@ -426,9 +426,8 @@ pub(super) static METRICS: Component = Component {
     name: "metrics",
     environment: "CLUSTER_METRICS",
     fields: &[
-        field("enable_stats", Bool, "false").unserved(),
+        field("enable_stats", Bool, "false"),
         field("prometheus_endpoint", Addresses, "\"/ip4/127.0.0.1/tcp/8888\"")
-            .unserved()
             .required("observations.metrics.prometheus_endpoint is undefined"),
         field("reporting_interval", Duration, "\"30s\"").unserved(),
     ],

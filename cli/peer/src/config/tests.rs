@@ -392,8 +392,8 @@ fn what_is_set_and_has_no_effect_is_named_in_one_remark() {
     });
     let remarks = load_text(&text, &Variables::new()).unwrap().remarks;
     assert!(remarks[0].ends_with(": api.ipfsproxy, api.pinsvcapi"), "{remarks:?}");
-    let remarks = load_text(ORIGINAL, &variables(&[("CLUSTER_METRICS_ENABLESTATS", "true")])).unwrap().remarks;
-    assert!(remarks[0].contains("observations.metrics.enable_stats"), "{remarks:?}");
+    let remarks = load_text(ORIGINAL, &variables(&[("CLUSTER_TRACING_ENABLETRACING", "true")])).unwrap().remarks;
+    assert!(remarks[0].contains("observations.tracing.enable_tracing"), "{remarks:?}");
 }
 
 #[test]

@@ -10,6 +10,9 @@ use cluster_types::{BoxError, Metric, RepoStat};
 use crate::monitor::informer::{Informer, Reading};
 use crate::ports::IpfsNode;
 
+/// The name of the metric of bytes used.
+pub(crate) const REPO_SIZE: &str = "reposize";
+
 /// What is told of the node's repository.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DiskMetric {
@@ -59,7 +62,7 @@ impl Informer for DiskInformer {
 fn reading(metric: DiskMetric, stat: RepoStat) -> Option<Reading> {
     let (name, bytes) = match metric {
         DiskMetric::FreeSpace => (Metric::FREESPACE, stat.storage_max.saturating_sub(stat.repo_size)),
-        DiskMetric::RepoSize => ("reposize", stat.repo_size),
+        DiskMetric::RepoSize => (REPO_SIZE, stat.repo_size),
     };
     if metric == DiskMetric::FreeSpace && bytes == 0 {
         return None;

@@ -4,6 +4,7 @@ mod disk;
 mod queue;
 mod tags;
 
+pub(crate) use disk::REPO_SIZE;
 pub use disk::{DiskInformer, DiskMetric};
 pub use queue::QueueInformer;
 pub use tags::TagsInformer;
