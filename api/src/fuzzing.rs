@@ -35,7 +35,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// The query of a request: what is decoded is encoded and decoded to the same, and every reader of it ends.
-pub(crate) fn query(data: &[u8]) {
+pub fn query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(query) = Query::parse(text) else { return };
     let encoded: Vec<String> =
@@ -54,14 +54,14 @@ fn escaped(text: &str) -> String {
 }
 
 /// The body of `POST /peers`: whoever it names is named by the printed id too.
-pub(crate) fn json_body(data: &[u8]) {
+pub fn json_body(data: &[u8]) {
     let Ok(peer) = added_peer(data) else { return };
     let printed = serde_json::json!({ "peer_id": peer.to_string() }).to_string();
     assert_eq!(added_peer(printed.as_bytes()).ok(), Some(peer));
 }
 
 /// An upload: it reads the same however the network cuts it.
-pub(crate) fn multipart(data: &[u8]) {
+pub fn multipart(data: &[u8]) {
     let whole = now(parts(data, data.len().max(1)));
     for step in [1, 7, 1_000] {
         assert_eq!(now(parts(data, step)), whole, "cut after every {step} bytes");
@@ -94,7 +94,7 @@ async fn parts(data: &[u8], step: usize) -> (Vec<(PartHead, Vec<u8>)>, Option<Mu
 }
 
 /// A token: whoever is let in by one has it from who knows the password, bit by bit.
-pub(crate) fn jwt(data: &[u8]) {
+pub fn jwt(data: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", data].concat()) else { return };
     let passwords = BTreeMap::from([("ann".to_owned(), "secret".to_owned()), ("bob".to_owned(), "other".to_owned())]);
     let users = Users::new(&Credentials::new(passwords), Arc::new(Still)).expect("these users can be served");

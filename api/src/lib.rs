@@ -11,8 +11,8 @@ mod config;
 mod connection;
 mod credentials;
 mod error;
-#[cfg(test)]
-mod fuzzing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod json;
 mod listener;
 mod multipart;

@@ -11,7 +11,7 @@ use crate::state::{ImportOptions, read_all};
 const TELLING: usize = 12;
 
 /// A `service.json`: nothing that is said of it shows a secret that stands in it.
-pub(crate) fn config(data: &[u8]) {
+pub fn config(data: &[u8]) {
     let Ok(file) = serde_json::from_slice::<Map<String, Value>>(data) else { return };
     let secrets = secrets(&file);
     let folder = ConfigFolder::new("fuzzed");
@@ -43,7 +43,7 @@ fn secrets(file: &Map<String, Value>) -> Vec<String> {
 }
 
 /// An `identity.json`: an identity that loads is printed as itself, and shows its key to nobody.
-pub(crate) fn identity(data: &[u8]) {
+pub fn identity(data: &[u8]) {
     let Ok(file) = serde_json::from_slice::<Value>(data) else { return };
     let text = |key| file.get(key).and_then(Value::as_str);
     let (Some(id), Some(key)) = (text("id"), text("private_key")) else { return };
@@ -60,7 +60,7 @@ pub(crate) fn identity(data: &[u8]) {
 }
 
 /// A multiaddress: what is parsed is printed, and parsed to the same.
-pub(crate) fn multiaddr(data: &[u8]) {
+pub fn multiaddr(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(address) = text.parse::<Multiaddr>() else { return };
     let printed = address.to_string();
@@ -68,7 +68,7 @@ pub(crate) fn multiaddr(data: &[u8]) {
 }
 
 /// An export that is to be imported: every pin that is read is written as an export writes it, and read as the same.
-pub(crate) fn state_import(data: &[u8]) {
+pub fn state_import(data: &[u8]) {
     let options = ImportOptions::default();
     for pin in read_all(data, &options) {
         let line = serde_json::to_vec(&pin).expect("a pin can be written");

@@ -8,8 +8,8 @@ pub mod cat;
 pub mod config;
 mod following;
 mod founding;
-#[cfg(test)]
-mod fuzzing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grace;
 pub mod inspect;
 mod joining;

@@ -161,7 +161,7 @@ pub fn without_password(url: &str) -> String {
 }
 
 /// Loads what stands in a file, without an environment, for a peer that is to run by it.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn load_file(file: Map<String, Value>, folder: &ConfigFolder) -> Result<Loaded, ConfigError> {
     let document = Document::new(&folder.config_file(), file);
     let loaded = checked(&document, folder)?;

@@ -41,7 +41,7 @@ pub use environment::{Environment, NotText, ProcessEnvironment};
 pub use error::ConfigError;
 pub use folder::{ConfigFolder, ExecutionLock, PEERSTORE, random_free_port};
 pub use identity::{ensure_identity, ensure_legacy_identity, load_identity};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use load::load_file;
 pub use load::{
     FollowerApi, Loaded, follower_api, kubo_of_environment, load, load_follower, load_stopped, source_of,

@@ -171,7 +171,7 @@ async fn fill(
 }
 
 /// The pins of an export up to its end or the first that is wrong.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn read_all(export: &[u8], options: &ImportOptions) -> Vec<Pin> {
     let mut documents = Documents::new(export);
     let mut pins = Vec::new();

@@ -14,7 +14,7 @@ pub use check::{CheckError, mark_dirty};
 pub(crate) use check::{check_if_dirty, is_dirty};
 pub use dot::crdt_dot;
 pub use export::StoppedState;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use import::read_all;
 pub use import::{ImportError, ImportOptions, import};
 pub use place::set_aside;

@@ -1,0 +1,4 @@
+//! An `identity.json`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cluster_peer::fuzzing::identity(data));

@@ -1,0 +1,4 @@
+//! A multiaddress.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cluster_peer::fuzzing::multiaddr(data));

@@ -1,0 +1,4 @@
+//! An upload.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cluster_api::fuzzing::multipart(data));

@@ -1,0 +1,4 @@
+//! The query of a request.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cluster_api::fuzzing::query(data));
