@@ -30,7 +30,12 @@ MAX_EXAMPLES ?= 250
 SCHEMATHESIS_VERSION := 4.32.5
 SCHEMATHESIS := $(TOOLS)/schemathesis
 
-.PHONY: help demo test verify fix bench sim e2e schemathesis clients binaries tools libclang kubo
+# make fuzz FUZZ="query jwt" FUZZ_SECONDS=60
+FUZZ ?= $(notdir $(wildcard tests/fuzz/corpus/*))
+FUZZ_SECONDS ?= 600
+CARGO_FUZZ_VERSION := 0.13.2
+
+.PHONY: help demo test verify fix bench sim e2e fuzz schemathesis clients binaries tools libclang kubo
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 18
@@ -69,6 +74,16 @@ sim: tools ## whole clusters in virtual time: cuts, power cuts, elections (SEEDS
 e2e: binaries kubo ## real processes: kills, restarts, Kubo
 	$(WITH_TOOLS)
 	cargo test --package cluster-tests --test e2e -- --nocapture
+
+fuzz: libclang tools ## bytes from outside, guided by coverage (FUZZ="query jwt" of the folders in tests/fuzz/corpus, FUZZ_SECONDS=600 for each)
+	$(WITH_TOOLS)
+	export PATH="$(TOOLS)/bin:$$PATH"
+	if [ "$$(cargo fuzz --version 2>/dev/null)" != "cargo-fuzz $(CARGO_FUZZ_VERSION)" ]; then \
+	  echo "building cargo-fuzz $(CARGO_FUZZ_VERSION) into $(TOOLS)/bin"; \
+	  cargo install --quiet --locked --root "$(TOOLS)" --version $(CARGO_FUZZ_VERSION) cargo-fuzz \
+	  || { echo "cargo-fuzz is missing and cannot be built"; exit 1; }; \
+	fi
+	tests/fuzz/run.sh $(FUZZ_SECONDS) "$(abspath $(TARGET))/fuzz" "$(CACHE)/fuzz" $(FUZZ)
 
 schemathesis: binaries ## the REST API of a real peer against its own description (MAX_EXAMPLES=250 for each operation)
 	if [ "$$("$(SCHEMATHESIS)/bin/pip" show schemathesis 2>/dev/null | sed -n 's/^Version: //p')" != "$(SCHEMATHESIS_VERSION)" ]; then \

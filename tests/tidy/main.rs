@@ -4,7 +4,7 @@
 //! them.
 #![expect(clippy::unwrap_used, reason = "a test binary: a panic is a finding")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -224,6 +224,19 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
         })
         .collect();
     assert_none("use #[expect(…, reason = \"…\")]", &findings);
+}
+
+#[test]
+fn every_kind_of_input_has_a_fuzzer_and_known_inputs() {
+    let folder = workspace().join("tests/fuzz");
+    let manifest: toml::Table = fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
+    let fuzzers: BTreeSet<String> =
+        manifest["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap().to_owned()).collect();
+    let known: BTreeSet<String> = fs::read_dir(folder.join("corpus"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(fuzzers, known);
 }
 
 /// What no run of the simulator could repeat, and what to use instead.
