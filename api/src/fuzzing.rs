@@ -10,8 +10,10 @@ use bytes::Bytes;
 use cluster_core::ports::Clock;
 use cluster_types::Timestamp;
 use futures::stream;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use sha2::{Sha256, Sha384, Sha512};
 
 use crate::credentials::Credentials;
 use crate::multipart::{Multipart, MultipartError, PartHead};
@@ -19,6 +21,9 @@ use crate::options;
 use crate::query::Query;
 use crate::rest::auth::Users;
 use crate::rest::{added_peer, window};
+
+/// What ann's tokens are signed with.
+const PASSWORD: &str = "secret";
 
 /// A clock that stands still.
 struct Still;
@@ -93,12 +98,23 @@ async fn parts(data: &[u8], step: usize) -> (Vec<(PartHead, Vec<u8>)>, Option<Mu
     (parts, end)
 }
 
-/// A token: whoever is let in by one has it from who knows the password, bit by bit.
+/// A token: whoever is let in by one has it from who knows the password, bit by bit. And claims: whatever a user signs,
+/// it lets in nobody else.
 pub fn jwt(data: &[u8]) {
-    let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", data].concat()) else { return };
-    let passwords = BTreeMap::from([("ann".to_owned(), "secret".to_owned()), ("bob".to_owned(), "other".to_owned())]);
+    let passwords = BTreeMap::from([("ann".to_owned(), PASSWORD.to_owned()), ("bob".to_owned(), "other".to_owned())]);
     let users = Users::new(&Credentials::new(passwords), Arc::new(Still)).expect("these users can be served");
-    let Ok(caller) = now(users.check(&HeaderMap::from_iter([(AUTHORIZATION, value)]))) else { return };
+    let let_in = |token: &[u8]| {
+        let value = HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok()?;
+        now(users.check(&HeaderMap::from_iter([(AUTHORIZATION, value)]))).ok()
+    };
+    let message = [br#"{"alg":"HS256"}"#.as_slice(), data].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let mac = Hmac::<Sha256>::new_from_slice(PASSWORD.as_bytes()).expect("keys have any length");
+    let tag = mac.chain_update(&message).finalize().into_bytes();
+    if let Some(caller) = let_in(format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag)).as_bytes()) {
+        assert_eq!(&*caller.name, "ann", "nobody else has signed these");
+    }
+
+    let Some(caller) = let_in(data) else { return };
     let token = std::str::from_utf8(data).expect("it was a text").trim();
     assert_eq!(&*caller.name, "ann", "nobody else has signed one");
     let (message, tag) = token.rsplit_once('.').expect("a token has three parts");
@@ -107,17 +123,16 @@ pub fn jwt(data: &[u8]) {
 }
 
 fn is_signed(message: &[u8], tag: &[u8]) -> bool {
-    use hmac::{Hmac, KeyInit as _, Mac as _};
     macro_rules! fits {
         ($hash:ty) => {
-            Hmac::<$hash>::new_from_slice(b"secret")
+            Hmac::<$hash>::new_from_slice(PASSWORD.as_bytes())
                 .expect("keys have any length")
                 .chain_update(message)
                 .verify_slice(tag)
                 .is_ok()
         };
     }
-    fits!(sha2::Sha256) || fits!(sha2::Sha384) || fits!(sha2::Sha512)
+    fits!(Sha256) || fits!(Sha384) || fits!(Sha512)
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ use crate::telemetry::ApiTelemetry;
 use auth::{Caller, Users};
 use cors::Cors;
 use late::Late;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use peers::added_peer;
 use router::{Miss, Route};
 use screen::Screen;
