@@ -13,7 +13,7 @@ impl Rest {
     pub(super) async fn allocations(&self, query: &Query) -> Reply {
         let filter = PinTypeFilter::parse(query.value("filter").unwrap_or_default())
             .ok_or_else(|| Failure::bad_request("invalid filter value"))?;
-        let (search, window) = (window::search(query), window::parse(query)?);
+        let (search, window) = (window::search(query)?, window::parse(query)?);
         if search.is_empty() {
             return stream::answer(self.service.allocations(filter, window), Shape::LISTING).await;
         }

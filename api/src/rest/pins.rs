@@ -25,7 +25,7 @@ impl Rest {
     /// `GET /pins`.
     pub(super) async fn statuses(&self, query: &Query) -> Reply {
         let reach = reach(query);
-        let (search, window) = (window::search(query), window::parse(query)?);
+        let (search, window) = (window::search(query)?, window::parse(query)?);
         if let Some(list) = query.value("cids") {
             if window != Window::ALL || !search.is_empty() {
                 return Err(Failure::bad_request("parameter cids does not go together with limit, after or a search"));

@@ -20,14 +20,18 @@ pub(crate) fn parse(query: &Query) -> Result<Window, Failure> {
 }
 
 /// Reads `name-prefix` and `meta-<key>`; of several texts for a key the first counts.
-pub(crate) fn search(query: &Query) -> Search {
+pub(crate) fn search(query: &Query) -> Result<Search, Failure> {
     let mut search = Search { name_prefix: query.value("name-prefix").map(str::to_owned), ..Search::default() };
+    // An index has what stands before it, and that may be nothing.
+    if search.name_prefix.as_ref().is_some_and(|prefix| prefix.contains('\0')) {
+        return Err(Failure::bad_request("parameter name-prefix invalid: it must not hold a NUL"));
+    }
     for (name, value) in query.pairs() {
         if let Some(key) = name.strip_prefix("meta-").filter(|key| !key.is_empty()) {
             search.metadata.entry(key.to_owned()).or_insert_with(|| value.to_owned());
         }
     }
-    search
+    Ok(search)
 }
 
 impl super::Rest {
@@ -47,6 +51,13 @@ impl super::Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_is_a_text_that_indexes_have() {
+        let search = |text: &str| search(&Query::parse(text).unwrap());
+        assert_eq!(search("name-prefix=a").unwrap().name_prefix.as_deref(), Some("a"));
+        assert_eq!(search("name-prefix=%00a").unwrap_err().status, 400);
+    }
 
     #[test]
     fn what_is_no_number_or_cid_is_refused() {

@@ -1,7 +1,7 @@
 //! Searching the pinset by what stands in indexes.
 
 use async_stream::try_stream;
-use cluster_types::{Pin, PinTypeFilter};
+use cluster_types::{ErrorClass, Pin, PinTypeFilter, WireError};
 use futures::TryStreamExt;
 
 use super::service::{Cluster, from_state, not_pinned};
@@ -16,11 +16,18 @@ impl Cluster {
             let mut after = None;
             if let Some(cid) = window.after.filter(|_| search.is_by_name()) {
                 let pin = cluster.parts.state.pin(cid).await.map_err(|error| from_state(&error))?;
-                after = Some(NamePlace { name: pin.ok_or_else(not_pinned)?.options.name, cid });
+                let pin = pin.ok_or_else(not_pinned)?;
+                if !search.fits(&pin.options.name, &pin.options.metadata) {
+                    let message = format!("the search cannot go on behind {cid}: it was renamed, begin anew");
+                    Err(WireError::new(ErrorClass::Malformed, message))?;
+                }
+                after = Some(NamePlace { name: pin.options.name, cid });
             }
             let mut rows = cluster.parts.state.scan(scan_for(&search, window, after));
             while let Some(row) = rows.try_next().await.map_err(|error| from_state(&error))? {
-                if let Some(pin) = row.pin.filter(|pin| filter.matches(pin.kind) && fits(&search, pin)) {
+                if let Some(pin) = row.pin.filter(|pin| {
+                    filter.matches(pin.kind) && search.fits(&pin.options.name, &pin.options.metadata)
+                }) {
                     yield pin;
                 }
             }
@@ -35,13 +42,6 @@ fn scan_for(search: &Search, window: Window, place: Option<NamePlace>) -> Scan {
         (None, Some(prefix)) => Scan::ByName { prefix: prefix.clone(), after: place },
         (None, None) => Scan::All { after: window.after },
     }
-}
-
-/// Whether a pin is what is searched for.
-fn fits(search: &Search, pin: &Pin) -> bool {
-    let prefix = search.name_prefix.as_ref();
-    prefix.is_none_or(|prefix| pin.options.name.starts_with(prefix.as_str()))
-        && search.metadata.iter().all(|(key, value)| pin.options.metadata.get(key) == Some(value))
 }
 
 #[cfg(test)]
@@ -60,10 +60,12 @@ mod tests {
         assert!(matches!(scan_for(&name, Window::ALL, None), Scan::ByName { prefix, .. } if prefix == "x"));
         let cid: Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();
         let mut pin = Pin::new(cid, PinOptions { name: "xy".to_owned(), ..PinOptions::default() });
-        assert!(fits(&name, &pin) && !fits(&both, &pin));
+        assert!(
+            name.fits(&pin.options.name, &pin.options.metadata) && !both.fits(&pin.options.name, &pin.options.metadata)
+        );
         pin.options.metadata = both.metadata.clone();
-        assert!(fits(&both, &pin));
+        assert!(both.fits(&pin.options.name, &pin.options.metadata));
         pin.options.metadata.insert("b".to_owned(), "3".to_owned());
-        assert!(!fits(&both, &pin));
+        assert!(!both.fits(&pin.options.name, &pin.options.metadata));
     }
 }

@@ -313,8 +313,8 @@ impl ClusterService for Cluster {
         if let Standing::Member { log, .. } = &self.parts.standing {
             alerts.extend(log.findings().iter().map(digest_alert));
             alerts.extend(self.untrusted.alerts());
-            alerts.extend(self.parts.monitor.alerts());
         }
+        alerts.extend(self.parts.monitor.alerts());
         newest_first(&mut alerts);
         Ok(alerts)
     }

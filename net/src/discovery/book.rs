@@ -32,6 +32,8 @@ const STRANGER_WAIT: Duration = Duration::from_secs(1);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// How soon the other peers are tried when one is connected.
 const HURRY: Duration = Duration::from_secs(1);
+/// How often they are all tried soon: a member that comes and goes must not have those dialled without end that are away.
+const HURRY_EVERY: Duration = Duration::from_secs(10);
 /// The longest wait between two dials.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -78,11 +80,13 @@ pub(crate) struct AddressBook {
     peers: BTreeMap<PeerId, Known>,
     to_disconnect: BTreeSet<PeerId>,
     revision: u64,
+    /// When all that are away were last tried soon.
+    hurried: Option<Instant>,
 }
 
 impl AddressBook {
     pub(crate) fn new(local: PeerId) -> Self {
-        Self { local, peers: BTreeMap::new(), to_disconnect: BTreeSet::new(), revision: 0 }
+        Self { local, peers: BTreeMap::new(), to_disconnect: BTreeSet::new(), revision: 0, hurried: None }
     }
 
     /// Keeps a peer connected from now on.
@@ -158,7 +162,10 @@ impl AddressBook {
     /// Where one remembered peer can be reached, others may be that could not before: they are tried soon, however long
     /// they have been away.
     pub(crate) fn connected(&mut self, peer: PeerId, address: Option<&Multiaddr>, now: Instant, jitter: f64) {
-        if self.is_remembered(&peer) {
+        let is_connected = self.peers.get(&peer).is_some_and(|known| known.connected);
+        let has_hurried = self.hurried.is_some_and(|last| now.saturating_duration_since(last) < HURRY_EVERY);
+        if self.is_remembered(&peer) && !is_connected && !has_hurried {
+            self.hurried = Some(now);
             let soon = now + HURRY.mul_f64(jitter.clamp(0.0, 1.0));
             for known in self.peers.values_mut().filter(|known| known.remembered) {
                 known.next_try = known.next_try.map(|at| at.min(soon));

@@ -56,6 +56,21 @@ async fn when_a_remembered_peer_is_back_the_others_are_tried_soon() {
     assert_eq!(book.take_due(now), [(away, vec![address(1)])]);
     book.dial_failed(&away, now, 1.0);
     assert_eq!(book.next_due(), Some(now + LONGEST_WAIT), "tried once");
+    let tried = now;
+    book.connected(back, None, now, 1.0);
+    book.disconnected(&back, now, 1.0);
+    book.connected(back, None, now, 1.0);
+    assert_eq!(
+        book.next_due(),
+        Some(tried + LONGEST_WAIT),
+        "by one that comes and goes they are not tried without end"
+    );
+    now += HURRY_EVERY;
+    book.connected(back, None, now, 1.0);
+    assert_eq!(book.next_due(), Some(tried + LONGEST_WAIT), "it was connected");
+    book.disconnected(&back, now, 1.0);
+    book.connected(back, None, now, 1.0);
+    assert_eq!(book.next_due(), Some(now + HURRY));
 }
 
 #[tokio::test(start_paused = true)]

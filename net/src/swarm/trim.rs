@@ -11,6 +11,8 @@ use crate::config::TrimRule;
 
 /// How long too many peers are borne until the next look.
 const PAUSE: Duration = Duration::from_secs(10);
+/// The same with a short grace period: to look costs as much as there are connections.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// When to look again whether there are too many peers; never, while there are not.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ impl Trim {
     /// Notes that a peer was connected.
     pub(super) fn connected(&mut self, peers: usize, now: Instant) {
         if peers > self.rule.high_water {
-            let pause = PAUSE.min(self.rule.grace_period);
+            let pause = self.rule.grace_period.clamp(LEAST_PAUSE, PAUSE);
             self.due.get_or_insert(now + pause);
         }
     }
