@@ -279,7 +279,12 @@ impl Meeting {
     async fn meet(&self, peer: PeerId, own: &ClusterInfo) -> Option<ClusterInfo> {
         let call = Call::Meet { cluster: Some(own.clone()) };
         let answer = self.client.ask(peer, &call, ASK_TIMEOUT).await;
-        self.note_refusal(peer, answer.as_ref().is_err_and(is_refusal));
+        match &answer {
+            Ok(_) => self.note_refusal(peer, false),
+            Err(error) if is_refusal(error) => self.note_refusal(peer, true),
+            // It says nothing of trust.
+            Err(_) => {}
+        }
         let Ok(Reply::Cluster { cluster: Some(mut other), welcome }) = answer else { return None };
         // A member that has gone to another cluster is no reason to follow it there without trust.
         let invited = welcome && self.trust.includes(&peer);

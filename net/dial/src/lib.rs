@@ -33,6 +33,8 @@ const SECRET_BYTES: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The name of the socket in its folder.
 const SOCKET: &str = "api.sock";
+/// How long nothing is accepted after an accept that failed.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The peer cannot be reached over libp2p.
 #[derive(Debug, thiserror::Error)]
@@ -241,8 +243,9 @@ async fn carry(mut swarm: Swarm<libp2p_stream::Behaviour>, to: Target, listener:
                     connections.spawn(carry_one(socket, to.peer, control.clone()));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the bridge to libp2p ended");
-                    return;
+                    // Of this one connection, or of a lack that may pass.
+                    tracing::debug!(%error, "the bridge to libp2p could not take a connection");
+                    tokio::time::sleep(PAUSE).await;
                 }
             },
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll};
 
 use cluster_types::{Multiaddr, PeerId};
@@ -18,7 +18,7 @@ use libp2p::swarm::{
 
 use super::door::ip_of;
 
-/// How many connections one address may have.
+/// How many connections one address may have; of IPv6, one network of 64 bits, which is the least that anybody is given.
 const MAX_PER_ADDRESS: usize = 64;
 
 /// The address has as many connections as it may.
@@ -34,11 +34,20 @@ pub(super) struct Addresses(HashMap<ConnectionId, IpAddr>);
 
 impl Addresses {
     fn begin(&mut self, connection: ConnectionId, address: IpAddr) -> Result<(), TooMany> {
+        let address = owned(address);
         if self.0.values().filter(|known| **known == address).count() >= MAX_PER_ADDRESS {
             return Err(TooMany { address });
         }
         self.0.insert(connection, address);
         Ok(())
+    }
+}
+
+/// What belongs to one client, by its first address.
+fn owned(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -113,5 +122,16 @@ mod tests {
         addresses
             .handle_pending_inbound_connection(further, &here, &"/ip6/2001:db8::1/tcp/1".parse().unwrap())
             .unwrap();
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one() {
+        let mut addresses = Addresses::default();
+        let mut begin = |number: usize, address: &str| {
+            addresses.begin(ConnectionId::new_unchecked(number), address.parse().unwrap()).is_ok()
+        };
+        assert!((0..MAX_PER_ADDRESS).all(|number| begin(number, &format!("2001:db8:0:7::{number:x}"))));
+        assert!(!begin(100, "2001:db8:0:7:ffff::1"));
+        assert!(begin(101, "2001:db8:0:8::1") && begin(102, "::ffff:192.0.2.7"));
     }
 }
