@@ -15,7 +15,6 @@ mod error;
 pub mod fuzzing;
 mod json;
 mod listener;
-mod multipart;
 mod options;
 mod places;
 mod query;

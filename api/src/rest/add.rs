@@ -29,11 +29,11 @@ use tokio_util::sync::CancellationToken;
 use super::{LISTING_QUEUE, Rest, Unread};
 use crate::error::Failure;
 use crate::json;
-use crate::multipart::{self, Multipart, MultipartError, PartHead};
 use crate::options;
 use crate::query::Query;
 use crate::reply::{self, Body, Reply};
 use crate::stream::{self, Shape};
+use cluster_core::add::multipart::{self, Multipart, MultipartError, PartHead};
 
 /// Tells clients of the original that outputs come as they are made.
 const CHUNKED_OUTPUT: HeaderName = HeaderName::from_static("x-chunked-output");

@@ -9,6 +9,7 @@
 
 mod car;
 mod files;
+pub mod multipart;
 mod sink;
 mod tree;
 
