@@ -5,8 +5,8 @@
 //! them (`TE: trailers`), which the clients of the original do not; so trailers are taken out of the body here and
 //! written between the last chunk and the end of the message.
 //!
-//! **Invariant:** trailers are written only where the engine ends a chunked body. Our bodies are JSON and hold no
-//! carriage return, so that end cannot be mistaken for data.
+//! **Invariant:** trailers are written only where the engine ends a chunked body, and only behind JSON: that holds no carriage
+//! return, so that end cannot be mistaken for data. Whatever else fails when it has begun breaks the connection.
 
 use std::future::Future;
 use std::io;
@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,7 +27,7 @@ use tokio_util::either::Either;
 use crate::access::{AccessLog, Entry};
 use crate::config::RestConfig;
 use crate::listener::Socket;
-use crate::reply::Body;
+use crate::reply::{Body, JSON};
 
 /// How the HTTP engine ends a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -98,7 +99,8 @@ impl Exchange {
     }
 }
 
-/// The answer failed, and its client is told by a connection that breaks: HTTP/1.0 has no other way.
+/// The answer failed, and its client is told by a connection that breaks: HTTP/1.0 has no other way, and neither have bytes
+/// that are not JSON.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the answer failed when it had begun")]
 pub(crate) struct Broken;
@@ -136,6 +138,8 @@ pub(crate) struct OutgoingBody {
     entry: Entry,
     status: StatusCode,
     bytes: u64,
+    /// Whether the client is told of a failure by trailers; else by a break.
+    has_trailers: bool,
 }
 
 impl OutgoingBody {
@@ -147,7 +151,8 @@ impl OutgoingBody {
         entry: Entry,
     ) -> Response<Self> {
         let status = answer.status();
-        answer.map(|inner| Self { inner, exchange, log, entry, status, bytes: 0 })
+        let has_trailers = !entry.has_no_trailers() && answer.headers().get(CONTENT_TYPE) == Some(&JSON);
+        answer.map(|inner| Self { inner, exchange, log, entry, status, bytes: 0, has_trailers })
     }
 }
 
@@ -165,7 +170,7 @@ impl http_body::Body for OutgoingBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) => match frame.into_trailers() {
-                Ok(trailers) if self.entry.has_no_trailers() && trailers.values().any(|error| !error.is_empty()) => {
+                Ok(trailers) if !self.has_trailers && trailers.values().any(|error| !error.is_empty()) => {
                     self.exchange.with(|state| state.broken = true);
                     Poll::Ready(Some(Err(Broken)))
                 }

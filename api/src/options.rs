@@ -2,7 +2,7 @@
 
 use cluster_types::{
     AddFormat, AddLayout, AddParams, Cid, GoDuration, Multiaddr, PinMode, PinOptions, Protocol, Timestamp,
-    parse_peer_id,
+    UnixFsProfile, parse_peer_id,
 };
 
 use crate::error::Failure;
@@ -92,7 +92,12 @@ pub(crate) fn add_params(query: &Query, now: Timestamp) -> Result<AddParams, Fai
         Some("trickle") => AddLayout::Trickle,
         Some(_) => return Err(Failure::bad_request("layout parameter is invalid")),
     };
-    let cid_version = match query.int("cid-version", 0)? {
+    let defaults = match query.value("profile").map(UnixFsProfile::by_name) {
+        None => AddParams::default(),
+        Some(Some(profile)) => profile.params(),
+        Some(None) => return Err(Failure::bad_request("profile parameter is invalid")),
+    };
+    let cid_version = match query.int("cid-version", i32::try_from(defaults.cid_version).unwrap_or(0))? {
         0 => 0,
         1 => 1,
         _ => return Err(Failure::bad_request("parameter cid-version invalid")),
@@ -101,10 +106,8 @@ pub(crate) fn add_params(query: &Query, now: Timestamp) -> Result<AddParams, Fai
     for name in ["recursive", "hidden"] {
         query.bool(name, false)?;
     }
-    if query.bool("nocopy", false)? {
-        return Err(Failure::bad_request("nocopy is not supported: blocks are always copied"));
-    }
-    let defaults = AddParams::default();
+    // The blocks are copied all the same, as they were by the original: what remains are leaves that could be referred to.
+    let raw_leaves = cid_version > 0 || query.bool("nocopy", false)?;
     let mut options = pin_options(query, now)?;
     options.pin_update = None;
     options.mode = PinMode::Recursive;
@@ -113,9 +116,13 @@ pub(crate) fn add_params(query: &Query, now: Timestamp) -> Result<AddParams, Fai
         format,
         layout,
         chunker: query.value("chunker").map_or(defaults.chunker, str::to_owned),
-        raw_leaves: query.bool("raw-leaves", cid_version > 0)?,
+        raw_leaves: query.bool("raw-leaves", raw_leaves)?,
         cid_version,
         hash: query.value("hash").map_or(defaults.hash, str::to_ascii_lowercase),
+        max_file_links: count(query, "max-file-links", defaults.max_file_links)?,
+        max_directory_links: count(query, "max-directory-links", defaults.max_directory_links)?,
+        max_hamt_fanout: count(query, "max-hamt-fanout", defaults.max_hamt_fanout)?,
+        directory_size: defaults.directory_size,
         wrap_with_directory: query.bool("wrap-with-directory", false)?,
         local: query.bool("local", false)?,
         no_pin: query.bool("no-pin", false)?,
@@ -125,8 +132,19 @@ pub(crate) fn add_params(query: &Query, now: Timestamp) -> Result<AddParams, Fai
     })
 }
 
+/// A number that is not negative; 0 stands for the default, as in Kubo.
+fn count(query: &Query, name: &str, default: usize) -> Result<usize, Failure> {
+    match usize::try_from(query.int(name, 0)?) {
+        Ok(0) => Ok(default),
+        Ok(count) => Ok(count),
+        Err(_) => Err(Failure::bad_request(format!("parameter {name} invalid"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use cluster_types::DirectorySize;
+
     use super::*;
 
     const CID: &str = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
@@ -194,11 +212,22 @@ mod tests {
         assert_eq!(params("").unwrap(), AddParams::default());
         assert!(params("cid-version=1").unwrap().raw_leaves);
         assert!(!params("cid-version=1&raw-leaves=false").unwrap().raw_leaves);
+        assert!(params("nocopy=true").unwrap().raw_leaves);
+        assert!(!params("nocopy=true&raw-leaves=false").unwrap().raw_leaves);
         assert_eq!(params("hash=SHA2-512").unwrap().hash, "sha2-512");
+        assert_eq!(params("profile=unixfs-v0-2015").unwrap(), AddParams::default());
+        let newer = params("profile=unixfs-v1-2025").unwrap();
+        assert_eq!((newer.chunker.as_str(), newer.max_file_links, newer.cid_version), ("size-1048576", 1024, 1));
+        assert!(newer.raw_leaves && newer.directory_size == DirectorySize::Block);
+        let other =
+            params("profile=unixfs-v1-2025&cid-version=0&raw-leaves=0&max-file-links=3&chunker=buzhash").unwrap();
+        assert_eq!((other.chunker.as_str(), other.max_file_links, other.raw_leaves), ("buzhash", 3, false));
         assert_eq!(params(&format!("pin-update={CID}&mode=direct")).unwrap().options, PinOptions::default());
         let cases = [
             ("format=zip", "format parameter is invalid"),
             ("layout=flat", "layout parameter is invalid"),
+            ("profile=unixfs-v2", "profile parameter is invalid"),
+            ("max-file-links=-1", "parameter max-file-links invalid"),
             ("progress=perhaps", "parameter progress invalid"),
             ("hidden=2", "parameter hidden invalid"),
             ("cid-version=7", "parameter cid-version invalid"),

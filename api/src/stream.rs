@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cluster_core::cluster::ServiceResult;
 use cluster_types::{ErrorClass, WireError};
 use futures::{Stream, StreamExt};
-use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -68,6 +68,38 @@ where
         }
     };
     Ok(announced(StreamBody::new(lines).boxed_unsync()))
+}
+
+/// Answers with bytes as they come. The status waits for the second piece, since the first may be made before anything is
+/// read; an error until then is an ordinary error answer, and one after it breaks the connection.
+pub(crate) async fn bytes<S>(pieces: S, content_type: HeaderValue) -> Reply
+where
+    S: Stream<Item = ServiceResult<Bytes>> + Send + 'static,
+{
+    let mut pieces = Box::pin(pieces);
+    let mut first = Vec::new();
+    while first.len() < 2
+        && let Some(piece) = pieces.next().await
+    {
+        first.push(Ok(piece?));
+    }
+    let mut rest = futures::stream::iter(first).chain(pieces);
+    let frames = async_stream::stream! {
+        while let Some(piece) = rest.next().await {
+            match piece {
+                Ok(piece) => yield Ok(Frame::data(piece)),
+                Err(error) => {
+                    let mut trailers = HeaderMap::new();
+                    trailers.append(STREAM_ERROR, header_text(&error.message));
+                    yield Ok(Frame::trailers(trailers));
+                    return;
+                }
+            }
+        }
+    };
+    let mut response = reply::with_body(StatusCode::OK, StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Ok(response)
 }
 
 /// The items of a task that says at its `end` that it has sent all of them. Without that word they are not whole: a task

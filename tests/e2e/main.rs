@@ -6,6 +6,7 @@
 mod apart;
 mod bad_input;
 mod catchup;
+mod cids;
 mod client;
 mod crash;
 mod digest;

@@ -98,6 +98,36 @@ impl KuboDaemon {
     }
 }
 
+/// A repository of a Kubo that no daemon uses: for the command line alone.
+#[derive(Debug)]
+pub struct KuboRepository {
+    binary: PathBuf,
+    folder: TempDir,
+}
+
+impl KuboRepository {
+    /// Makes one with the settings of a profile; `None`, with a line on standard error, when there is no Kubo.
+    pub fn new(profile: &str) -> Option<Self> {
+        let Some((binary, _version)) = find() else {
+            skipped();
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        run(&binary, folder.path(), &["init", "--empty-repo", "--profile", profile]);
+        Some(Self { binary, folder })
+    }
+
+    /// What a command prints; panics when it fails.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        String::from_utf8_lossy(&self.run_for_bytes(arguments)).into_owned()
+    }
+
+    /// The same, byte by byte.
+    pub fn run_for_bytes(&self, arguments: &[&str]) -> Vec<u8> {
+        run(&self.binary, self.folder.path(), arguments)
+    }
+}
+
 impl Drop for KuboDaemon {
     fn drop(&mut self) {
         self.kill();
@@ -128,9 +158,10 @@ fn command(binary: &Path, folder: &Path) -> Command {
     command
 }
 
-fn run(binary: &Path, folder: &Path, arguments: &[&str]) {
+fn run(binary: &Path, folder: &Path, arguments: &[&str]) -> Vec<u8> {
     let output = command(binary, folder).args(arguments).output().expect("Kubo runs");
     assert!(output.status.success(), "ipfs {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// Loopback, free ports, and no talk with the world.

@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 
 use async_stream::try_stream;
 use bytes::Bytes;
-use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, ErrorChain};
+use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, DirectorySize, ErrorChain, UnixFsProfile};
 use futures::{Stream, StreamExt};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Body, Method};
@@ -252,6 +252,21 @@ fn add_query(request: &AddRequest) -> Vec<(String, String)> {
         ("nocopy", request.nocopy.to_string()),
     ];
     all.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    // What the original does not know is sent only by who wants it.
+    let usual = AddParams::default();
+    let mut beyond = |key: &str, value: String, differs: bool| {
+        if differs {
+            all.push((key.to_owned(), value));
+        }
+    };
+    beyond("profile", UnixFsProfile::V1From2025.name().to_owned(), params.directory_size == DirectorySize::Block);
+    for (key, value, usual) in [
+        ("max-file-links", params.max_file_links, usual.max_file_links),
+        ("max-directory-links", params.max_directory_links, usual.max_directory_links),
+        ("max-hamt-fanout", params.max_hamt_fanout, usual.max_hamt_fanout),
+    ] {
+        beyond(key, value.to_string(), value != usual);
+    }
     all
 }
 

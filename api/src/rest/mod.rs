@@ -262,6 +262,7 @@ impl Rest {
             Route::Allocation { cid } => self.allocation(cid).await,
             Route::Statuses => self.statuses(query).await,
             Route::Status { cid } => self.status(cid, query).await,
+            Route::Car { cid } => self.car(cid).await,
             Route::Pin { cid } => self.pin(cid, query).await,
             Route::Unpin { cid } => self.unpin(cid).await,
             Route::PinPath { path } => self.pin_path(path, query).await,

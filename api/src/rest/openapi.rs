@@ -148,6 +148,10 @@ fn good_answers(entry: &Entry) -> Map<String, Value> {
             lines["x-lines"] = json!(true);
             ("200", lines)
         }
+        Answer::Car => {
+            let archive = json!({"schema": {"type": "string", "format": "binary"}});
+            ("200", json!({"description": "The archive.", "content": {"application/vnd.ipld.car": archive}}))
+        }
         Answer::Html => {
             ("200", json!({"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}))
         }
@@ -170,9 +174,13 @@ fn header(entry: &Entry) -> Option<(&'static str, Value)> {
             Some(("X-Cluster-Commit", json!({"type": "string", "pattern": "^(eventual|[0-9]+-[0-9]+)$"})))
         }
         Answer::Alive => Some(("X-Cluster-Quorum", json!({"type": "string", "enum": ["true", "false"]}))),
-        Answer::Nothing | Answer::Object(_) | Answer::Array(_) | Answer::Lines(_) | Answer::Added(_) | Answer::Html => {
-            read.then(|| ("X-Cluster-Applied", json!({"type": "integer", "minimum": 0})))
-        }
+        Answer::Nothing
+        | Answer::Object(_)
+        | Answer::Array(_)
+        | Answer::Lines(_)
+        | Answer::Added(_)
+        | Answer::Car
+        | Answer::Html => read.then(|| ("X-Cluster-Applied", json!({"type": "integer", "minimum": 0}))),
     }
 }
 

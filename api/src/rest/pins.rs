@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cluster_core::cluster::{Listing, Reach, Search, Window};
 use cluster_types::{Cid, GlobalPinInfo, PinTypeFilter, StatusFilter, TrackerStatus};
 use futures::{StreamExt, TryStreamExt};
+use http::header::{CONTENT_DISPOSITION, HeaderValue};
 
 use super::{Rest, committed, parse_cid, reach, window};
 use crate::error::Failure;
@@ -13,6 +14,8 @@ use crate::query::Query;
 use crate::reply::{self, Reply};
 use crate::stream::{self, Shape};
 
+/// What an archive is; the parameters are those of trustless gateways.
+const CAR: HeaderValue = HeaderValue::from_static("application/vnd.ipld.car; version=1; order=dfs; dups=n");
 /// How many pins of one request are asked about at once.
 const LOOKUPS: usize = 16;
 
@@ -93,6 +96,17 @@ impl Rest {
     /// `GET /pins/{cid}`.
     pub(super) async fn status(&self, cid: &str, query: &Query) -> Reply {
         reply::json(&self.service.status(parse_cid(cid)?, reach(query)).await?)
+    }
+
+    /// `GET /pins/{cid}/car`.
+    pub(super) async fn car(&self, cid: &str) -> Reply {
+        let cid = parse_cid(cid)?;
+        let pieces = self.service.car(cid).await?;
+        let mut response = stream::bytes(pieces, CAR).await?;
+        let name = format!("attachment; filename=\"{cid}.car\"");
+        let name = HeaderValue::from_str(&name).expect("the text of a CID has letters and digits only");
+        response.headers_mut().insert(CONTENT_DISPOSITION, name);
+        Ok(response)
     }
 
     /// `POST /pins/{cid}`.

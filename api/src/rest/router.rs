@@ -26,6 +26,7 @@ pub(super) enum Route<'a> {
     PinPath { path: String },
     UnpinPath { path: String },
     Recover { cid: &'a str },
+    Car { cid: &'a str },
     RecoverAll,
     CollectGarbage,
     ConnectGraph,
@@ -72,6 +73,7 @@ impl Route<'_> {
             | Self::Allocation { .. }
             | Self::Statuses
             | Self::Status { .. }
+            | Self::Car { .. }
             | Self::ConnectGraph
             | Self::Alerts
             | Self::MetricNames
@@ -110,6 +112,7 @@ impl Route<'_> {
             | Self::Allocation { .. }
             | Self::Statuses
             | Self::Status { .. }
+            | Self::Car { .. }
             | Self::ConnectGraph
             | Self::Bandwidth
             | Self::Alerts

@@ -52,6 +52,8 @@ pub(super) enum Answer {
     Lines(&'static str),
     /// One document after the other, or an array.
     Added(&'static str),
+    /// A CAR archive.
+    Car,
     /// A page.
     Html,
 }
@@ -166,6 +168,12 @@ pub(super) static TABLE: &[Entry] = &[
         about: "Unpins; answers with the pin as it was.",
         parameters: &[CID],
         ..Entry::get("/pins/{cid}", |part| Route::Unpin { cid: part.value() }, Answer::Written("Pin"))
+    },
+    Entry {
+        id: "car",
+        about: "The content of a pin as a CAR archive, each block before those it links to. A broken archive ends early.",
+        parameters: &[CID, CONSISTENCY],
+        ..Entry::get("/pins/{cid}/car", |part| Route::Car { cid: part.value() }, Answer::Car)
     },
     Entry {
         method: Verb::Post,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cluster_core::cluster::{
     AddEvent, ClusterService, Committed, Listing, NOT_PINNED, Reach, Search, ServiceResult, Window,
 };
@@ -324,6 +325,12 @@ impl ClusterService for FakeCluster {
     async fn allocation(&self, cid: Cid) -> ServiceResult<Pin> {
         self.log(format!("allocation {cid}"))?;
         Ok(if self.is_full() { full::pins().swap_remove(1) } else { pin(cid, PinOptions::default()) })
+    }
+
+    async fn car(&self, cid: Cid) -> ServiceResult<Listing<Bytes>> {
+        self.allocation(cid).await?;
+        let pieces = ["a head", ", a block 0\r\n\r\n", " and more"].map(|piece| Bytes::from_static(piece.as_bytes()));
+        Ok(self.list(format!("car {cid}"), pieces.into()))
     }
 
     fn statuses(&self, filter: StatusFilter, reach: Reach, window: Window) -> Listing<GlobalPinInfo> {

@@ -183,6 +183,22 @@ async fn old_clients_see_a_break_where_others_read_an_error() {
 }
 
 #[tokio::test]
+async fn an_archive_that_is_not_whole_ends_with_a_break_and_no_trailer() {
+    let world = World::new(Script::FailsLate).await;
+    let mut socket = world.connect().await;
+    let archive = format!("GET /pins/{CID}/car HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    socket.write_all(archive.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // What was on its way may go with the break.
+    let end = socket.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        end.is_err() && !answer.contains("X-Stream-Error") && !answer.ends_with("\r\n0\r\n\r\n"),
+        "{end:?} {answer}"
+    );
+}
+
+#[tokio::test]
 async fn the_version_is_the_one_of_the_api_with_that_of_the_program_behind() {
     let answer = World::new(Script::Works).await.ask("GET", "/version").await;
     let expected = format!("\r\n\r\n{{\"version\":\"1.1.6+ipfs-cluster-rs.{}\"}}\n", cluster_types::VERSION);

@@ -14,7 +14,7 @@ mod token;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_client::Listing;
-use cluster_types::{Cid, Event, EventPlace, GoDuration};
+use cluster_types::{Cid, Event, EventPlace, GoDuration, UnixFsProfile};
 
 pub(crate) use hidden::Hidden;
 pub(crate) use token::{ScopeArgument, TokenArguments};
@@ -387,15 +387,32 @@ pub(crate) struct AddArguments {
     /// Shape of a file's DAG: balanced or trickle [default: balanced]
     #[arg(long, default_value = "", hide_default_value = true, value_parser = ["", "balanced", "trickle"])]
     pub(crate) layout: String,
-    /// How files are cut: size-<bytes>, buzhash, rabin-<min>-<average>-<max>
-    #[arg(short = 's', long, default_value = "size-262144")]
-    pub(crate) chunker: String,
-    /// Version of CIDs: 0, or 1, which implies --raw-leaves
-    #[arg(long, value_name = "VERSION", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1))]
-    pub(crate) cid_version: u32,
-    /// Hash function; another than the default implies --cid-version 1
-    #[arg(long, value_name = "NAME", default_value = "sha2-256")]
-    pub(crate) hash: String,
+    /// How files are cut: size-<bytes>, buzhash, rabin-<min>-<average>-<max> [default: size-262144]
+    #[arg(short = 's', long)]
+    pub(crate) chunker: Option<String>,
+    /// Version of CIDs: 0, or 1, which implies --raw-leaves [default: 0]
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(0..=1))]
+    pub(crate) cid_version: Option<u32>,
+    /// Hash function; another than the default implies --cid-version 1 [default: sha2-256]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hash: Option<String>,
+    /// Choices with a name, for the CIDs that others get by it: unixfs-v0-2015 or unixfs-v1-2025 [default: the first]
+    #[arg(long, value_name = "NAME", value_parser = profile)]
+    pub(crate) profile: Option<UnixFsProfile>,
+    /// Children of a node of a file [default: 174]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_file_links: Option<usize>,
+    /// Entries of a directory in one block [default: its size decides]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_directory_links: Option<usize>,
+    /// Children of a node of a sharded directory: a power of two from 8 to 1024 [default: 256]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_hamt_fanout: Option<usize>,
+}
+
+fn profile(name: &str) -> Result<UnixFsProfile, String> {
+    let known = || UnixFsProfile::ALL.map(UnixFsProfile::name).join(" or ");
+    UnixFsProfile::by_name(name).ok_or_else(|| format!("a profile is {}", known()))
 }
 
 /// Flags of `status`.

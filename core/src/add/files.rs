@@ -80,7 +80,7 @@ impl Importer<'_, '_> {
             split(&path)?; // Before the work, not after it.
         }
         let mut chunker = Chunker::new(self.plan.chunking);
-        let mut builder = FileBuilder::new(self.plan.cids, self.plan.raw_leaves, self.plan.layout);
+        let mut builder = FileBuilder::new(self.plan.cids, self.plan.files);
         let mut blocks: Vec<Block> = Vec::new();
         let (mut read, mut told) = (0, 0);
         loop {
@@ -196,7 +196,7 @@ impl Importer<'_, '_> {
 
     async fn build_one(&mut self, path: String, entries: &BTreeMap<String, Built>) -> ServiceResult<Built> {
         let mut blocks = Vec::new();
-        let built = build_directory(self.plan.cids, entries, &mut |block| blocks.push(block))
+        let built = build_directory(self.plan.cids, &self.plan.directories, entries, &mut |block| blocks.push(block))
             .map_err(|error| invalid(error.to_string()))?;
         self.batch.put_all(&mut blocks).await?;
         self.tell(path, built).await?;

@@ -2,7 +2,7 @@
 //! archives and ours are the same bytes.
 
 use bytes::{Bytes, BytesMut};
-use cluster_types::{AddParams, AddedOutput, Cid};
+use cluster_types::{AddLayout, AddParams, AddedOutput, Cid};
 use tokio::sync::mpsc;
 
 use super::*;

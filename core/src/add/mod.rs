@@ -13,7 +13,7 @@ pub mod multipart;
 mod sink;
 mod tree;
 
-use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, Cid, WireError};
+use cluster_types::{AddFormat, AddParams, AddedOutput, Cid, WireError};
 use tokio::sync::mpsc;
 
 pub use sink::{BlockSink, MAX_BATCH_BLOCKS, MAX_BATCH_BYTES};
@@ -22,9 +22,14 @@ pub use tree::{MAX_DEPTH, MAX_ENTRIES, MAX_NAME, MAX_NAMES, MAX_PATH};
 use crate::cluster::{AddEvent, ServiceResult};
 use crate::unixfs::CidBuilder;
 use crate::unixfs::chunker::Chunking;
+use crate::unixfs::directory::DirectoryShape;
+use crate::unixfs::file::FileShape;
+use crate::unixfs::hamt::Fanout;
 use sink::Batch;
 use tree::invalid;
 
+/// Children of a file's node: with the longest CIDs, a block of half a megabyte.
+const MAX_FILE_LINKS: usize = 4096;
 /// An upload without a file or directory in it.
 const NOTHING: &str = "the upload holds no file";
 /// The upload's events ended inside a file.
@@ -38,8 +43,8 @@ pub struct ImportPlan {
     format: AddFormat,
     cids: CidBuilder,
     chunking: Chunking,
-    layout: AddLayout,
-    raw_leaves: bool,
+    files: FileShape,
+    directories: DirectoryShape,
     wrap: bool,
     progress: bool,
 }
@@ -54,12 +59,17 @@ impl ImportPlan {
         if params.shard {
             return Err(invalid("sharded adds are not supported yet: leave out shard=true"));
         }
+        if !(2..=MAX_FILE_LINKS).contains(&params.max_file_links) {
+            return Err(invalid(format!("max-file-links must be between 2 and {MAX_FILE_LINKS}")));
+        }
+        let fanout = Fanout::new(params.max_hamt_fanout as u64)
+            .ok_or_else(|| invalid("max-hamt-fanout must be a power of two between 8 and 1024"))?;
         Ok(Self {
             format: params.format,
             cids: CidBuilder::new(params.cid_version, &params.hash).map_err(|error| refuse(&error))?,
-            layout: params.layout,
             chunking: Chunking::parse(&params.chunker).map_err(|error| refuse(&error))?,
-            raw_leaves: params.raw_leaves,
+            files: FileShape { raw_leaves: params.raw_leaves, layout: params.layout, width: params.max_file_links },
+            directories: DirectoryShape { max_links: params.max_directory_links, fanout, size: params.directory_size },
             wrap: params.wrap_with_directory,
             progress: params.progress,
         })

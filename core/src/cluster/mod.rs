@@ -6,6 +6,7 @@
 mod add;
 mod allocator;
 mod answer;
+mod car;
 mod claim;
 pub mod duty;
 mod events;
@@ -25,6 +26,7 @@ mod untrusted;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cluster_types::{
     AddParams, AddedOutput, Alert, Bandwidth, Cid, Commit, ConnectGraph, Event, EventPlace, GlobalPinInfo,
     GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, StateReport, StatusFilter, WireError,
@@ -137,7 +139,7 @@ pub enum AddEvent {
         path: String,
     },
     /// More of the file.
-    Data(bytes::Bytes),
+    Data(Bytes),
     /// The file is whole.
     EndOfFile,
 }
@@ -175,6 +177,9 @@ pub trait ClusterService: Send + Sync + 'static {
     fn search(&self, search: Search, filter: PinTypeFilter, window: Window) -> Listing<Pin>;
     /// One pin.
     async fn allocation(&self, cid: Cid) -> ServiceResult<Pin>;
+    /// The content of a pin as a CAR archive, in the order of [`export`](crate::unixfs::export), from the node of this peer,
+    /// which fetches what it does not hold. An error after the first piece means that the archive is not whole.
+    async fn car(&self, cid: Cid) -> ServiceResult<Listing<Bytes>>;
 
     /// How pins are doing, in the order of [`ClusterService::allocations`]; with a filter, only the peers where they are
     /// doing so.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cluster_types::{
     AddParams, AddedOutput, Alert, Bandwidth, Cid, ConnectGraph, ErrorClass, Event, EventPlace, GlobalPinInfo,
     GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, PingValue, ReplicationFactor, StateReport,
@@ -273,6 +274,11 @@ impl ClusterService for Cluster {
     async fn allocation(&self, cid: Cid) -> ServiceResult<Pin> {
         let pin = self.parts.state.pin(cid).await.map_err(|error| from_state(&error))?;
         pin.ok_or_else(not_pinned)
+    }
+
+    async fn car(&self, cid: Cid) -> ServiceResult<Listing<Bytes>> {
+        let pin = self.allocation(cid).await?;
+        Ok(self.car_of(&pin))
     }
 
     fn statuses(&self, filter: StatusFilter, reach: Reach, window: Window) -> Listing<GlobalPinInfo> {

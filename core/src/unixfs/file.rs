@@ -1,7 +1,7 @@
 //! Builds the DAG of a file from its chunks, as they come.
 //!
 //! The balanced layout: every leaf is equally deep, every node but the last of its level is full. Nodes are finished
-//! as soon as they are full, so the builder keeps at most [`WIDTH`] children per level, whatever the file's size.
+//! as soon as they are full, so the builder keeps at most one node's children per level, whatever the file's size.
 //!
 //! The trickle layout ([`trickle`](super::trickle)): what comes first is found with few steps.
 
@@ -14,8 +14,22 @@ use super::trickle::Trickle;
 use super::unixfs;
 use crate::ports::Block;
 
-/// Children of a full node: what fits into 8 KiB, as Kubo has it since 2014.
-pub const WIDTH: usize = 174;
+/// How files are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileShape {
+    /// Whether the chunks are blocks as they are.
+    pub raw_leaves: bool,
+    /// How the tree grows.
+    pub layout: AddLayout,
+    /// Children of a full node, at least two. By default 174, which is what fits into 8 KiB, as Kubo has it since 2014.
+    pub width: usize,
+}
+
+impl Default for FileShape {
+    fn default() -> Self {
+        Self { raw_leaves: false, layout: AddLayout::Balanced, width: 174 }
+    }
+}
 
 /// The root of something that was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +50,7 @@ pub(super) struct Part {
 pub struct FileBuilder {
     maker: Maker,
     layout: Layout,
+    width: usize,
     size: u64,
 }
 
@@ -52,13 +67,13 @@ impl std::fmt::Debug for FileBuilder {
 }
 
 impl FileBuilder {
-    /// For one file; with `raw_leaves`, the chunks are blocks as they are.
-    pub fn new(cids: CidBuilder, raw_leaves: bool, layout: AddLayout) -> Self {
-        let layout = match layout {
+    /// For one file.
+    pub fn new(cids: CidBuilder, shape: FileShape) -> Self {
+        let layout = match shape.layout {
             AddLayout::Balanced => Layout::Balanced(Vec::new()),
-            AddLayout::Trickle => Layout::Trickle(Trickle::new()),
+            AddLayout::Trickle => Layout::Trickle(Trickle::new(shape.width)),
         };
-        Self { maker: Maker { cids, raw_leaves }, layout, size: 0 }
+        Self { maker: Maker { cids, raw_leaves: shape.raw_leaves }, layout, width: shape.width, size: 0 }
     }
 
     /// Takes the next chunk and appends the blocks that are finished to `blocks`: one leaf, and the nodes that it
@@ -68,7 +83,7 @@ impl FileBuilder {
         match &mut self.layout {
             Layout::Balanced(levels) => {
                 let leaf = self.maker.leaf(chunk, unixfs::file_leaf, blocks);
-                place(levels, leaf, 0, &self.maker, blocks);
+                place(levels, leaf, 0, self.width, &self.maker, blocks);
             }
             Layout::Trickle(trickle) => {
                 let leaf = self.maker.leaf(chunk, unixfs::raw_leaf, blocks);
@@ -88,21 +103,21 @@ impl FileBuilder {
             self.push(Bytes::new(), blocks);
         }
         match self.layout {
-            Layout::Balanced(levels) => finish_levels(levels, &self.maker, blocks),
+            Layout::Balanced(levels) => finish_levels(levels, self.width, &self.maker, blocks),
             Layout::Trickle(trickle) => trickle.finish(&mut |parts| self.maker.node(parts, blocks)).built,
         }
     }
 }
 
 /// Puts a part on its level, and a full level under a new node.
-fn place(levels: &mut Vec<Vec<Part>>, part: Part, level: usize, maker: &Maker, blocks: &mut Vec<Block>) {
+fn place(levels: &mut Vec<Vec<Part>>, part: Part, level: usize, width: usize, maker: &Maker, blocks: &mut Vec<Block>) {
     let (mut part, mut level) = (part, level);
     loop {
         if levels.len() == level {
             levels.push(Vec::new());
         }
         levels[level].push(part);
-        if levels[level].len() < WIDTH {
+        if levels[level].len() < width {
             return;
         }
         let parts = std::mem::take(&mut levels[level]);
@@ -112,7 +127,7 @@ fn place(levels: &mut Vec<Vec<Part>>, part: Part, level: usize, maker: &Maker, b
 }
 
 /// Puts the last nodes over what is on the levels.
-fn finish_levels(mut levels: Vec<Vec<Part>>, maker: &Maker, blocks: &mut Vec<Block>) -> Built {
+fn finish_levels(mut levels: Vec<Vec<Part>>, width: usize, maker: &Maker, blocks: &mut Vec<Block>) -> Built {
     let mut level = 0;
     loop {
         let parts = std::mem::take(&mut levels[level]);
@@ -122,7 +137,7 @@ fn finish_levels(mut levels: Vec<Vec<Part>>, maker: &Maker, blocks: &mut Vec<Blo
             [root] if top => return root.built,
             _ => {
                 let node = maker.node(&parts, blocks);
-                place(&mut levels, node, level + 1, maker, blocks);
+                place(&mut levels, node, level + 1, width, maker, blocks);
             }
         }
         level += 1;
@@ -166,8 +181,8 @@ mod tests {
     use crate::unixfs::{dagpb, links};
 
     fn build(version: u32, raw_leaves: bool, chunks: usize, chunk: &[u8]) -> (Built, Vec<Block>) {
-        let mut builder =
-            FileBuilder::new(CidBuilder::new(version, "sha2-256").unwrap(), raw_leaves, AddLayout::Balanced);
+        let shape = FileShape { raw_leaves, ..FileShape::default() };
+        let mut builder = FileBuilder::new(CidBuilder::new(version, "sha2-256").unwrap(), shape);
         let mut blocks = Vec::new();
         for _ in 0..chunks {
             builder.push(Bytes::copy_from_slice(chunk), &mut blocks);

@@ -14,10 +14,10 @@ use cluster_types::{BoxError, Cid, Codec, ErrorClass};
 use futures::Stream;
 
 use super::dagpb::{self, Malformed};
-use super::hamt;
+use super::hamt::{self, Fanout};
 use super::hash::identity_data;
 use super::ipld::DagError;
-use super::unixfs::{HAMT_FANOUT, Kind, Message};
+use super::unixfs::{Kind, Message};
 
 /// How deep a file may be; 174 children per node reach 2^64 bytes long before.
 const MAX_DEPTH: usize = 64;
@@ -182,15 +182,17 @@ where
         return Err(missing());
     }
     let mut cid = directory;
-    for place in hamt::places(name.as_bytes()) {
+    let hash = hamt::hash(name.as_bytes());
+    for level in 0..hamt::MAX_LEVELS {
         let block = get(fetch, &cid).await?;
         let message = message(&cid, &block)?;
-        let prefix = format!("{place:02X}");
-        let sharded = message.kind == Kind::HamtShard;
+        let shard = shard(&cid, &message, level)?;
+        let sharded = shard.is_some();
+        let prefix = shard.map_or_else(String::new, |fanout| fanout.prefix(fanout.place(hash, level)));
         let mut below = None;
         for link in dagpb::links(&block) {
             let link = link.map_err(|error| bad(&cid, error))?;
-            let found = if sharded { link.name.strip_prefix(prefix.as_bytes()) } else { Some(link.name) };
+            let found = link.name.strip_prefix(prefix.as_bytes());
             match found {
                 Some(rest) if rest == name.as_bytes() => {
                     return Ok(link.cid().map_err(|error| bad(&cid, error))?);
@@ -269,26 +271,23 @@ fn open_directory(cid: &Cid, block: &Bytes, level: usize) -> Result<(Vec<Directo
         return Err(wrong());
     }
     let message = message(cid, block)?;
-    let sharded = match message.kind {
-        Kind::Directory if level == 0 => false,
-        Kind::HamtShard if level < hamt::MAX_LEVELS => true,
-        Kind::HamtShard => return Err(DagError::new(cid, "the directory is nested too deeply").into()),
+    match message.kind {
+        Kind::Directory if level == 0 => {}
+        Kind::HamtShard => {}
         Kind::Directory | Kind::File | Kind::Raw | Kind::Metadata | Kind::Symlink => return Err(wrong()),
-    };
-    if sharded {
-        message.check_shard().map_err(|error| bad(cid, error))?;
     }
+    let shard = shard(cid, &message, level)?;
     let (mut entries, mut shards) = (Vec::new(), Vec::new());
     for (number, link) in dagpb::links(block).enumerate() {
-        if sharded && number as u64 == HAMT_FANOUT {
+        if shard.is_some_and(|fanout| number == fanout.places()) {
             return Err(DagError::new(cid, "a shard has more links than places").into());
         }
         let link = link.map_err(|error| bad(cid, error))?;
         let target = link.cid().map_err(|error| bad(cid, error))?;
-        let ((false, name) | (true, [_, _, name @ ..])) = (sharded, link.name) else {
+        let Some(name) = link.name.get(shard.map_or(0, Fanout::digits)..) else {
             return Err(DagError::new(cid, "a link of a shard has no place").into());
         };
-        if sharded && name.is_empty() {
+        if shard.is_some() && name.is_empty() {
             shards.push(target);
         } else {
             let name = String::from_utf8_lossy(name).into_owned();
@@ -296,6 +295,19 @@ fn open_directory(cid: &Cid, block: &Bytes, level: usize) -> Result<(Vec<Directo
         }
     }
     Ok((entries, shards))
+}
+
+/// The fanout of a node of a sharded directory at a level; `None` if it is another node.
+fn shard(cid: &Cid, message: &Message<'_>, level: usize) -> Result<Option<Fanout>, DagError> {
+    if message.kind != Kind::HamtShard {
+        return Ok(None);
+    }
+    let fanout = message.shard_fanout().map_err(|error| bad(cid, error))?;
+    if level < fanout.levels() {
+        Ok(Some(fanout))
+    } else {
+        Err(DagError::new(cid, "the directory is nested too deeply"))
+    }
 }
 
 async fn get<F, Fut>(fetch: &F, cid: &Cid) -> Result<Bytes, ReadError>

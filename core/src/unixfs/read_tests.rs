@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 
-use cluster_types::AddLayout;
-
 use super::*;
 use crate::ports::Block;
 use crate::unixfs::car::CarReader;
 use crate::unixfs::dagpb::{NewLink, encode};
-use crate::unixfs::directory::{build_directory, build_symlink};
-use crate::unixfs::file::{Built, FileBuilder};
+use crate::unixfs::directory::{DirectoryShape, build_directory, build_symlink};
+use crate::unixfs::file::{Built, FileBuilder, FileShape};
 use crate::unixfs::{CidBuilder, unixfs};
 
 fn cids() -> CidBuilder {
@@ -36,7 +34,7 @@ impl Blocks {
     }
 
     fn file(&mut self, data: &[u8], chunk: usize, raw_leaves: bool) -> Built {
-        let mut builder = FileBuilder::new(cids(), raw_leaves, AddLayout::Balanced);
+        let mut builder = FileBuilder::new(cids(), FileShape { raw_leaves, ..FileShape::default() });
         let mut blocks = Vec::new();
         data.chunks(chunk).for_each(|chunk| builder.push(Bytes::copy_from_slice(chunk), &mut blocks));
         let built = builder.finish(&mut blocks);
@@ -163,10 +161,10 @@ fn paths_lead_through_plain_and_sharded_directories() {
     let file = blocks.file(b"leaf", 10, true);
     let many: BTreeMap<String, Built> = (0..10_000).map(|number| (format!("file-{number}"), file)).collect();
     let mut made = Vec::new();
-    let large = build_directory(cids(), &many, &mut |block| made.push(block)).unwrap();
+    let large = build_directory(cids(), &DirectoryShape::default(), &many, &mut |block| made.push(block)).unwrap();
     let link = build_symlink(cids(), "../x", &mut |block| made.push(block));
     let top = BTreeMap::from([("large".to_owned(), large), ("link".to_owned(), link)]);
-    let top = build_directory(cids(), &top, &mut |block| made.push(block)).unwrap();
+    let top = build_directory(cids(), &DirectoryShape::default(), &top, &mut |block| made.push(block)).unwrap();
     assert!(made.len() > 200, "{}", made.len());
     made.into_iter().for_each(|block| blocks.put(block));
 

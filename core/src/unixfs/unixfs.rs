@@ -4,9 +4,8 @@
 //! skipped when read, as every unknown field is.
 
 use super::dagpb::{Malformed, Value, put_bytes, put_number, read_field, read_varint};
+use super::hamt::Fanout;
 
-/// Entries a HAMT node can have: the only fanout Kubo writes.
-pub const HAMT_FANOUT: u64 = 256;
 /// Multihash code of murmur3-x64-64, the function that places entries in a HAMT.
 const HAMT_HASH: u64 = 0x22;
 
@@ -83,13 +82,10 @@ impl<'a> Message<'a> {
         (self.file_size.is_none_or(|size| size == parts)).then_some(parts)
     }
 
-    /// Checks that a shard is of the one sort that is known.
-    pub(super) fn check_shard(&self) -> Result<(), Malformed> {
-        if self.fanout == Some(HAMT_FANOUT) && self.hash_type == Some(HAMT_HASH) {
-            Ok(())
-        } else {
-            Err(Malformed::new("a sharded directory has another fanout than 256 or another hash than murmur3"))
-        }
+    /// The fanout of a shard, if it is one of the sort that is known.
+    pub(super) fn shard_fanout(&self) -> Result<Fanout, Malformed> {
+        let fanout = self.fanout.filter(|_| self.hash_type == Some(HAMT_HASH)).and_then(Fanout::new);
+        fanout.ok_or(Malformed::new("a sharded directory has an unknown fanout or another hash than murmur3"))
     }
 }
 
@@ -145,13 +141,13 @@ pub(super) fn symlink(target: &str) -> Vec<u8> {
     message
 }
 
-/// A part of a sharded directory; the bitfield says which of the 256 places are taken, highest first.
-pub(super) fn shard(bitfield: &[u8; 32]) -> Vec<u8> {
+/// A part of a sharded directory; the bitfield says which of the places are taken, highest first.
+pub(super) fn shard(bitfield: &[u8]) -> Vec<u8> {
     let zeros = bitfield.iter().take_while(|byte| **byte == 0).count();
     let mut message = vec![0x08, 5];
     put_bytes(&mut message, 2, &bitfield[zeros..]);
     put_number(&mut message, 5, HAMT_HASH);
-    put_number(&mut message, 6, HAMT_FANOUT);
+    put_number(&mut message, 6, 8 * bitfield.len() as u64);
     message
 }
 

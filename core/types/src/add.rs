@@ -26,6 +26,60 @@ pub enum AddLayout {
     Trickle,
 }
 
+/// What the size of a directory is measured by, when it is decided whether one block can hold it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectorySize {
+    /// The bytes of names and CIDs, as Kubo has counted since 2014.
+    #[default]
+    Links,
+    /// The bytes of the block.
+    Block,
+}
+
+/// Choices with a name: who imports the same content by the same profile gets the same CIDs
+/// ([IPIP-499](https://specs.ipfs.tech/ipips/ipip-0499/)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnixFsProfile {
+    /// `unixfs-v0-2015`: what Kubo and the cluster do unless told otherwise.
+    #[default]
+    V0From2015,
+    /// `unixfs-v1-2025`: version 1, raw leaves, larger chunks and wider nodes.
+    V1From2025,
+}
+
+impl UnixFsProfile {
+    /// Every profile.
+    pub const ALL: [Self; 2] = [Self::V0From2015, Self::V1From2025];
+
+    /// Its name in the specification.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V0From2015 => "unixfs-v0-2015",
+            Self::V1From2025 => "unixfs-v1-2025",
+        }
+    }
+
+    /// The profile with a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+
+    /// What it chooses; everything else as by default.
+    pub fn params(self) -> AddParams {
+        match self {
+            Self::V0From2015 => AddParams::default(),
+            Self::V1From2025 => AddParams {
+                chunker: "size-1048576".to_owned(),
+                raw_leaves: true,
+                cid_version: 1,
+                max_file_links: 1024,
+                directory_size: DirectorySize::Block,
+                ..AddParams::default()
+            },
+        }
+    }
+}
+
 /// How content is turned into blocks, and what happens to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddParams {
@@ -43,6 +97,14 @@ pub struct AddParams {
     pub cid_version: u32,
     /// Name of the multihash function.
     pub hash: String,
+    /// The most children of a node of a file.
+    pub max_file_links: usize,
+    /// The most entries of a directory in one block; 0: only its size decides.
+    pub max_directory_links: usize,
+    /// Places of a node of a directory that one block does not hold: a power of two from 8 to 1024.
+    pub max_hamt_fanout: usize,
+    /// What decides whether one block holds a directory.
+    pub directory_size: DirectorySize,
     /// Whether everything is put into one directory.
     pub wrap_with_directory: bool,
     /// Whether blocks go to the asked peer only.
@@ -67,6 +129,10 @@ impl Default for AddParams {
             raw_leaves: false,
             cid_version: 0,
             hash: "sha2-256".to_owned(),
+            max_file_links: 174,
+            max_directory_links: 0,
+            max_hamt_fanout: 256,
+            directory_size: DirectorySize::default(),
             wrap_with_directory: false,
             local: false,
             no_pin: false,

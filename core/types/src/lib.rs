@@ -22,7 +22,7 @@ mod state;
 mod status;
 mod time;
 
-pub use add::{AddFormat, AddLayout, AddParams, AddedOutput};
+pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DirectorySize, UnixFsProfile};
 pub use address::{AddressError, parse_address};
 pub use bandwidth::Bandwidth;
 pub use cid::{Cid, CidError, Codec};

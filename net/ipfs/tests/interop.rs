@@ -12,13 +12,13 @@ use bytes::{Bytes, BytesMut};
 use cluster_core::ports::{Block, IpfsNode, PinProgress, PinRequest};
 use cluster_core::task::TaskGroup;
 use cluster_core::testing::suite::ipfs::{self, IpfsFactory, IpfsFixture};
-use cluster_core::unixfs::directory::build_directory;
-use cluster_core::unixfs::file::{Built, FileBuilder};
+use cluster_core::unixfs::directory::{DirectoryShape, build_directory};
+use cluster_core::unixfs::file::{Built, FileBuilder, FileShape};
 use cluster_core::unixfs::{CidBuilder, read};
 use cluster_core::watch;
 use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
-use cluster_types::{AddLayout, BoxError, Cid, PinDepth};
+use cluster_types::{BoxError, Cid, PinDepth};
 use futures::TryStreamExt;
 
 #[path = "../../../tests/src/kubo.rs"]
@@ -95,7 +95,7 @@ fn cids() -> CidBuilder {
 }
 
 fn file(data: &Bytes, blocks: &mut Vec<Block>) -> Built {
-    let mut file = FileBuilder::new(cids(), true, AddLayout::Balanced);
+    let mut file = FileBuilder::new(cids(), FileShape { raw_leaves: true, ..FileShape::default() });
     for start in (0..data.len()).step_by(CHUNK) {
         file.push(data.slice(start..data.len().min(start + CHUNK)), blocks);
     }
@@ -105,7 +105,7 @@ fn file(data: &Bytes, blocks: &mut Vec<Block>) -> Built {
 fn directory_of_a_thousand_files(blocks: &mut Vec<Block>) -> Built {
     let files: BTreeMap<_, _> =
         (0..1000).map(|number| (format!("file {number}"), file(&noise(number + 7, 700), blocks))).collect();
-    build_directory(cids(), &files, &mut |block| blocks.push(block)).unwrap()
+    build_directory(cids(), &DirectoryShape::default(), &files, &mut |block| blocks.push(block)).unwrap()
 }
 
 async fn pin(node: &dyn IpfsNode, cid: Cid) -> PinProgress {

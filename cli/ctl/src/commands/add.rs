@@ -73,8 +73,9 @@ fn plan(arguments: &AddArguments, here: &Path, now: Timestamp) -> Result<AddRequ
     if arguments.nocopy && sources.iter().any(|source| matches!(source, Source::Path { .. })) {
         return refuse("nocopy option is only valid for URLs");
     }
-    let hash = arguments.hash.to_ascii_lowercase();
-    let cid_version = if hash == DEFAULT_HASH { arguments.cid_version } else { 1 };
+    let profile = arguments.profile.unwrap_or_default().params();
+    let hash = arguments.hash.as_deref().map_or(profile.hash, str::to_ascii_lowercase);
+    let cid_version = if hash == DEFAULT_HASH { arguments.cid_version.unwrap_or(profile.cid_version) } else { 1 };
     let mut options = pin_options(&arguments.options, now);
     let peers = arguments.options.allocations.iter();
     options.user_allocations = peers.filter_map(|peer| parse_peer_id(peer.trim()).ok()).collect();
@@ -85,11 +86,15 @@ fn plan(arguments: &AddArguments, here: &Path, now: Timestamp) -> Result<AddRequ
             FormatArgument::Car => AddFormat::Car,
         },
         layout: if arguments.layout == "trickle" { AddLayout::Trickle } else { AddLayout::Balanced },
-        chunker: arguments.chunker.clone(),
+        chunker: arguments.chunker.clone().unwrap_or(profile.chunker),
         raw_leaves: arguments.raw_leaves || arguments.nocopy || cid_version > 0,
         cid_version,
         hash,
         wrap_with_directory,
+        max_file_links: arguments.max_file_links.unwrap_or(profile.max_file_links),
+        max_directory_links: arguments.max_directory_links.unwrap_or(profile.max_directory_links),
+        max_hamt_fanout: arguments.max_hamt_fanout.unwrap_or(profile.max_hamt_fanout),
+        directory_size: profile.directory_size,
         local: arguments.local,
         no_pin: arguments.no_pin,
         ..AddParams::default()

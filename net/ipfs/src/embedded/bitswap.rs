@@ -44,6 +44,20 @@ const BODIES_PER_PEER: usize = 4;
 /// keep out what was asked for.
 const BODIES_OWED: usize = 24;
 const BODIES_UNASKED: usize = 8;
+/// Messages on their way to peers at a time, each of at most [`MESSAGE_TARGET`] and a block: 80 MiB if all are the largest.
+const SERVING: usize = 32;
+/// Bytes of blocks that nobody asked for, since the last that somebody did: late ones and those that cross their CANCEL are
+/// a few messages.
+const MAX_UNASKED: usize = 32 * 1024 * 1024;
+
+/// Whether a peer may go on sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Welcome {
+    /// It may.
+    Welcome,
+    /// It sent too much that nobody asked for.
+    Outstayed,
+}
 
 /// The exchange.
 pub(super) struct Bitswap {
@@ -52,6 +66,8 @@ pub(super) struct Bitswap {
     pub(super) swarm: mpsc::Sender<Command>,
     bodies_owed: Semaphore,
     bodies_unasked: Semaphore,
+    /// Slots for messages on their way; fair, so that peers take turns.
+    pub(super) serving: Semaphore,
     state: Mutex<State>,
     wanting: Semaphore,
 }
@@ -68,6 +84,8 @@ struct Peer {
     handles: PeerHandles,
     /// Whether it can be written to; a peer that speaks no bitswap cannot.
     mute: bool,
+    /// Bytes of blocks nobody asked for, since the last that somebody did.
+    unasked: usize,
 }
 
 /// What the tasks of a peer share.
@@ -151,6 +169,7 @@ impl Bitswap {
             swarm,
             bodies_owed: Semaphore::new(BODIES_OWED),
             bodies_unasked: Semaphore::new(BODIES_UNASKED),
+            serving: Semaphore::new(SERVING),
             state: Mutex::new(state),
             wanting: Semaphore::new(MAX_WANTED),
         })
@@ -196,7 +215,13 @@ impl Bitswap {
             streams: Arc::new(Semaphore::new(STREAMS_PER_PEER)),
             bodies: Arc::new(Semaphore::new(BODIES_PER_PEER)),
         };
-        let peer = Peer { ledger: Ledger::default(), outbox: Outbox::default(), handles: handles.clone(), mute: false };
+        let peer = Peer {
+            ledger: Ledger::default(),
+            outbox: Outbox::default(),
+            handles: handles.clone(),
+            mute: false,
+            unasked: 0,
+        };
         state.peers.insert(id, peer);
         drop(state);
         let link = Arc::clone(self).write_to(id, handles.clone());
@@ -289,7 +314,7 @@ impl Bitswap {
     }
 
     /// Takes a message from a peer.
-    pub(super) async fn receive(&self, from: PeerId, message: Message) {
+    pub(super) async fn receive(&self, from: PeerId, message: Message) -> Welcome {
         self.change(|state, now, out| {
             if let (Some(peer), Some(wantlist)) = (state.peers.get_mut(&from), &message.wantlist)
                 && !peer.mute
@@ -304,15 +329,16 @@ impl Bitswap {
             }
         });
         let bare = message.blocks.into_iter().map(|data| Payload { prefix: wire::bare_prefix(), data });
-        let mut blocks = Vec::new();
+        let (mut blocks, mut unasked) = (Vec::new(), 0);
         for payload in message.payload.into_iter().chain(bare) {
-            let Some(multihash) = wire::multihash_of(&payload) else { continue };
-            if let Some(cid) = self.state.lock().client.wanted(&multihash) {
-                blocks.push(Block { cid, data: payload.data });
+            let wanted = wire::multihash_of(&payload).and_then(|multihash| self.state.lock().client.wanted(&multihash));
+            match wanted {
+                Some(cid) => blocks.push(Block { cid, data: payload.data }),
+                None => unasked += payload.data.len(),
             }
         }
         if blocks.is_empty() {
-            return;
+            return self.count_unasked(from, unasked);
         }
         let multihashes: Vec<_> = blocks.iter().map(|block| block.cid.hash_bytes()).collect();
         match self.kept.put_fetched(blocks).await {
@@ -324,6 +350,17 @@ impl Bitswap {
                 });
             }
         }
+        if let Some(peer) = self.state.lock().peers.get_mut(&from) {
+            peer.unasked = 0;
+        }
+        Welcome::Welcome
+    }
+
+    fn count_unasked(&self, from: PeerId, bytes: usize) -> Welcome {
+        let mut state = self.state.lock();
+        let Some(peer) = state.peers.get_mut(&from) else { return Welcome::Welcome };
+        peer.unasked += bytes;
+        if peer.unasked > MAX_UNASKED { Welcome::Outstayed } else { Welcome::Welcome }
     }
 
     /// Whether there is something to write to a peer.

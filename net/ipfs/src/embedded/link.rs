@@ -14,7 +14,7 @@ use libp2p::Stream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::bitswap::{Bitswap, PeerHandles};
+use super::bitswap::{Bitswap, PeerHandles, Welcome};
 use super::streams::OpenError;
 use super::swarm::Command;
 use super::wire::{self, Version, WireError};
@@ -68,6 +68,11 @@ impl Bitswap {
             let reading = bitswap.read_from(peer, &handles, stream);
             if let Some(Err(error)) = handles.gone.run_until_cancelled(reading).await {
                 tracing::debug!(%peer, error = %ErrorChain(&error), "a bitswap stream is closed");
+                match error {
+                    WireError::Io(_) => {}
+                    // No honest peer sends that.
+                    WireError::TooLarge(_) | WireError::Malformed(_) => bitswap.disconnect(peer).await,
+                }
             }
             Ok::<(), BlockError>(())
         });
@@ -91,7 +96,10 @@ impl Bitswap {
                 let rest = timeout(limit, wire::read_on(&mut stream, &mut body, length, BODY_TIMEOUT)).await;
                 rest.map_err(|late| WireError::Io(late.into())).flatten()?;
             }
-            self.receive(peer, wire::decode(body.into())?).await;
+            if self.receive(peer, wire::decode(body.into())?).await == Welcome::Outstayed {
+                tracing::debug!(%peer, "a peer that sends blocks nobody asked for is disconnected");
+                self.disconnect(peer).await;
+            }
         }
     }
 
@@ -116,7 +124,7 @@ impl Bitswap {
                                 self.mute(peer);
                                 if !unsupported {
                                     // A connection that only carries one way is worse than none: none is dialled again.
-                                    drop(self.swarm.send(Command::Disconnect { peer }).await);
+                                    self.disconnect(peer).await;
                                 }
                                 continue;
                             }
@@ -139,11 +147,18 @@ impl Bitswap {
         if let Some((_, frame)) = outgoing.unsent.take().filter(|(written_for, _)| written_for == version) {
             return send(stream, &frame).await;
         }
+        // One message of each peer in turn; whoever does not read makes room for others by the end of its timeout.
+        let _serving = self.serving.acquire().await;
         let Some(message) = self.next_message(peer, *version).await else { return Ok(()) };
         let frame = message.to_frame();
         let sent = send(stream, &frame).await;
         outgoing.unsent = sent.is_err().then_some((*version, frame));
         sent
+    }
+
+    /// Closes the connections of a peer.
+    async fn disconnect(&self, peer: PeerId) {
+        drop(self.swarm.send(Command::Disconnect { peer }).await); // When the swarm is gone, so are they.
     }
 
     async fn open(&self, peer: PeerId) -> Result<(Stream, Version), WriteError> {

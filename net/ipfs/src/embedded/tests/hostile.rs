@@ -2,6 +2,8 @@
 
 use super::raw::Reads;
 use super::*;
+use crate::embedded::peer_of;
+use crate::embedded::swarm::Command;
 
 /// Nine strangers promise four large messages each, and fall silent after what is kept of everybody.
 #[tokio::test]
@@ -33,6 +35,58 @@ async fn strangers_that_promise_large_messages_do_not_keep_blocks_out() {
     tokio::time::timeout(Duration::from_secs(20), here.pin(root)).await.expect("in good time").unwrap();
     here.stop().await;
     there.stop().await;
+}
+
+/// Connects to a peer that nobody wants to stay connected to.
+async fn connect_once(here: &Peer, stranger: &RawPeer) {
+    let addresses = vec![stranger.address.clone()];
+    let peer = peer_of(&stranger.address).unwrap();
+    let connected = here.node.ask_swarm(|reply| Command::Connect { peer, addresses, remember: false, reply }).await;
+    connected.unwrap().unwrap();
+    assert_eq!(here.node.connected().await.unwrap(), [peer.to_string()]);
+}
+
+#[tokio::test]
+async fn who_breaks_the_protocol_or_sends_what_nobody_asked_for_is_disconnected() {
+    let here = Peer::start().await;
+    let unasked = || {
+        let payload = [0, 1].map(|number| raw_block(vec![number; 1024 * 1024]));
+        let payload = payload.map(|block| wire::Payload { prefix: wire::prefix_of(&block.cid), data: block.data });
+        Message { payload: payload.into(), ..Message::default() }.to_frame()
+    };
+    let harmless = wants(&[(raw_block("absent").cid, wire::WANT_HAVE)]);
+    for (messages, stays) in [
+        (vec![harmless], true),
+        ((0..3).map(|_| unasked()).collect(), true),
+        (vec![vec![0xff, 0xff, 0xff, 0x7f]], false),
+        (vec![vec![3, 0xff, 0xff, 0xff]], false),
+        ((0..17).map(|_| unasked()).collect(), false),
+    ] {
+        let mut stranger = RawPeer::start(&here.tasks, silent()).await;
+        connect_once(&here, &stranger).await;
+        let me = here.node.peer_id();
+        stranger.send(me, messages.concat()).await;
+        let block = raw_block("here");
+        here.node.put_blocks(vec![block.clone()]).await.unwrap();
+        let dropped = async {
+            while !here.node.connected().await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        if stays {
+            stranger.send(me, wants(&[(block.cid, wire::WANT_BLOCK)])).await;
+            // An answer comes after all that was sent before was looked at, if the peer is still there.
+            let answered =
+                async { while !stranger.got.recv().await.is_some_and(|message| !message.payload.is_empty()) {} };
+            tokio::time::timeout(PATIENCE, answered).await.expect("an answer");
+            assert!(!here.node.connected().await.unwrap().is_empty());
+            let gone = Command::Disconnect { peer: peer_of(&stranger.address).unwrap() };
+            drop(here.node.swarm.send(gone).await);
+        }
+        tokio::time::timeout(PATIENCE, dropped).await.expect("the connection is closed");
+    }
+    assert_eq!(here.store.len(), 1, "nothing that came was kept");
+    here.stop().await;
 }
 
 #[tokio::test]
