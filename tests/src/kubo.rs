@@ -20,6 +20,7 @@ const START: Duration = Duration::from_secs(60);
 /// A running Kubo.
 #[derive(Debug)]
 pub struct KuboDaemon {
+    binary: PathBuf,
     process: Child,
     folder: TempDir,
     rpc: String,
@@ -44,7 +45,7 @@ impl KuboDaemon {
             .stderr(log)
             .spawn()
             .expect("the daemon starts");
-        let mut daemon = Self { process, folder, rpc: String::new(), version };
+        let mut daemon = Self { process, folder, rpc: String::new(), version, binary };
         daemon.rpc = daemon.wait_for_rpc().await;
         Some(daemon)
     }
@@ -63,6 +64,11 @@ impl KuboDaemon {
     /// What `ipfs version` says.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Its folder, with `config` and `daemon.log` in it.

@@ -12,6 +12,7 @@ use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::tracker::{PriorityRule, TrackerConfig};
 use cluster_core::trust::Holders;
 use cluster_core::watch;
+use cluster_ipfs::embedded::rpc::{self, RpcConfig};
 use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
 use cluster_net::{GossipSettings, NetworkConfig, TrimRule};
@@ -24,6 +25,8 @@ use crate::tokens::FolderTokens;
 
 /// File of the embedded node's key, inside the configuration folder.
 const NODE_KEY: &str = "embedded_node.key";
+/// The unix socket on which the embedded node serves Kubo's RPC, inside the configuration folder.
+const NODE_SOCKET: &str = "ipfs-api.sock";
 /// The metric that says where a peer stands: the tag `region` of `informer.tags`.
 const REGION_TAG: &str = "tag:region";
 /// Connections beyond the high water are closed only after the grace period; so many times as many are refused at once.
@@ -133,8 +136,15 @@ pub(crate) async fn ipfs_node(config: &Config, tasks: &TaskGroup) -> Result<Node
             let mut settings = EmbeddedConfig::new(config.folder.file(NODE_KEY));
             settings.listen = embedded.listen_addresses.clone();
             settings.storage_max = embedded.storage_max.0;
+            settings.storage_gc_watermark = embedded.storage_gc_watermark;
             settings.stall_timeout = embedded.pin_timeout;
             let node = EmbeddedNode::start(settings, Arc::clone(&blocks) as _, tasks).await?;
+            let served = RpcConfig {
+                socket: config.folder.file(NODE_SOCKET),
+                listen: embedded.rpc_listen_addresses.clone(),
+                repository: config.state_folder.clone(),
+            };
+            rpc::serve(Arc::clone(&node), served, tasks).await?;
             Ok(Node { ipfs: node, blocks: Some(blocks), changes: None })
         }
     }

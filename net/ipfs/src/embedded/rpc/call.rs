@@ -1,9 +1,11 @@
 //! A request: arguments, options, and what was uploaded.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cluster_core::add::multipart::{self, Multipart, MultipartError, PartHead};
+use cluster_core::task::{OnExit, TaskGroup};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::header::{CONTENT_TYPE, HeaderValue, TE};
@@ -18,6 +20,9 @@ use super::reply::Failure;
 const MAX_BODY_ARGUMENTS: usize = 1024 * 1024;
 /// The most arguments and options of a call.
 const MAX_PAIRS: usize = 8 * 1024;
+/// How much of an upload is read and dropped when its command has ended, and how long that may take.
+const MAX_DRAINED: usize = 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Another piece of an upload must come within this time.
 const SILENCE: Duration = Duration::from_secs(120);
 
@@ -35,7 +40,7 @@ pub(super) struct Call {
 
 impl Call {
     /// Reads the head of a request.
-    pub(super) fn read(_name: &str, request: Request<Incoming>) -> Result<Self, Failure> {
+    pub(super) fn read(request: Request<Incoming>, tasks: &TaskGroup) -> Result<Self, Failure> {
         let (head, body) = request.into_parts();
         let (mut arguments, mut options) = (Vec::new(), Vec::new());
         for (count, pair) in head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).enumerate()
@@ -48,7 +53,9 @@ impl Call {
             if key == "arg" { arguments.push(value) } else { options.push((key, value)) }
         }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let parts = multipart::boundary(content_type).ok().map(|boundary| Multipart::new(pieces(body), &boundary));
+        let parts = multipart::boundary(content_type)
+            .ok()
+            .map(|boundary| Multipart::new(pieces(Upload { body: Some(body), tasks: tasks.clone() }), &boundary));
         let takes =
             |value: &HeaderValue| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("trailers"));
         let trailers = head.headers.get_all(TE).iter().any(takes);
@@ -57,10 +64,9 @@ impl Call {
 
     /// The arguments, of which there is at least one.
     pub(super) async fn arguments(&mut self, name: &str) -> Result<Vec<String>, Failure> {
-        if self.arguments.is_empty()
-            && let Some(parts) = self.parts.as_mut()
-        {
-            self.arguments = body_arguments(parts).await?;
+        // Of arguments in a pipe, `ipfs` sends the first in the query and the others in the body.
+        if let Some(parts) = self.parts.as_mut() {
+            self.arguments.extend(body_arguments(parts).await?);
         }
         if self.arguments.is_empty() {
             return Err(Failure::argument(format!("argument {name:?} is required")));
@@ -132,10 +138,36 @@ fn decode(text: &str) -> Result<String, Failure> {
         .map_err(|_| Failure::plain(StatusCode::BAD_REQUEST, "the query is not UTF-8"))
 }
 
+/// A body. What a command leaves of it is read and dropped: a client that is cut off while it sends may never see the
+/// answer.
+struct Upload {
+    body: Option<Incoming>,
+    tasks: TaskGroup,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take() else { return };
+        self.tasks.spawn("ipfs rpc drain", OnExit::Continue, async move {
+            let mut left = MAX_DRAINED;
+            let draining = async {
+                while let Some(Ok(frame)) = body.frame().await {
+                    match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                        Some(rest) => left = rest,
+                        None => return,
+                    }
+                }
+            };
+            let _late = tokio::time::timeout(DRAIN_TIME, draining).await;
+            Ok::<(), Infallible>(())
+        });
+    }
+}
+
 /// The data of a body; a client that sends nothing for too long breaks off.
-fn pieces(mut body: Incoming) -> BoxStream<'static, Result<Bytes, String>> {
+fn pieces(mut upload: Upload) -> BoxStream<'static, Result<Bytes, String>> {
     async_stream::stream! {
-        loop {
+        while let Some(body) = upload.body.as_mut() {
             match tokio::time::timeout(SILENCE, body.frame()).await {
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {

@@ -95,7 +95,7 @@ fn archive_of(blocks: Blocks, name: String, root: Cid) -> BoxStream<'static, Res
                     if open.len() > MAX_DEPTH {
                         Err(Failure::new("directories are nested too deeply"))?;
                     }
-                    yield header(&Entry { path: &format!("{path}/"), kind: b'5', mode: 0o755, size: 0, target: "", time: now });
+                    yield header(&Entry { path: &path, kind: b'5', mode: 0o755, size: 0, target: "", time: now });
                     let below = read::list_directory(blocks.fetch(), cid)
                         .map_ok(|entry| (entry.name, entry.cid))
                         .map_err(Failure::from);

@@ -186,7 +186,7 @@ impl Rpc {
         let Some(name) = path.strip_prefix(PREFIX).filter(|name| about::COMMANDS.contains(name)) else {
             return Err(Failure::plain(StatusCode::NOT_FOUND, "404 page not found"));
         };
-        let call = Call::read(name, request)?;
+        let call = Call::read(request, &self.tasks)?;
         match call.timeout()? {
             None => self.run(name, call).await,
             Some(limit) => match tokio::time::timeout(limit, self.run(name, call)).await {
