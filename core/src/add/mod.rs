@@ -89,6 +89,12 @@ pub async fn import(
 }
 
 #[cfg(test)]
+mod destinations_tests;
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod sharding_tests;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster_types::{AddedOutput, Cid, Codec, ErrorClass, PeerId, Pin, PinDepth, PinType, WireError};
+use cluster_types::{AddedOutput, Cid, Codec, PeerId, Pin, PinDepth, PinType};
 
 use super::destinations::{AddHost, Content, Destinations, Parcel};
 use super::sink::BlockSink;
@@ -86,6 +86,11 @@ impl ShardSink {
 
     pub(super) fn with_limits(host: Arc<dyn AddHost>, wish: Wish, limits: Limits) -> Self {
         Self { host, wish, limits, open: None, shards: Vec::new(), put: 0, kept: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn shard_size(&self) -> u64 {
+        self.limits.bytes
     }
 
     /// Puts a block where it belongs.
@@ -332,7 +337,7 @@ fn maps(links: &[Cid], max_links: usize) -> Vec<Block> {
 }
 
 /// A canonical dag-cbor map: shorter keys come first, so numbers are in their order.
-fn map(links: &[Cid]) -> Block {
+pub(super) fn map(links: &[Cid]) -> Block {
     let mut data = Vec::new();
     head(&mut data, 5, links.len());
     for (number, link) in links.iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster_types::{Cid, ErrorClass, PeerId, Role, StatusFilter, WireError};
+use cluster_types::{ErrorClass, PeerId, Role, StatusFilter, WireError};
 
 use super::service::{Cluster, Standing, read_only};
 use crate::consensus::log::{LogConsensus, join_here};
