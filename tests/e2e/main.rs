@@ -8,6 +8,7 @@ mod bad_input;
 mod catchup;
 mod client;
 mod crash;
+mod destinations;
 mod digest;
 mod drop_in;
 mod endpoints;

@@ -175,8 +175,8 @@ async fn a_shard_has_a_size_of_its_own_and_a_block_must_fit() {
 #[test]
 fn lists_are_canonical_dag_cbor() {
     let cids: Vec<Cid> = (0..300).map(crate::tracker::fakes::cid).collect();
-    let map = super::sharding::map(&cids);
+    let map = sharding::map(&cids);
     assert_eq!(&map.data[..5], [0xb9, 0x01, 0x2c, 0x61, b'0'], "300 pairs, the key 0 first");
     assert_eq!(links(&map.cid, &map.data).unwrap(), cids);
-    assert_eq!(super::sharding::map(&[]).data.as_ref(), [0xa0]);
+    assert_eq!(sharding::map(&[]).data.as_ref(), [0xa0]);
 }
