@@ -252,6 +252,9 @@ fn add_query(request: &AddRequest) -> Vec<(String, String)> {
         ("nocopy", request.nocopy.to_string()),
     ];
     all.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    if params.shard {
+        all.push(("shard".to_owned(), "true".to_owned()));
+    }
     all
 }
 
