@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cluster_client::{AddRequest, Source};
 use cluster_terminal::Progress;
-use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, Timestamp, parse_peer_id};
+use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, Cid, Timestamp, parse_peer_id};
 use futures::StreamExt;
 use url::Url;
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<()
     let shown_at_once = !arguments.quieter && !arguments.no_stream;
     let quiet = arguments.quiet || arguments.quieter;
     let mut added: Vec<AddedOutput> = Vec::new();
-    let (mut root, mut shards) = (None, 0);
+    let (mut root, mut parts): (Option<AddedOutput>, Vec<Option<Cid>>) = (None, Vec::new());
     while let Some(item) = items.next().await {
         let output = item?;
         if output.cid.is_none() {
@@ -42,8 +42,8 @@ pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<()
             meter.line.aside(|| context.output.show(&Added { output: &output, quiet }))?;
         }
         // What is told of shards comes after the content.
-        if arguments.shard && root.is_some() && is_part(&output.name, shards) {
-            shards += 1;
+        if arguments.shard && root.is_some() && is_part(&output.name, parts.len()) {
+            parts.push(output.cid);
         } else {
             root = Some(output.clone());
         }
@@ -60,7 +60,9 @@ pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<()
     } else if let Some(output) = root.as_ref().filter(|_| arguments.quieter) {
         context.output.show(&Added { output, quiet })?;
     }
-    if let Some(cid) = root.and_then(|output| output.cid).filter(|_| arguments.wait && !arguments.no_pin) {
+    // Of content in shards, those are what is pinned.
+    let awaited = if parts.is_empty() { vec![root.and_then(|output| output.cid)] } else { parts };
+    for cid in awaited.into_iter().flatten().filter(|_| arguments.wait && !arguments.no_pin) {
         let pin = context.client.allocation(&cid).await?;
         wait::until(context, cid, Goal::pinned(&pin), arguments.wait_timeout.0).await?;
     }
