@@ -193,6 +193,7 @@ async fn content_in_shards_is_pinned_in_parts_and_goes_as_a_whole() {
     let names: Vec<_> = outputs.iter().map(|output| output.name.as_str()).collect();
     assert_eq!(names, ["file", "shard-0", "shard-1", "shard-2", "shard-3", "big-clusterDAG"]);
     let root = outputs[0].cid.unwrap();
+    cluster.wait_equal().await;
     let pins = cluster.pins(1).await.unwrap();
     assert_eq!(pins.len(), 6, "{pins:?}");
     for output in &outputs[1..5] {
