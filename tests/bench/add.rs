@@ -106,7 +106,11 @@ impl Added {
     fn pace(&self, count: u64, unit: &str) -> String {
         let seconds = self.time.as_secs_f64();
         let rate = count as f64 / seconds;
-        if unit == "B" { format!("{:.1} MB/s in {seconds:.1} s", rate / 1e6) } else { format!("{rate:.0} {unit}/s in {seconds:.1} s") }
+        if unit == "B" {
+            format!("{:.1} MB/s in {seconds:.1} s", rate / 1e6)
+        } else {
+            format!("{rate:.0} {unit}/s in {seconds:.1} s")
+        }
     }
 }
 

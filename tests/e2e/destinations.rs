@@ -65,7 +65,10 @@ async fn add(
         cluster.kill(*peer).unwrap();
     }
     if status.is_success() {
-        Ok(body.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {body}"))).collect())
+        Ok(body
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {body}")))
+            .collect())
     } else {
         Err((status.as_u16(), body))
     }
@@ -97,7 +100,8 @@ async fn check_blocks(folder: &Path, roots: &[Cid]) -> usize {
     let store = BlockStore::open(&folder.join("state")).unwrap();
     let mut blocks = 0;
     for root in roots {
-        blocks += blocks_below(&store, *root).await.unwrap_or_else(|error| panic!("{}, {root}: {error}", folder.display()));
+        blocks +=
+            blocks_below(&store, *root).await.unwrap_or_else(|error| panic!("{}, {root}: {error}", folder.display()));
     }
     store.close().await.unwrap();
     blocks
@@ -155,8 +159,7 @@ async fn when_every_destination_is_killed_the_add_says_so_and_nothing_is_pinned(
     let cluster = ProcessCluster::start(&[NodeKind::Embedded, NodeKind::Embedded, NodeKind::Embedded]).await.unwrap();
     for (number, shard) in ["", "&shard=true&shard-size=4000000"].into_iter().enumerate() {
         let preferred = ids(&cluster, &[1, 2]);
-        let query =
-            format!("name=gone&replication-min=2&replication-max=2&user-allocations={preferred}{shard}");
+        let query = format!("name=gone&replication-min=2&replication-max=2&user-allocations={preferred}{shard}");
         // The rest after the second is read before the refusal is sent: a client that is cut off while it sends reads none.
         let kills = [chance.random_range(0..PIECES), chance.random_range(PIECES - DRAINED..PIECES)];
         println!("peers 1 and 2 are killed before pieces {kills:?}{shard}");

@@ -208,7 +208,8 @@ impl Destinations {
     }
 
     fn note(&mut self, put: Result<Put, tokio::task::JoinError>) -> ServiceResult<()> {
-        let put = put.map_err(|error| WireError::new(ErrorClass::Unavailable, format!("cannot put blocks: {error}")))?;
+        let put =
+            put.map_err(|error| WireError::new(ErrorClass::Unavailable, format!("cannot put blocks: {error}")))?;
         let place = usize::try_from(put.batch - self.kept).unwrap_or(usize::MAX);
         if let Some(open) = self.open.get_mut(place) {
             *open -= 1;
@@ -237,7 +238,9 @@ impl Destinations {
     /// The fewest that must have everything.
     fn minimum(&self) -> usize {
         match self.placement.replication {
-            ReplicationFactor::Between { min, .. } if !self.placement.local => usize::try_from(min).unwrap_or(usize::MAX),
+            ReplicationFactor::Between { min, .. } if !self.placement.local => {
+                usize::try_from(min).unwrap_or(usize::MAX)
+            }
             ReplicationFactor::Between { .. } | ReplicationFactor::Everywhere => 1,
         }
     }

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use async_stream::try_stream;
 use cluster_types::{
-    Cid, ErrorClass, GlobalPinInfo, PeerId, Pin, PinInfo, PinInfoShort, PinType, StatusFilter, Timestamp, TrackerStatus,
-    WireError,
+    Cid, ErrorClass, GlobalPinInfo, PeerId, Pin, PinInfo, PinInfoShort, PinType, StatusFilter, Timestamp,
+    TrackerStatus, WireError,
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 

@@ -63,10 +63,9 @@ impl Request {
     pub fn cid(&self) -> Option<Cid> {
         match self {
             Self::Pin(pin) => Some(pin.cid),
-            Self::Unpin { cid }
-            | Self::UnpinPart { cid }
-            | Self::Reallocate { cid, .. }
-            | Self::Expire { cid } => Some(*cid),
+            Self::Unpin { cid } | Self::UnpinPart { cid } | Self::Reallocate { cid, .. } | Self::Expire { cid } => {
+                Some(*cid)
+            }
             Self::Merge(_) => None,
         }
     }
