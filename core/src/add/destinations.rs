@@ -1,7 +1,7 @@
 //! The peers that get the blocks of an upload.
 //!
-//! Every batch goes to all of them at the same time, and up to [`WINDOW`] batches are under way: the import waits for a
-//! peer only when that peer is so far behind. One that fails to take a batch is out; at the end [`Destinations::complete`]
+//! Every batch goes to all of them, [`AT_ONCE`] of them at a time to each, and the import waits for a peer only when that
+//! peer is [`WINDOW`] batches behind. One that fails to take a batch is out; at the end [`Destinations::complete`]
 //! puts spares in its place, which get every block from those that have them.
 //!
 //! **Invariant:** who is listed by [`Destinations::holders`] has taken every batch that is kept, and after
@@ -9,12 +9,13 @@
 //! **Invariant:** memory is bounded by [`WINDOW`] batches, however many peers there are and however slow one is; a spare
 //! costs one batch more and the way down the DAG.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use cluster_types::{Cid, Codec, ErrorClass, PeerId, Pin, ReplicationFactor, WireError};
 use futures::future;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cluster::ServiceResult;
@@ -23,8 +24,10 @@ use crate::ports::Block;
 use crate::rpc::PreparedCall;
 use crate::unixfs::{links, verify};
 
-/// Batches that are under way to the slowest peer.
+/// Batches that wait for, or are under way to, the slowest peer.
 pub(crate) const WINDOW: usize = 8;
+/// Batches that are under way to one peer: the deadline of each has to do for all of them on a slow connection.
+pub(crate) const AT_ONCE: usize = 3;
 /// Blocks that are asked for at a time when a spare is filled.
 const COPY_BLOCKS: usize = 64;
 
@@ -95,6 +98,8 @@ pub(crate) struct Destinations {
     allocations: Vec<PeerId>,
     /// Who took every batch so far.
     takers: Vec<PeerId>,
+    /// How many batches may be under way to each; closed for one that failed.
+    turns: HashMap<PeerId, Arc<Semaphore>>,
     failed: Vec<(PeerId, WireError)>,
     puts: JoinSet<Put>,
     /// How many puts are under way of each batch that is not kept yet.
@@ -135,8 +140,9 @@ impl Destinations {
         if takers.is_empty() {
             return Err(WireError::new(ErrorClass::Unavailable, format!("{NOWHERE}: no peer is alive")));
         }
+        let turns = takers.iter().map(|taker| (*taker, Arc::new(Semaphore::new(AT_ONCE)))).collect();
         let (failed, puts, open) = (Vec::new(), JoinSet::new(), VecDeque::new());
-        Ok(Self { host, placement, allocations, takers, failed, puts, open, kept: 0 })
+        Ok(Self { host, placement, allocations, takers, turns, failed, puts, open, kept: 0 })
     }
 
     /// Sends a batch on its way; waits while [`WINDOW`] are.
@@ -150,8 +156,18 @@ impl Destinations {
         let parcel = Arc::new(Parcel::from(blocks));
         let batch = self.kept + self.open.len() as u64;
         for peer in self.takers.iter().copied() {
-            let (host, parcel) = (Arc::clone(&self.host), Arc::clone(&parcel));
-            self.puts.spawn(async move { Put { batch, peer, result: host.put(peer, &parcel).await } });
+            let (host, parcel, turns) = (Arc::clone(&self.host), Arc::clone(&parcel), self.turns.get(&peer).cloned());
+            self.puts.spawn(async move {
+                let turn = match &turns {
+                    Some(turns) => turns.acquire().await.ok(),
+                    None => None,
+                };
+                let result = match turn {
+                    Some(_turn) => host.put(peer, &parcel).await,
+                    None => Err(WireError::new(ErrorClass::Unavailable, "an earlier batch failed")),
+                };
+                Put { batch, peer, result }
+            });
         }
         self.open.push_back(self.takers.len());
         Ok(())
@@ -228,6 +244,9 @@ impl Destinations {
             self.failed.push((peer, error));
         }
         self.takers.retain(|taker| *taker != peer);
+        if let Some(turns) = self.turns.get(&peer) {
+            turns.close();
+        }
         if self.takers.is_empty() {
             return Err(WireError::new(ErrorClass::Unavailable, format!("{NOWHERE}: {}", self.reasons())));
         }

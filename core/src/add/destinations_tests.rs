@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster_types::{AddParams, ErrorClass, PeerId, PinOptions, ReplicationFactor};
 
-use super::destinations::{Destinations, Placement, WINDOW};
+use super::destinations::{AT_ONCE, Destinations, Placement, WINDOW};
 use super::fakes::{MemHost, file, run};
 use super::whole::{WholeSink, Wish};
 use super::*;
@@ -158,6 +158,24 @@ async fn a_root_that_is_not_pinned_is_not_told() {
 fn batch(number: u32) -> Vec<Block> {
     let data = number.to_be_bytes();
     vec![Block { cid: crate::tracker::fakes::cid(number), data: data.to_vec().into() }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_peer_that_failed_is_not_sent_any_more() {
+    let host = Arc::new(MemHost::new(3).with_gate(1));
+    host.fail_at(1, 0);
+    let placement = Placement { replication: replication(1, 2), preferred: Vec::new(), local: false };
+    let mut destinations = Destinations::choose(Arc::clone(&host) as Arc<dyn AddHost>, placement).unwrap();
+    for number in 0..WINDOW as u32 {
+        destinations.put(batch(number)).await.unwrap();
+    }
+    // One of those that are under way fails; the others that are never end.
+    host.open_gate(1, 1);
+    let rest = tokio::time::timeout(Duration::from_secs(1), destinations.settle()).await;
+    assert!(rest.is_err() && destinations.kept() == 0);
+    host.open_gate(1, AT_ONCE - 1);
+    destinations.settle().await.unwrap();
+    assert_eq!((destinations.kept(), destinations.holders()), (WINDOW as u64, &host.ids[..1]));
 }
 
 #[tokio::test(start_paused = true)]
