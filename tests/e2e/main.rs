@@ -9,6 +9,7 @@ mod catchup;
 mod cids;
 mod client;
 mod crash;
+mod destinations;
 mod digest;
 mod drop_in;
 mod endpoints;

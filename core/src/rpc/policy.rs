@@ -39,6 +39,7 @@ pub fn access(call: &Call) -> Access {
         | Call::Recover { .. }
         | Call::RecoverPage { .. }
         | Call::PutBlocks { .. }
+        | Call::Blocks { .. }
         | Call::CollectGarbage
         | Call::Node => Access::TrustedMembers,
     }
