@@ -5,8 +5,9 @@
 //! them (`TE: trailers`), which the clients of the original do not; so trailers are taken out of the body here and
 //! written between the last chunk and the end of the message.
 //!
-//! **Invariant:** trailers are written only where the engine ends a chunked body. Our bodies are JSON and hold no
-//! carriage return, so that end cannot be mistaken for data.
+//! **Invariant:** trailers are written only where the engine ends a chunked body. When a body has ended, the engine has put
+//! that end behind all that is to be written, and puts nothing behind it before everything is written; so whatever the body
+//! holds, the last place that looks like its end is the end.
 
 use std::future::Future;
 use std::io;
@@ -178,7 +179,10 @@ impl http_body::Body for OutgoingBody {
                     Poll::Ready(Some(Ok(frame)))
                 }
             },
-            Some(Err(never)) => match never {},
+            Some(Err(broken)) => {
+                self.exchange.with(|state| state.broken = true);
+                Poll::Ready(Some(Err(broken)))
+            }
             None => Poll::Ready(None),
         }
     }
@@ -281,9 +285,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Breakable> GuardedSocket<S> {
     }
 }
 
-/// Where the end of a chunked body begins in `bytes`, which follow `last` on the wire.
+/// Where the last end of a chunked body begins in `bytes`, which follow `last` on the wire.
 fn find_last_chunk(last: [u8; 2], bytes: &[u8]) -> Option<usize> {
-    bytes.windows(LAST_CHUNK.len()).enumerate().find_map(|(place, window)| {
+    bytes.windows(LAST_CHUNK.len()).enumerate().rev().find_map(|(place, window)| {
         let before = match place {
             0 => last,
             1 => [last[1], bytes[0]],
@@ -381,6 +385,7 @@ mod tests {
         assert_eq!(find_last_chunk(*b"x\r", b"\n0\r\n\r\n"), Some(1));
         assert_eq!(find_last_chunk(*b"xx", b"3\r\nabc\r\n0\r\n\r\nHTTP/1.1"), Some(8));
         assert_eq!(find_last_chunk(*b"xx", b"content-length: 0\r\n\r\n"), None);
+        assert_eq!(find_last_chunk(*b"\r\n", b"0\r\n\r\n is data\r\n0\r\n\r\n"), Some(15));
     }
 
     #[test]
@@ -397,13 +402,17 @@ mod tests {
             let mut guarded = GuardedSocket::new(ours, Arc::clone(&exchange), PATIENCE);
             exchange.with(|state| state.trailers = Some(b"x-stream-error: broken\r\n".to_vec()));
             let write = async move {
-                guarded.write_all(b"HTTP/1.1 200 OK\r\n\r\n2\r\n0\n\r\n0\r\n\r\nHTTP/1.1 204").await.unwrap();
+                guarded
+                    .write_all(b"HTTP/1.1 200 OK\r\n\r\na\r\n0\n\r\n0\r\n\r\n.\r\n0\r\n\r\nHTTP/1.1 204")
+                    .await
+                    .unwrap();
                 guarded.shutdown().await.unwrap();
             };
             let mut wire = String::new();
             let (_, read) = tokio::join!(write, theirs.read_to_string(&mut wire));
             read.unwrap();
-            let expected = "HTTP/1.1 200 OK\r\n\r\n2\r\n0\n\r\n0\r\nx-stream-error: broken\r\n\r\nHTTP/1.1 204";
+            let expected =
+                "HTTP/1.1 200 OK\r\n\r\na\r\n0\n\r\n0\r\n\r\n.\r\n0\r\nx-stream-error: broken\r\n\r\nHTTP/1.1 204";
             assert_eq!(wire, expected, "room for {room}");
         }
     }

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::{Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::StreamBody;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,7 +67,7 @@ where
             yield Ok(Frame::trailers(trailers));
         }
     };
-    Ok(announced(StreamBody::new(lines).boxed_unsync()))
+    Ok(announced(reply::unbroken(StreamBody::new(lines))))
 }
 
 /// The items of a task that says at its `end` that it has sent all of them. Without that word they are not whole: a task
@@ -86,7 +86,7 @@ pub(crate) fn whole<T>(
     }
 }
 
-fn announced(body: Body) -> Response<Body> {
+pub(crate) fn announced(body: Body) -> Response<Body> {
     let mut response = reply::with_body(StatusCode::OK, body);
     response.headers_mut().insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
     response
@@ -128,7 +128,7 @@ impl Errors {
 }
 
 /// `text` as a header may hold it: no control characters, not too long, never empty.
-fn header_text(text: &str) -> HeaderValue {
+pub(crate) fn header_text(text: &str) -> HeaderValue {
     let clean: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     let mut end = clean.len().min(MAX_ERROR_BYTES);
     while !clean.is_char_boundary(end) {

@@ -40,6 +40,7 @@ pub fn access(call: &Call) -> Access {
         | Call::RecoverPage { .. }
         | Call::PutBlocks { .. }
         | Call::CollectGarbage
-        | Call::Node => Access::TrustedMembers,
+        | Call::Node
+        | Call::RepoStat => Access::TrustedMembers,
     }
 }
