@@ -24,6 +24,7 @@ pub struct KuboDaemon {
     folder: TempDir,
     rpc: String,
     version: String,
+    binary: PathBuf,
 }
 
 impl KuboDaemon {
@@ -44,7 +45,7 @@ impl KuboDaemon {
             .stderr(log)
             .spawn()
             .expect("the daemon starts");
-        let mut daemon = Self { process, folder, rpc: String::new(), version };
+        let mut daemon = Self { process, folder, rpc: String::new(), version, binary };
         daemon.rpc = daemon.wait_for_rpc().await;
         Some(daemon)
     }
@@ -63,6 +64,11 @@ impl KuboDaemon {
     /// What `ipfs version` says.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Its folder, with `config` and `daemon.log` in it.

@@ -16,6 +16,7 @@ mod kubo;
 mod list;
 mod node;
 mod pin;
+mod piped;
 mod repo;
 
 use std::fmt;
@@ -223,8 +224,8 @@ impl Proxy {
     async fn dispatch(self: &Arc<Self>, command: Command, query: &Query, head: &Parts, body: &mut Unread) -> Answer {
         self.service.ready().await?;
         match command {
-            Command::PinAdd(argument) => self.pin_add(argument.as_deref(), query).await,
-            Command::PinRemove(argument) => self.pin_remove(argument.as_deref(), query).await,
+            Command::PinAdd(argument) => self.pin_add(self.pins(argument, query, head, body).await?, query).await,
+            Command::PinRemove(argument) => self.pin_remove(self.pins(argument, query, head, body).await?).await,
             Command::PinList(argument) => self.pin_list(argument.as_deref(), query).await,
             Command::PinUpdate => self.pin_update(query).await,
             Command::Add => self.add(query, &head.headers, body).await,
@@ -233,6 +234,24 @@ impl Proxy {
             Command::BlockPut => self.block_put(head, body).await,
             Command::DagPut => self.dag_put(head, body).await,
         }
+    }
+
+    /// What is to be pinned or unpinned: at least one path.
+    async fn pins(
+        &self,
+        argument: Option<String>,
+        query: &Query,
+        head: &Parts,
+        body: &mut Unread,
+    ) -> Result<Vec<String>, Refusal> {
+        let mut arguments = command::arguments(argument.as_deref(), query);
+        if arguments.is_empty() {
+            arguments = self.piped(&head.headers, body).await?;
+        }
+        if arguments.is_empty() {
+            return Err(Refusal::with(StatusCode::BAD_REQUEST, "argument \"ipfs-path\" is required"));
+        }
+        arguments.iter().map(|argument| command::path(argument)).collect()
     }
 
     /// Carries out a write whether or not its client waits for the answer.

@@ -17,9 +17,8 @@ struct Pins {
 }
 
 impl Proxy {
-    /// `pin/add`: one pin for each argument.
-    pub(super) async fn pin_add(&self, argument: Option<&str>, query: &Query) -> Answer {
-        let paths = paths(argument, query)?;
+    /// `pin/add`: one pin for each path.
+    pub(super) async fn pin_add(&self, paths: Vec<String>, query: &Query) -> Answer {
         let options = PinOptions {
             mode: mode(query)?,
             name: query.value("name").unwrap_or_default().to_owned(),
@@ -34,9 +33,8 @@ impl Proxy {
         kubo::json(&Pins { pins })
     }
 
-    /// `pin/rm`: every argument.
-    pub(super) async fn pin_remove(&self, argument: Option<&str>, query: &Query) -> Answer {
-        let paths = paths(argument, query)?;
+    /// `pin/rm`: every path.
+    pub(super) async fn pin_remove(&self, paths: Vec<String>) -> Answer {
         let mut pins = Vec::with_capacity(paths.len());
         for path in paths {
             let gone = self.write(|service| async move { service.unpin_path(&path).await }).await?;
@@ -81,15 +79,6 @@ impl Proxy {
             .await?;
         kubo::json(&Pins { pins })
     }
-}
-
-/// The arguments as paths: at least one.
-fn paths(argument: Option<&str>, query: &Query) -> Result<Vec<String>, Refusal> {
-    let arguments = command::arguments(argument, query);
-    if arguments.is_empty() {
-        return Err(Refusal::with(StatusCode::BAD_REQUEST, "argument \"ipfs-path\" is required"));
-    }
-    arguments.iter().map(|argument| command::path(argument)).collect()
 }
 
 /// What is pinned: `type` of the original, `recursive` of Kubo.
