@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
-use cluster_core::cluster::ServiceResult;
+use bytes::{Buf, Bytes, BytesMut};
+use cluster_core::cluster::{ClusterService, ServiceResult};
 use cluster_types::{Cid, ErrorClass, PinOptions, WireError};
 use futures::{Stream, StreamExt};
 use http::StatusCode;
@@ -65,12 +65,12 @@ impl Put for DagNode {
 
 impl Proxy {
     /// `block/put?pin=true`, passed on as it is.
-    pub(super) async fn block_put(self: &Arc<Self>, head: &Parts, body: &mut Unread) -> Answer {
+    pub(super) async fn block_put(&self, head: &Parts, body: &mut Unread) -> Answer {
         self.put::<Block>(head, head.uri.path_and_query().cloned(), body).await
     }
 
     /// `dag/put?pin=true`, passed on with `pin=false`.
-    pub(super) async fn dag_put(self: &Arc<Self>, head: &Parts, body: &mut Unread) -> Answer {
+    pub(super) async fn dag_put(&self, head: &Parts, body: &mut Unread) -> Answer {
         let others = head.uri.query().unwrap_or_default().split('&');
         let others = others.filter(|pair| !matches!(pair.split_once('=').map_or(*pair, |(name, _)| name), "" | "pin"));
         let query = others.chain(["pin=false"]).collect::<Vec<_>>().join("&");
@@ -78,19 +78,19 @@ impl Proxy {
         self.put::<DagNode>(head, target, body).await
     }
 
-    async fn put<P: Put>(self: &Arc<Self>, head: &Parts, target: Option<PathAndQuery>, body: &mut Unread) -> Answer {
+    async fn put<P: Put>(&self, head: &Parts, target: Option<PathAndQuery>, body: &mut Unread) -> Answer {
         let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let answer = forward::send(&self.node, head, target, body, self.patience.idle).await?;
         if answer.status() != StatusCode::OK {
             return Ok(answer.map(|body| body.map_err(|_broken| Broken).boxed_unsync()));
         }
-        let proxy = Arc::clone(self);
-        let lines = lines(answer.into_body()).then(move |line| {
-            let proxy = Arc::clone(&proxy);
-            async move { proxy.pin_line::<P>(&line?).await }
+        let service = Arc::clone(&self.service);
+        let told = lines(answer.into_body()).then(move |line| {
+            let service = Arc::clone(&service);
+            async move { pin_line::<P>(&*service, &line?).await }
         });
         // What the node has put is told also if it could not be pinned.
-        let told = lines.flat_map(|line: ServiceResult<(bytes::Bytes, ServiceResult<()>)>| {
+        let told = told.flat_map(|line: ServiceResult<(Bytes, ServiceResult<()>)>| {
             let pieces = match line {
                 Ok((line, Ok(()))) => vec![Ok(line)],
                 Ok((line, Err(error))) => {
@@ -100,18 +100,16 @@ impl Proxy {
             };
             futures::stream::iter(pieces)
         });
-        Ok(kubo::stream(told))
+        // To its end, whether or not the client reads it.
+        Ok(kubo::stream(self.writes.listing(self.service.as_ref(), |_service| told.boxed())?))
     }
+}
 
-    /// Pins what a line of the node's answer names; the line to pass on.
-    async fn pin_line<P: Put>(&self, line: &[u8]) -> ServiceResult<(bytes::Bytes, ServiceResult<()>)> {
-        let put: P = serde_json::from_slice(line).map_err(|error| strange(&error.to_string()))?;
-        let cid = put.cid();
-        let pinned =
-            self.writes.run(&self.service, |service| async move { service.pin(cid, PinOptions::default()).await });
-        let pinned = pinned.await.map(drop);
-        Ok((kubo::line(&put)?, pinned))
-    }
+/// Pins what a line of the node's answer names; the line to pass on, and what became of the pin.
+async fn pin_line<P: Put>(service: &dyn ClusterService, line: &[u8]) -> ServiceResult<(Bytes, ServiceResult<()>)> {
+    let put: P = serde_json::from_slice(line).map_err(|error| strange(&error.to_string()))?;
+    let pinned = service.pin(put.cid(), PinOptions::default()).await;
+    Ok((kubo::line(&put)?, pinned.map(drop)))
 }
 
 /// The lines of a body; an error ends them.

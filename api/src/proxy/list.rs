@@ -99,8 +99,12 @@ impl Proxy {
         let wish = Wish::parse(query)?;
         let arguments = command::arguments(argument, query);
         if arguments.is_empty() {
-            let pins = self.service.allocations(PinTypeFilter::ALL, Window::ALL);
-            return Ok(if wish.streams { as_stream(pins, wish) } else { as_object(pins, wish) });
+            let mut pins = self.service.allocations(PinTypeFilter::ALL, Window::ALL).peekable();
+            // Before anything is sent, an error is an ordinary one.
+            if let Some(Err(error)) = std::pin::Pin::new(&mut pins).next_if(Result::is_err).await {
+                return Err(error.into());
+            }
+            return Ok(if wish.streams { as_stream(pins.boxed(), wish) } else { as_object(pins.boxed(), wish) });
         }
         let mut pins = Vec::with_capacity(arguments.len());
         for argument in &arguments {

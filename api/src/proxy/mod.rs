@@ -150,7 +150,7 @@ impl fmt::Debug for Proxy {
 impl Proxy {
     /// Answers one request, which came as `from` says; also what the access log is to say of it.
     pub(crate) async fn answer(
-        self: &Arc<Self>,
+        &self,
         request: Request<Incoming>,
         from: Arrival,
         has_place: HasPlace,
@@ -171,7 +171,7 @@ impl Proxy {
     }
 
     /// Lets the cluster or the node answer.
-    async fn route(self: &Arc<Self>, head: &Parts, body: &mut Unread) -> Response<Body> {
+    async fn route(&self, head: &Parts, body: &mut Unread) -> Response<Body> {
         // What cannot be decoded is nothing of ours; the node says what is wrong with it.
         let decoded = path::decode(head.uri.path()).ok();
         let query = Query::parse(head.uri.query().unwrap_or_default());
@@ -200,13 +200,7 @@ impl Proxy {
     }
 
     /// Answers a command for the cluster.
-    async fn handle(
-        self: &Arc<Self>,
-        command: Command,
-        query: &Query,
-        head: &Parts,
-        body: &mut Unread,
-    ) -> Response<Body> {
+    async fn handle(&self, command: Command, query: &Query, head: &Parts, body: &mut Unread) -> Response<Body> {
         let headers = match self.headers.of_answer(head).await {
             Ok(headers) => headers,
             // Kubo's words.
@@ -221,7 +215,7 @@ impl Proxy {
         response
     }
 
-    async fn dispatch(self: &Arc<Self>, command: Command, query: &Query, head: &Parts, body: &mut Unread) -> Answer {
+    async fn dispatch(&self, command: Command, query: &Query, head: &Parts, body: &mut Unread) -> Answer {
         self.service.ready().await?;
         match command {
             Command::PinAdd(argument) => self.pin_add(self.pins(argument, query, head, body).await?, query).await,

@@ -397,6 +397,23 @@ fn what_is_set_and_has_no_effect_is_named_in_one_remark() {
 }
 
 #[test]
+fn a_proxy_that_others_reach_is_named_and_one_before_itself_refused() {
+    let listening = |address: &str| {
+        let text = changed(|file| file["api"]["ipfsproxy"]["listen_multiaddress"] = json!(address));
+        load_text(&text, &Variables::new())
+    };
+    let remarks = listening("/ip4/0.0.0.0/tcp/9095").unwrap().remarks;
+    assert!(remarks[0].contains("everyone who can reach /ip4/0.0.0.0/tcp/9095 may pin"), "{remarks:?}");
+    let message = listening("/ip4/127.0.0.1/tcp/5001").unwrap_err().to_string();
+    assert!(message.contains("api.ipfsproxy.node_multiaddress") && message.contains("the proxy itself"), "{message}");
+    for (key, bad) in [("extract_headers_extra", json!(["a b"])), ("extract_headers_path", json!("version"))] {
+        let text = changed(|file| file["api"]["ipfsproxy"][key] = bad);
+        let message = load_text(&text, &Variables::new()).unwrap_err().to_string();
+        assert!(message.contains(key), "{message}");
+    }
+}
+
+#[test]
 fn a_unix_socket_is_an_address() {
     let text = changed(|file| file["api"]["restapi"]["http_listen_multiaddress"] = json!("/unix/run/cluster/api.sock"));
     let rest = load_text(&text, &Variables::new()).unwrap().config.rest_api.unwrap();

@@ -322,9 +322,13 @@ fn http_host(reader: &Reader<'_>) -> Result<Option<HttpHostConfig>, ConfigError>
 }
 
 fn proxy(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<ProxyConfig, ConfigError> {
+    let (listen_addresses, node_address) = (api_addresses(reader, "listen_multiaddress")?, node_address(reader)?);
+    if listen_addresses.contains(&node_address) {
+        return Err(reader.refuse("node_multiaddress", "the proxy itself listens there"));
+    }
     Ok(ProxyConfig {
-        listen_addresses: api_addresses(reader, "listen_multiaddress")?,
-        node_address: node_address(reader)?,
+        listen_addresses,
+        node_address,
         node_https: reader.flag("node_https")?,
         log_file: optional_file(&reader.text("log_file")?, folder),
         timeouts: timeouts(reader)?,
