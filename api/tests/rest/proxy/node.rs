@@ -1,9 +1,11 @@
 //! A node that answers from a script and remembers what it was asked.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::fake::{CID, OTHER};
@@ -18,7 +20,7 @@ pub(super) const LIKE_AN_END: &[u8] = b"\r\n0\r\n\r\n";
 /// The scripted node.
 pub(super) struct FakeNode {
     pub(super) port: u16,
-    seen: Arc<Mutex<Vec<String>>>,
+    seen: watch::Receiver<Vec<String>>,
     serving: JoinHandle<()>,
 }
 
@@ -33,8 +35,8 @@ impl FakeNode {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
+        let (log, seen) = watch::channel(Vec::new());
+        let log = Arc::new(log);
         let serving = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 drop(tokio::spawn(serve(socket, Arc::clone(&log))));
@@ -49,13 +51,21 @@ impl FakeNode {
         let _ = (&mut self.serving).await;
     }
 
+    /// Returns once it was asked something, or has noticed something, that begins with `text`.
+    pub(super) async fn saw(&self, text: &str) {
+        let mut seen = self.seen.clone();
+        let saw = seen.wait_for(|lines| lines.iter().any(|line| line.starts_with(text)));
+        let waited = tokio::time::timeout(Duration::from_secs(20), saw).await;
+        assert!(matches!(waited, Ok(Ok(_))), "nothing of {text}: {:?}", self.seen());
+    }
+
     /// What it was asked, in order: a line for each request, with its body if it has one.
     pub(super) fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
+        self.seen.borrow().clone()
     }
 }
 
-async fn serve(mut socket: TcpStream, log: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut socket: TcpStream, log: Arc<watch::Sender<Vec<String>>>) {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -78,7 +88,7 @@ async fn serve(mut socket: TcpStream, log: Arc<Mutex<Vec<String>>>) {
     };
     while !whole(&bytes) {
         if socket.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-            log.lock().unwrap().push("a body broke off".to_owned());
+            log.send_modify(|lines| lines.push("a body broke off".to_owned()));
             return;
         }
     }
@@ -92,7 +102,12 @@ async fn serve(mut socket: TcpStream, log: Arc<Mutex<Vec<String>>>) {
     if !bytes.is_empty() {
         seen.push_str(&format!(", {} bytes", bytes.len()));
     }
-    log.lock().unwrap().push(seen);
+    log.send_modify(|lines| lines.push(seen));
+    if line.ends_with("hangs") {
+        while socket.read_buf(&mut bytes).await.unwrap_or(0) > 0 {}
+        log.send_modify(|lines| lines.push("who asked went away".to_owned()));
+        return;
+    }
     let answer = answer(&line, header("origin").as_deref());
     let _ = socket.write_all(&answer).await;
     let _ = socket.shutdown().await;

@@ -60,13 +60,18 @@ async fn an_upload_that_the_client_gives_up_ends_at_the_node() {
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.shutdown().await.unwrap();
     drop(socket);
-    let gone = async {
-        while world.node.seen().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+    world.node.saw("a body broke off").await;
     assert_eq!(world.node.seen(), ["a body broke off"]);
+}
+
+#[tokio::test]
+async fn a_question_is_taken_back_when_nobody_waits_for_its_answer() {
+    let world = World::new(Script::Works).await;
+    let mut socket = world.connect().await;
+    socket.write_all(&request("POST", "/api/v0/cat?arg=hangs", "", b"")).await.unwrap();
+    world.node.saw("POST /api/v0/cat").await;
+    drop(socket);
+    world.node.saw("who asked went away").await;
 }
 
 #[tokio::test]
