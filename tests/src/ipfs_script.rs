@@ -48,7 +48,7 @@ pub const SCRIPT: &[Step] = &[
     Same("ipfs add --trickle --chunker=size-500 big.bin"),
     Same("ipfs add --hash=sha2-512 a.txt"),
     Same("ipfs add --hash=blake2b-256 big.bin"),
-    Same("ipfs add --silent a.txt"),
+    Differs("ipfs add --silent a.txt", "added "),
     Same("ipfs add --pin=false -Q not-pinned.txt | tee other.cid"),
     Same("ipfs add --pin-name=named -Q c.txt | tee c.cid"),
     Same("ipfs add --progress=true --quieter a.txt 2>/dev/null"),

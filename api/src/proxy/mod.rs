@@ -239,8 +239,9 @@ impl Proxy {
         body: &mut Unread,
     ) -> Result<Vec<String>, Refusal> {
         let mut arguments = command::arguments(argument.as_deref(), query);
-        if arguments.is_empty() {
-            arguments = self.piped(&head.headers, body).await?;
+        if argument.is_none() {
+            // The command line puts the first of several lines into the query, the others into the body.
+            arguments.extend(self.piped(&head.headers, body).await?);
         }
         if arguments.is_empty() {
             return Err(Refusal::with(StatusCode::BAD_REQUEST, "argument \"ipfs-path\" is required"));

@@ -24,23 +24,26 @@ impl Proxy {
             name: query.value("name").unwrap_or_default().to_owned(),
             ..PinOptions::default()
         };
-        let mut pins = Vec::with_capacity(paths.len());
-        for path in paths {
-            let options = options.clone();
-            let pinned = self.write(|service| async move { service.pin_path(&path, options).await }).await?;
-            pins.push(pinned.value.cid);
-        }
-        kubo::json(&Pins { pins })
+        let pins = self.write(|service| async move {
+            let mut pins = Vec::with_capacity(paths.len());
+            for path in paths {
+                pins.push(service.pin_path(&path, options.clone()).await?.value.cid);
+            }
+            Ok(pins)
+        });
+        kubo::json(&Pins { pins: pins.await? })
     }
 
     /// `pin/rm`: every path.
     pub(super) async fn pin_remove(&self, paths: Vec<String>) -> Answer {
-        let mut pins = Vec::with_capacity(paths.len());
-        for path in paths {
-            let gone = self.write(|service| async move { service.unpin_path(&path).await }).await?;
-            pins.push(gone.value.cid);
-        }
-        kubo::json(&Pins { pins })
+        let pins = self.write(|service| async move {
+            let mut pins = Vec::with_capacity(paths.len());
+            for path in paths {
+                pins.push(service.unpin_path(&path).await?.value.cid);
+            }
+            Ok(pins)
+        });
+        kubo::json(&Pins { pins: pins.await? })
     }
 
     /// `pin/update`.
