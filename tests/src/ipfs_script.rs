@@ -133,7 +133,7 @@ pub const SCRIPT: &[Step] = &[
     Same("ipfs repo version"),
     Settle,
     Same("ipfs block rm $(cat block.cid)"),
-    Differs("ipfs repo stat", "RepoPath:"),
+    Differs("ipfs repo stat", "NumObjects: 0"),
     Same("ipfs repo stat --size-only | sed 's/[0-9]*$//' | tr -d ' '"),
     Same("ipfs repo gc -q | sort | grep -c . >/dev/null && echo collected"),
     Same("ipfs cat $(cat tree.cid)/x"),
