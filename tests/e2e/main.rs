@@ -22,6 +22,7 @@ mod joining;
 mod kubo;
 mod pages;
 mod partition;
+mod proxy;
 mod recover;
 mod removed;
 mod signals;

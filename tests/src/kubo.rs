@@ -66,6 +66,11 @@ impl KuboDaemon {
         &self.version
     }
 
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// Its folder, with `config` and `daemon.log` in it.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -2,6 +2,7 @@
 
 pub mod content;
 pub mod follower;
+pub mod ipfs_script;
 pub mod kubo;
 pub mod namespaces;
 pub mod process;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_api::{ApiServer, MetricsServer};
+use cluster_api::{ApiServer, MetricsServer, ProxyServer};
 use cluster_core::cluster::duty::Outlook;
 use cluster_core::cluster::meet::Meeting;
 use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
@@ -128,6 +128,7 @@ pub struct Peer {
     ipfs: Arc<dyn IpfsNode>,
     ordering_of: Ordering,
     api: Option<ApiServer>,
+    proxy: Option<ProxyServer>,
     metrics: Option<MetricsServer>,
     /// Services on top: tracker, monitor, reconcilers, adds.
     services: TaskGroup,
@@ -176,6 +177,7 @@ impl Peer {
             Some(rest) => Some(ApiServer::bind(wire::rest(rest, &config.folder)).await.map_err(start("the REST API"))?),
             None => None,
         };
+        let proxy = open_proxy(&config, &services).await?;
         let metrics = telemetry::open(&config.telemetry, &services).await?;
         let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
         let api = match api {
@@ -225,12 +227,30 @@ impl Peer {
             meeting.start(&services);
         }
         if let Some(metrics) = &metrics {
-            metrics.begin(telemetry::registry(&counts, &store, api.as_ref(), Arc::clone(&cluster)));
+            let served = telemetry::Served { api: api.as_ref(), proxy: proxy.as_ref() };
+            metrics.begin(telemetry::registry(&counts, &store, served, Arc::clone(&cluster)));
+        }
+        if let Some(proxy) = &proxy {
+            proxy.begin(Arc::clone(&cluster) as _);
         }
         if let Some(api) = &api {
             api.begin(cluster);
         }
-        Ok(Self { config, store, blocks, network, ipfs, ordering_of, api, metrics, services, ordering, node, swarm })
+        Ok(Self {
+            config,
+            store,
+            blocks,
+            network,
+            ipfs,
+            ordering_of,
+            api,
+            proxy,
+            metrics,
+            services,
+            ordering,
+            node,
+            swarm,
+        })
     }
 
     /// Returns when this peer can serve: it knows a leader, unless it only follows, and its IPFS node answers.
@@ -295,6 +315,11 @@ impl Peer {
         self.api.as_ref().map(|api| api.local_addresses().to_vec()).unwrap_or_default()
     }
 
+    /// Where the IPFS proxy listens.
+    pub fn proxy_addresses(&self) -> Vec<Multiaddr> {
+        self.proxy.as_ref().map(|proxy| proxy.local_addresses().to_vec()).unwrap_or_default()
+    }
+
     /// Stops: APIs, running requests, services, consensus (leadership is handed over first), node, swarm, store. Takes
     /// [`GRACE`] at most.
     pub async fn stop(self) {
@@ -303,6 +328,11 @@ impl Peer {
             && !api.stop(grace.share(GRACE / 4)).await
         {
             grace.late("REST requests");
+        }
+        if let Some(proxy) = self.proxy
+            && !proxy.stop(grace.share(GRACE / 8)).await
+        {
+            grace.late("requests of the IPFS proxy");
         }
         if let Some(metrics) = self.metrics
             && !metrics.stop(grace.share(GRACE / 8)).await
@@ -477,6 +507,14 @@ impl Rooms<'_> {
             tasks: services.clone(),
         }))
     }
+}
+
+/// Takes the addresses of the IPFS proxy and answers there, if the configuration wants that.
+async fn open_proxy(config: &Config, services: &TaskGroup) -> Result<Option<ProxyServer>, PeerError> {
+    const PART: &str = "the IPFS proxy (api.ipfsproxy)";
+    let Some(proxy) = &config.ipfs_proxy else { return Ok(None) };
+    let bound = ProxyServer::bind(wire::proxy(proxy, config)).await.map_err(start(PART))?;
+    Ok(Some(bound.open(services).map_err(start(PART))?))
 }
 
 pub(crate) fn start<E: Into<BoxError>>(part: &'static str) -> impl FnOnce(E) -> PeerError {

@@ -70,6 +70,7 @@ impl Cluster {
             }
             Call::CollectGarbage => Ok(Reply::Garbage(self.collect_here().await)),
             Call::Node => Ok(Reply::Node(self.node_info().await)),
+            Call::RepoStat => self.repo_stat_here().await.map(Reply::RepoStat),
             Call::Meet { cluster } => {
                 let (cluster, welcome) = match &self.parts.standing {
                     Standing::Member { meeting, .. } => meeting.answer(from, cluster.as_ref()).await,

@@ -47,7 +47,7 @@ impl Cluster {
     }
 
     /// The root CID a path leads to. A plain `/ipfs/<cid>` needs nobody's help.
-    pub(super) async fn resolve(&self, path: &str) -> ServiceResult<Cid> {
+    pub(super) async fn resolve_path(&self, path: &str) -> ServiceResult<Cid> {
         let path = path.trim_end_matches('/');
         let plain = path.strip_prefix("/ipfs/").or_else(|| path.strip_prefix("/ipld/"));
         if let Some(Ok(cid)) = plain.filter(|rest| !rest.contains('/')).map(str::parse) {

@@ -41,6 +41,7 @@ pub fn access(call: &Call) -> Access {
         | Call::PutBlocks { .. }
         | Call::Blocks { .. }
         | Call::CollectGarbage
-        | Call::Node => Access::TrustedMembers,
+        | Call::Node
+        | Call::RepoStat => Access::TrustedMembers,
     }
 }

@@ -1,7 +1,7 @@
 //! The calls between peers and their encoding.
 
 use bytes::Bytes;
-use cluster_types::{Cid, ErrorClass, Id, Multiaddr, PeerId, PinInfo, RepoGc, WireError};
+use cluster_types::{Cid, ErrorClass, Id, Multiaddr, PeerId, PinInfo, RepoGc, RepoStat, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::WireFormatError;
@@ -105,6 +105,8 @@ pub enum Call {
     CollectGarbage,
     /// Whom are you connected to?
     Node,
+    /// How full is your node?
+    RepoStat,
     /// To which cluster do you belong, and am I welcome there?
     Meet {
         /// The cluster of the one who asks, if it wants to join.
@@ -207,6 +209,8 @@ pub enum Reply {
     Garbage(RepoGc),
     /// To [`Call::Node`].
     Node(NodeInfo),
+    /// To [`Call::RepoStat`].
+    RepoStat(RepoStat),
     /// To [`Call::Meet`].
     Cluster {
         /// The cluster, if the peer belongs to one.
