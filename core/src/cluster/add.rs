@@ -105,10 +105,10 @@ impl AddHost for Cluster {
             return self.give_blocks(cids).await;
         }
         let call = Call::Blocks { cids: cids.to_vec() };
-        match self.client.ask(peer, &call, BLOCKS_TIMEOUT).await? {
-            Reply::Blocks(blocks) => blocks.iter().map(Block::try_from).collect(),
-            _ => Err(PeerClient::misfit(peer)),
-        }
+        let Reply::Blocks(blocks) = self.client.ask(peer, &call, BLOCKS_TIMEOUT).await? else {
+            return Err(PeerClient::misfit(peer));
+        };
+        blocks.iter().map(Block::try_from).collect()
     }
 
     async fn pinned(&self, cid: Cid) -> ServiceResult<Option<Pin>> {

@@ -264,10 +264,10 @@ pub(super) fn encode_raft_reply(reply: &RaftReply) -> Result<Bytes, WireFormatEr
 
 pub(super) fn encode_call(call: &Call) -> Result<Bytes, WireFormatError> {
     // Room for what blocks take, so that the bytes are not moved while it grows.
-    let room = match call {
-        Call::PutBlocks { blocks } => blocks.iter().map(|block| block.data.len() + BLOCK_OVERHEAD).sum(),
-        _ => 0,
-    };
+    let mut room = 0;
+    if let Call::PutBlocks { blocks } = call {
+        room = blocks.iter().map(|block| block.data.len() + BLOCK_OVERHEAD).sum();
+    }
     encode_into(Vec::with_capacity(room), KIND_CALL, call)
 }
 
