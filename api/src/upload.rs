@@ -40,10 +40,15 @@ const CHUNKED_OUTPUT: HeaderName = HeaderName::from_static("x-chunked-output");
 const MAX_PATH: usize = 4096;
 /// The longest answer that is collected instead of streamed: some 200,000 entries.
 const MAX_COLLECTED: usize = 32 * 1024 * 1024;
-/// How much of an upload is read and dropped after its import ended, so that the client gets to read the answer.
+/// How much of a body that nobody wants is read and dropped, so that the client gets to read the answer.
 const MAX_DRAINED: usize = 1024 * 1024;
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How much of an upload is read and dropped after its import failed. It was wanted, so it may be large, and most clients read
+/// nothing before they have sent all of it.
+const MAX_ABANDONED: usize = 1024 * 1024 * 1024;
+/// How long that may take.
+const ABANDONED_TIME: Duration = Duration::from_secs(30);
 
 /// What the reader of the upload and the writer of the answer share.
 #[derive(Debug, Default)]
@@ -221,8 +226,22 @@ where
         let (closed, _) = mpsc::channel(1);
         self.events = closed;
         if read.is_err() {
+            let (time, most) = match read {
+                Err(Stop::Wrong(_)) => (DRAIN_TIME, MAX_DRAINED),
+                Ok(()) | Err(Stop::Refused) => (ABANDONED_TIME, MAX_ABANDONED),
+            };
             // A client that is cut off while it sends may never see the answer.
-            let _ = tokio::time::timeout(DRAIN_TIME, self.parts.drain(MAX_DRAINED)).await;
+            let _ = tokio::time::timeout(time, self.drain(most)).await;
+        }
+    }
+
+    /// Reads and drops as long as something comes, up to `most` bytes.
+    async fn drain(&mut self, most: usize) {
+        let mut left = most;
+        while left > 0
+            && let Ok(drained @ 1..) = tokio::time::timeout(DRAIN_TIME, self.parts.drain(1)).await
+        {
+            left = left.saturating_sub(drained);
         }
     }
 
