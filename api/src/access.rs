@@ -21,6 +21,8 @@ use crate::listener::Arrival;
 
 /// Where requests are logged: a log target of its own.
 pub const ACCESS_LOG: &str = "cluster_api::access";
+/// Where those of the IPFS proxy are logged.
+pub const PROXY_ACCESS_LOG: &str = "cluster_api::proxy::access";
 /// How many lines may wait for the disk; those beyond are counted instead.
 const QUEUE: usize = 4096;
 /// How many lines are written at once.
@@ -34,6 +36,8 @@ pub(crate) enum AccessLog {
     None,
     /// To the log of the program.
     Program,
+    /// There too, as those of the IPFS proxy.
+    ProgramOfProxy,
     /// To a file of their own.
     File {
         /// Those that wait for the disk.
@@ -44,12 +48,12 @@ pub(crate) enum AccessLog {
 }
 
 impl AccessLog {
-    /// The log of the program, or `file`, to which a task of `tasks` appends. It is opened anew for every few lines: who
+    /// `otherwise`, or `file`, to which a task of `tasks` appends. It is opened anew for every few lines: who
     /// moves it away finds the later ones in a new one.
-    pub(crate) fn new(file: Option<PathBuf>, tasks: &TaskGroup) -> Self {
-        let Some(path) = file else { return Self::Program };
+    pub(crate) fn new(file: Option<PathBuf>, otherwise: Self, tasks: &TaskGroup) -> Self {
+        let Some(path) = file else { return otherwise };
         let (lines, received) = mpsc::channel(QUEUE);
-        tasks.spawn("rest access log", OnExit::Continue, write_lines(path, received));
+        tasks.spawn("access log", OnExit::Continue, write_lines(path, received));
         Self::File { lines, lost: AtomicU64::new(0) }
     }
 
@@ -58,6 +62,7 @@ impl AccessLog {
         match self {
             Self::None => {}
             Self::Program => tracing::info!(target: ACCESS_LOG, "{line}"),
+            Self::ProgramOfProxy => tracing::info!(target: PROXY_ACCESS_LOG, "{line}"),
             Self::File { lines, lost } => {
                 if lines.try_send(line).is_err() {
                     lost.fetch_add(1, Ordering::Relaxed);

@@ -5,8 +5,9 @@
 //! them (`TE: trailers`), which the clients of the original do not; so trailers are taken out of the body here and
 //! written between the last chunk and the end of the message.
 //!
-//! **Invariant:** trailers are written only where the engine ends a chunked body, and only behind JSON: that holds no carriage
-//! return, so that end cannot be mistaken for data. Whatever else fails when it has begun breaks the connection.
+//! **Invariant:** trailers are written only where the engine ends a chunked body. When a body has ended, the engine has put
+//! that end behind all that is to be written, and puts nothing behind it before everything is written; so whatever the body
+//! holds, the last place that looks like its end is the end.
 
 use std::future::Future;
 use std::io;
@@ -16,7 +17,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,7 +27,7 @@ use tokio_util::either::Either;
 use crate::access::{AccessLog, Entry};
 use crate::config::RestConfig;
 use crate::listener::Socket;
-use crate::reply::{Body, JSON};
+use crate::reply::Body;
 
 /// How the HTTP engine ends a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -99,8 +99,7 @@ impl Exchange {
     }
 }
 
-/// The answer failed, and its client is told by a connection that breaks: HTTP/1.0 has no other way, and neither have bytes
-/// that are not JSON.
+/// The answer failed, and its client is told by a connection that breaks: HTTP/1.0 has no other way.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the answer failed when it had begun")]
 pub(crate) struct Broken;
@@ -138,8 +137,6 @@ pub(crate) struct OutgoingBody {
     entry: Entry,
     status: StatusCode,
     bytes: u64,
-    /// Whether the client is told of a failure by trailers; else by a break.
-    has_trailers: bool,
 }
 
 impl OutgoingBody {
@@ -151,8 +148,7 @@ impl OutgoingBody {
         entry: Entry,
     ) -> Response<Self> {
         let status = answer.status();
-        let has_trailers = !entry.has_no_trailers() && answer.headers().get(CONTENT_TYPE) == Some(&JSON);
-        answer.map(|inner| Self { inner, exchange, log, entry, status, bytes: 0, has_trailers })
+        answer.map(|inner| Self { inner, exchange, log, entry, status, bytes: 0 })
     }
 }
 
@@ -170,7 +166,7 @@ impl http_body::Body for OutgoingBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) => match frame.into_trailers() {
-                Ok(trailers) if !self.has_trailers && trailers.values().any(|error| !error.is_empty()) => {
+                Ok(trailers) if self.entry.has_no_trailers() && trailers.values().any(|error| !error.is_empty()) => {
                     self.exchange.with(|state| state.broken = true);
                     Poll::Ready(Some(Err(Broken)))
                 }
@@ -183,7 +179,10 @@ impl http_body::Body for OutgoingBody {
                     Poll::Ready(Some(Ok(frame)))
                 }
             },
-            Some(Err(never)) => match never {},
+            Some(Err(broken)) => {
+                self.exchange.with(|state| state.broken = true);
+                Poll::Ready(Some(Err(broken)))
+            }
             None => Poll::Ready(None),
         }
     }
@@ -286,9 +285,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Breakable> GuardedSocket<S> {
     }
 }
 
-/// Where the end of a chunked body begins in `bytes`, which follow `last` on the wire.
+/// Where the last end of a chunked body begins in `bytes`, which follow `last` on the wire.
 fn find_last_chunk(last: [u8; 2], bytes: &[u8]) -> Option<usize> {
-    bytes.windows(LAST_CHUNK.len()).enumerate().find_map(|(place, window)| {
+    bytes.windows(LAST_CHUNK.len()).enumerate().rev().find_map(|(place, window)| {
         let before = match place {
             0 => last,
             1 => [last[1], bytes[0]],
@@ -386,6 +385,7 @@ mod tests {
         assert_eq!(find_last_chunk(*b"x\r", b"\n0\r\n\r\n"), Some(1));
         assert_eq!(find_last_chunk(*b"xx", b"3\r\nabc\r\n0\r\n\r\nHTTP/1.1"), Some(8));
         assert_eq!(find_last_chunk(*b"xx", b"content-length: 0\r\n\r\n"), None);
+        assert_eq!(find_last_chunk(*b"\r\n", b"0\r\n\r\n is data\r\n0\r\n\r\n"), Some(15));
     }
 
     #[test]
@@ -402,13 +402,17 @@ mod tests {
             let mut guarded = GuardedSocket::new(ours, Arc::clone(&exchange), PATIENCE);
             exchange.with(|state| state.trailers = Some(b"x-stream-error: broken\r\n".to_vec()));
             let write = async move {
-                guarded.write_all(b"HTTP/1.1 200 OK\r\n\r\n2\r\n0\n\r\n0\r\n\r\nHTTP/1.1 204").await.unwrap();
+                guarded
+                    .write_all(b"HTTP/1.1 200 OK\r\n\r\na\r\n0\n\r\n0\r\n\r\n.\r\n0\r\n\r\nHTTP/1.1 204")
+                    .await
+                    .unwrap();
                 guarded.shutdown().await.unwrap();
             };
             let mut wire = String::new();
             let (_, read) = tokio::join!(write, theirs.read_to_string(&mut wire));
             read.unwrap();
-            let expected = "HTTP/1.1 200 OK\r\n\r\n2\r\n0\n\r\n0\r\nx-stream-error: broken\r\n\r\nHTTP/1.1 204";
+            let expected =
+                "HTTP/1.1 200 OK\r\n\r\na\r\n0\n\r\n0\r\n\r\n.\r\n0\r\nx-stream-error: broken\r\n\r\nHTTP/1.1 204";
             assert_eq!(wire, expected, "room for {room}");
         }
     }

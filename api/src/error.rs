@@ -70,6 +70,25 @@ pub enum ApiError {
         #[source]
         cause: std::io::Error,
     },
+    /// An address is not one of an IPFS node's RPC.
+    #[error("{address} is no address of an IPFS RPC: write /ip4/…/tcp/…, /ip6/…/tcp/…, /dns/…/tcp/… or /unix/…")]
+    NodeAddress {
+        /// The address.
+        address: Multiaddr,
+    },
+    /// TLS cannot be spoken to the node.
+    #[error("cannot speak TLS to the IPFS node: nobody is known who could vouch for it")]
+    NodeTls {
+        /// What is missing.
+        #[source]
+        cause: rustls::Error,
+    },
+    /// What the node is asked for its headers is no path.
+    #[error("{path:?} in api.ipfsproxy.extract_headers_path is not a path")]
+    HeadersPath {
+        /// The text.
+        path: String,
+    },
     /// A header of the configuration cannot be sent.
     #[error("{name:?} in headers is not a valid header")]
     InvalidHeader {
@@ -89,6 +108,9 @@ impl ApiError {
             | Self::Revocations { .. }
             | Self::TokenSecret { .. }
             | Self::AccessLog { .. }
+            | Self::NodeAddress { .. }
+            | Self::NodeTls { .. }
+            | Self::HeadersPath { .. }
             | Self::InvalidHeader { .. } => ErrorClass::Invalid,
             Self::Bind { .. } => ErrorClass::Unavailable,
         }

@@ -9,11 +9,12 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use serde::Serialize;
 
+use crate::connection::Broken;
 use crate::error::Failure;
 use crate::json;
 
-/// The body of an answer.
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// The body of an answer. One that is passed on from elsewhere may break.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Broken>;
 /// What handlers return.
 pub(crate) type Reply = Result<Response<Body>, Failure>;
 
@@ -22,12 +23,22 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 
 /// An answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Response<Body> {
-    with_body(status, Empty::new().boxed_unsync())
+    with_body(status, unbroken(Empty::new()))
 }
 
 /// An answer of one document.
 pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Reply {
     document(StatusCode::OK, value)
+}
+
+/// A body that is here already.
+pub(crate) fn whole(body: impl Into<Bytes>) -> Body {
+    unbroken(Full::new(body.into()))
+}
+
+/// A body that does not break.
+pub(crate) fn unbroken(body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Body {
+    body.map_err(|never| match never {}).boxed_unsync()
 }
 
 /// An answer with a body of JSON.
@@ -40,7 +51,7 @@ pub(crate) fn with_body(status: StatusCode, body: Body) -> Response<Body> {
 
 /// A page, and what a browser may do with it.
 pub(crate) fn page(html: &'static str, policy: &'static str) -> Response<Body> {
-    let mut response = with_body(StatusCode::OK, Full::new(Bytes::from_static(html.as_bytes())).boxed_unsync());
+    let mut response = with_body(StatusCode::OK, whole(html));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
@@ -55,7 +66,7 @@ pub(crate) fn failure(failure: &Failure) -> Response<Body> {
 
 fn document<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Reply {
     let line = json::line(value).map_err(|error| unwritable(&error))?;
-    Ok(with_body(status, Full::new(line).boxed_unsync()))
+    Ok(with_body(status, whole(line)))
 }
 
 /// A value that JSON cannot hold.

@@ -13,7 +13,6 @@ use cluster_core::task::TaskGroup;
 use cluster_types::Multiaddr;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
@@ -153,7 +152,7 @@ impl Scrape {
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = reply::with_body(status, Full::new(body.into()).boxed_unsync());
+    let mut response = reply::with_body(status, reply::whole(body));
     response.headers_mut().insert(CONTENT_TYPE, PLAIN);
     response
 }

@@ -31,6 +31,7 @@ use crate::connection::{Exchange, GuardedSocket, OutgoingBody, Patience};
 use crate::error::ApiError;
 use crate::listener::{Arrival, ByteStreams, Listener, Socket};
 use crate::places::{Place, Places};
+use crate::proxy::Proxy;
 use crate::reply::Body;
 use crate::rest::auth::Users;
 use crate::rest::{self, HasPlace, Rest};
@@ -74,6 +75,8 @@ struct Shared {
 pub(crate) enum Desk {
     /// The REST API.
     Rest(Arc<Rest>),
+    /// The IPFS proxy.
+    Proxy(Arc<Proxy>),
     /// Those who ask for numbers.
     Scrape(Arc<Scrape>),
 }
@@ -82,6 +85,7 @@ impl Desk {
     async fn answer(&self, request: Request<Incoming>, from: Arrival, has_place: HasPlace) -> (Response<Body>, Entry) {
         match self {
             Self::Rest(rest) => rest.answer(request, from, has_place).await,
+            Self::Proxy(proxy) => proxy.answer(request, from, has_place).await,
             Self::Scrape(scrape) => scrape.answer(request, from, has_place).await,
         }
     }
@@ -196,7 +200,7 @@ impl BoundApi {
     pub fn open(self, tasks: &TaskGroup) -> ApiServer {
         let config = self.config;
         let rest = Arc::new(Rest::new(&config, self.headers, self.users, tasks));
-        let log = AccessLog::new(config.log_file.clone(), tasks);
+        let log = AccessLog::new(config.log_file.clone(), AccessLog::Program, tasks);
         let server = Server::open(self.taken, Desk::Rest(Arc::clone(&rest)), &config, self.tls, log, tasks);
         tracing::info!(addresses = ?server.addresses(), "rest api listens");
         ApiServer { rest, server }

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, StreamBody};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::connection::Broken;
 use crate::error::Failure;
 use crate::json;
 use crate::reply::{self, Body, Reply};
@@ -67,7 +68,7 @@ where
             yield Ok(Frame::trailers(trailers));
         }
     };
-    Ok(announced(StreamBody::new(lines).boxed_unsync()))
+    Ok(announced(reply::unbroken(StreamBody::new(lines))))
 }
 
 /// Answers with bytes as they come. The status waits for the second piece, since the first may be made before anything is
@@ -89,9 +90,8 @@ where
             match piece {
                 Ok(piece) => yield Ok(Frame::data(piece)),
                 Err(error) => {
-                    let mut trailers = HeaderMap::new();
-                    trailers.append(STREAM_ERROR, header_text(&error.message));
-                    yield Ok(Frame::trailers(trailers));
+                    tracing::debug!(%error, "an answer that is not whole breaks off");
+                    yield Err(Broken);
                     return;
                 }
             }
@@ -118,7 +118,7 @@ pub(crate) fn whole<T>(
     }
 }
 
-fn announced(body: Body) -> Response<Body> {
+pub(crate) fn announced(body: Body) -> Response<Body> {
     let mut response = reply::with_body(StatusCode::OK, body);
     response.headers_mut().insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
     response
@@ -160,7 +160,7 @@ impl Errors {
 }
 
 /// `text` as a header may hold it: no control characters, not too long, never empty.
-fn header_text(text: &str) -> HeaderValue {
+pub(crate) fn header_text(text: &str) -> HeaderValue {
     let clean: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     let mut end = clean.len().min(MAX_ERROR_BYTES);
     while !clean.is_char_boundary(end) {

@@ -29,6 +29,31 @@ impl ApiTelemetry {
     }
 }
 
+/// Counters of the IPFS proxy.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyTelemetry {
+    /// Requests that were answered here.
+    pub(crate) handled: ByClass,
+    /// Requests that the node answered.
+    pub(crate) passed_on: ByClass,
+}
+
+impl ProxyTelemetry {
+    /// Shows all of it in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "proxy_requests_total",
+            "Requests to the IPFS proxy that the cluster answered, by the class of their status",
+            self.handled.clone(),
+        );
+        registry.register(
+            "proxy_passed_on_total",
+            "Requests to the IPFS proxy that went to the node, by the class of their status",
+            self.passed_on.clone(),
+        );
+    }
+}
+
 /// A counter for each class of status codes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ByClass([Tally; CLASSES.len()]);

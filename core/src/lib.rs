@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod consensus;
 pub mod crdt;
 pub mod follower;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod monitor;
 pub mod ports;
 pub mod rpc;

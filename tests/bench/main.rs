@@ -1,4 +1,4 @@
-//! `make bench`: how fast three peers agree on pins, and what a pin costs them, in one run.
+//! `make bench`: how fast three peers agree on pins, what a pin costs them, and how fast content is added, in one run.
 //!
 //! Speed is told as a ratio to a bare loop of append and fdatasync on the same disk, before and after, because disks
 //! differ more than programs do. Clients and peers share the machine. A figure that falls short is reported like any
@@ -9,10 +9,13 @@
 //!   how long that may take (240). If time is over first, the report says so.
 //! - `CLUSTER_BENCH_CATCHUP_PINS`: how many pins a peer catches up with (100,000); the goals are for 1,000,000.
 //!   `CLUSTER_BENCH_FORGET=1` first waits until no outcome of the loading is remembered any more, which takes minutes.
-//! - `CLUSTER_BENCH_ONLY`: `speed`, `memory` or `catchup`.
+//! - `CLUSTER_BENCH_ADD_BYTES`, `CLUSTER_BENCH_ADD_FILES`: bytes of one file and number of small files that are added,
+//!   beside `ipfs add` (1 GiB, 50,000); `CLUSTER_BENCH_ADD_COPIED_BYTES`: bytes that are added with three copies (4 GiB).
+//! - `CLUSTER_BENCH_ONLY`: `speed`, `memory`, `catchup` or `add`.
 
 #![expect(clippy::print_stdout, reason = "the report is what this program is for")]
 
+mod add;
 mod catchup;
 mod counts;
 mod disk;
@@ -47,6 +50,9 @@ fn main() -> Result<()> {
         }
         if wanted("catchup") {
             catchup::measure().await?;
+        }
+        if wanted("add") {
+            add::measure().await?;
         }
         Ok(())
     })

@@ -20,8 +20,8 @@ const START: Duration = Duration::from_secs(60);
 /// A running Kubo.
 #[derive(Debug)]
 pub struct KuboDaemon {
-    binary: PathBuf,
     process: Child,
+    binary: PathBuf,
     folder: TempDir,
     rpc: String,
     version: String,
@@ -45,7 +45,7 @@ impl KuboDaemon {
             .stderr(log)
             .spawn()
             .expect("the daemon starts");
-        let mut daemon = Self { process, folder, rpc: String::new(), version, binary };
+        let mut daemon = Self { process, binary, folder, rpc: String::new(), version };
         daemon.rpc = daemon.wait_for_rpc().await;
         Some(daemon)
     }
@@ -74,6 +74,11 @@ impl KuboDaemon {
     /// Its folder, with `config` and `daemon.log` in it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// A run of the program, which asks this daemon.
+    pub fn command(&self) -> Command {
+        command(&self.binary, self.folder.path())
     }
 
     /// Kills it at once, as a power cut would.

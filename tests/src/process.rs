@@ -30,6 +30,8 @@ pub const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 const HTTP_LIMIT: Duration = Duration::from_secs(60);
 /// The variable that says where a peer's REST API is.
 const REST_LISTEN: &str = "CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS";
+/// The variable that says where a peer's IPFS proxy is.
+const PROXY_LISTEN: &str = "CLUSTER_IPFSPROXY_LISTENMULTIADDRESS";
 
 /// A binary of this project.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -68,6 +70,7 @@ pub struct Peer {
     api_port: u16,
     swarm_port: u16,
     node_port: u16,
+    proxy_port: u16,
     child: Mutex<Option<Child>>,
 }
 
@@ -175,7 +178,7 @@ impl ProcessCluster {
         let root = self.folder.as_ref().context("the cluster was ended")?.path();
         let folder = root.join(format!("peer{number}"));
         fs::create_dir_all(&folder)?;
-        let (api_port, swarm_port, node_port) = (free_port()?, free_port()?, free_port()?);
+        let (api_port, swarm_port, node_port, proxy_port) = (free_port()?, free_port()?, free_port()?, free_port()?);
         let host = self.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |_| Network::address(number));
         // No packet gets from here to a machine of its own, but a socket in the file system is in reach of both.
         let socket = self.network.as_ref().map(|_| folder.join("api.sock"));
@@ -186,6 +189,7 @@ impl ProcessCluster {
             http = http.unix_socket(socket);
         }
         let mut environment = environment(number, &self.secret, &api, &format!("/ip4/{host}/tcp/{swarm_port}"));
+        environment.insert(PROXY_LISTEN.to_owned(), format!("/ip4/{host}/tcp/{proxy_port}"));
         let kind = match node {
             NodeKind::Embedded => {
                 let listen = format!("/ip4/{host}/tcp/{node_port}");
@@ -194,6 +198,7 @@ impl ProcessCluster {
             }
             NodeKind::Kubo(rpc) => {
                 environment.insert("CLUSTER_IPFSHTTP_NODEMULTIADDRESS".to_owned(), rpc.clone());
+                environment.insert("CLUSTER_IPFSPROXY_NODEMULTIADDRESS".to_owned(), rpc.clone());
                 "kubo"
             }
         };
@@ -209,7 +214,18 @@ impl ProcessCluster {
             .output()?;
         ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
         let (id, http, child) = (OnceLock::new(), http.build()?, Mutex::new(None));
-        self.peers.push(Peer { folder, id, environment, http, host, api_port, swarm_port, node_port, child });
+        self.peers.push(Peer {
+            folder,
+            id,
+            environment,
+            http,
+            host,
+            api_port,
+            swarm_port,
+            node_port,
+            proxy_port,
+            child,
+        });
         Ok(number)
     }
 
@@ -444,6 +460,12 @@ impl ProcessCluster {
     /// The port of a peer's REST API.
     pub fn api_port(&self, number: usize) -> u16 {
         self.peers[number].api_port
+    }
+
+    /// The multiaddress of a peer's IPFS proxy.
+    pub fn proxy_address(&self, number: usize) -> String {
+        let peer = &self.peers[number];
+        format!("/ip4/{}/tcp/{}", peer.host, peer.proxy_port)
     }
 
     /// The port of a peer's embedded IPFS node.

@@ -267,6 +267,7 @@ fn add_query(request: &AddRequest) -> Vec<(String, String)> {
     ] {
         beyond(key, value.to_string(), value != usual);
     }
+    beyond("shard", "true".to_owned(), params.shard);
     all
 }
 

@@ -12,7 +12,6 @@ pub(crate) mod cors;
 mod docs;
 mod events;
 mod health;
-mod late;
 mod monitor;
 mod openapi;
 mod parameters;
@@ -29,36 +28,32 @@ mod token;
 pub(crate) mod window;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
 use cluster_core::cluster::{ClusterService, Committed, Listing, Reach, ServiceResult};
 use cluster_core::ports::Clock;
-use cluster_core::task::{OnExit, TaskGroup};
+use cluster_core::task::TaskGroup;
 use cluster_types::{Cid, ErrorClass, WireError};
-use futures::StreamExt;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
 
 use crate::access::Entry;
 use crate::config::RestConfig;
 use crate::connection::Patience;
 use crate::error::{ApiError, Failure};
+use crate::late::Late;
 use crate::listener::Arrival;
 use crate::query::Query;
 use crate::reply::{self, Body, Reply};
-use crate::stream;
 use crate::telemetry::ApiTelemetry;
+use crate::upload::Unread;
+use crate::writes::Writes;
 use auth::{Caller, Users};
 use cors::Cors;
-use late::Late;
 #[cfg(any(test, fuzzing))]
 pub(crate) use peers::added_peer;
 use router::{Miss, Route};
@@ -68,16 +63,12 @@ use screen::Screen;
 const APPLIED: HeaderName = HeaderName::from_static("x-cluster-applied");
 /// Where a write stands in the log.
 const COMMIT: HeaderName = HeaderName::from_static("x-cluster-commit");
-/// How many items of a listing that runs in its own task may wait for the client.
-const LISTING_QUEUE: usize = 16;
 
 /// Answers requests.
 pub(crate) struct Rest {
     service: Late,
     clock: Arc<dyn Clock>,
-    tasks: TaskGroup,
-    writes: Arc<Semaphore>,
-    max_writes: u32,
+    writes: Writes,
     headers: HeaderMap,
     screen: Screen,
     cors: Cors,
@@ -98,40 +89,19 @@ pub(crate) enum HasPlace {
     None,
 }
 
-/// The body of a request until somebody reads it.
-struct Unread {
-    body: Option<Incoming>,
-    /// When it must be there.
-    due: Instant,
-}
-
-impl Unread {
-    /// How many bytes it has at least.
-    fn least_bytes(&self) -> u64 {
-        self.body.as_ref().map_or(0, |body| body.size_hint().lower())
-    }
-
-    fn take(&mut self) -> Incoming {
-        self.body.take().expect("a request has one handler, which takes its body once")
-    }
-}
-
 impl fmt::Debug for Rest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rest").field("max_writes", &self.max_writes).finish_non_exhaustive()
+        f.debug_struct("Rest").field("writes", &self.writes).finish_non_exhaustive()
     }
 }
 
 impl Rest {
     /// Answers `users`, or everyone, with what the service says that [`Rest::begin`] gets, `headers` added to each answer.
     pub(crate) fn new(config: &RestConfig, headers: HeaderMap, users: Option<Users>, tasks: &TaskGroup) -> Self {
-        let max_writes = u32::try_from(config.max_writes.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Self {
             service: Late::new(config.start_timeout, tasks.stop_token()),
             clock: Arc::clone(&config.clock),
-            tasks: tasks.clone(),
-            writes: Arc::new(Semaphore::new(max_writes as usize)),
-            max_writes,
+            writes: Writes::new(config.max_writes, tasks),
             headers,
             screen: Screen::new(config),
             cors: Cors::new(config),
@@ -154,8 +124,7 @@ impl Rest {
 
     /// Returns when no request that changes state is under way.
     pub(crate) async fn writes_done(&self) {
-        // An error would mean that the semaphore is closed, which it never is.
-        let _ = self.writes.acquire_many(self.max_writes).await;
+        self.writes.done().await;
     }
 
     /// Answers one request, which came as `from` says; also what the access log is to say of it.
@@ -166,7 +135,7 @@ impl Rest {
         has_place: HasPlace,
     ) -> (Response<Body>, Entry) {
         let (mut head, body) = request.into_parts();
-        let mut body = Unread { body: Some(body), due: Instant::now() + self.patience.body };
+        let mut body = Unread::new(body, self.patience);
         let reply = match has_place {
             HasPlace::None => {
                 Err(Failure::from(WireError::new(ErrorClass::Unavailable, "too many connections are open")))
@@ -174,11 +143,8 @@ impl Rest {
             HasPlace::Once | HasPlace::Ordinary => self.admit(&mut head, &mut body, from).await,
         };
         let mut response = reply.unwrap_or_else(|failure| reply::failure(&failure));
-        if let Some(unread) = body.body
-            && !unread.is_end_stream()
-            && !response.status().is_success()
-        {
-            add::drain(unread).await;
+        if !response.status().is_success() {
+            body.drain().await;
         }
         for (name, value) in &self.headers {
             response.headers_mut().append(name.clone(), value.clone());
@@ -282,13 +248,6 @@ impl Rest {
         }
     }
 
-    /// Room for one more request that changes state.
-    fn write_permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        Arc::clone(&self.writes).try_acquire_owned().map_err(|_| {
-            Failure::from(WireError::new(ErrorClass::Unavailable, "too many writes are under way, try again later"))
-        })
-    }
-
     /// Carries out a write whether or not its client waits for the answer.
     async fn detached<T, F, Fut>(&self, write: F) -> Result<T, Failure>
     where
@@ -296,17 +255,7 @@ impl Rest {
         F: FnOnce(Arc<dyn ClusterService>) -> Fut,
         Fut: Future<Output = ServiceResult<T>> + Send + 'static,
     {
-        let permit = self.write_permit()?;
-        let (answer, answered) = oneshot::channel();
-        let write = write(Arc::clone(&*self.service));
-        self.tasks.spawn("rest write", OnExit::Continue, async move {
-            // Nobody may be listening any more; the write counts all the same.
-            let _ = answer.send(write.await);
-            drop(permit);
-            Ok::<(), Infallible>(())
-        });
-        let lost = || WireError::new(ErrorClass::Unknown, "the write ended without an answer");
-        Ok(answered.await.map_err(|_| lost())??)
+        Ok(self.writes.run(&self.service, write).await?)
     }
 
     /// Runs a listing that changes state to its end whether or not its client reads it.
@@ -314,19 +263,7 @@ impl Rest {
         &self,
         start: impl FnOnce(&dyn ClusterService) -> Listing<T>,
     ) -> Result<Listing<T>, Failure> {
-        let permit = self.write_permit()?;
-        let mut listing = start(self.service.as_ref());
-        let (items, received) = mpsc::channel(LISTING_QUEUE);
-        let (end, ended) = oneshot::channel();
-        self.tasks.spawn("rest write", OnExit::Continue, async move {
-            while let Some(item) = listing.next().await {
-                let _ = items.send(item).await;
-            }
-            let _ = end.send(());
-            drop(permit);
-            Ok::<(), Infallible>(())
-        });
-        Ok(stream::whole(received, ended).boxed())
+        Ok(self.writes.listing(self.service.as_ref(), start)?)
     }
 }
 

@@ -148,7 +148,11 @@ pub(super) const ADD: &[Parameter] = &[
     query("wrap-with-directory", Kind::Bool, "Puts everything below one directory."),
     query("local", Kind::Bool, "The first copy is put on the asked peer."),
     query("no-pin", Kind::Bool, "Only puts the blocks."),
-    query("shard", Kind::Bool, "Spreads one DAG over peers."),
+    query(
+        "shard",
+        Kind::Bool,
+        "Spreads the content over peers, in shards of less than `shard-size` bytes (by default 100 MiB).",
+    ),
     query("progress", Kind::Bool, "Tells how much was read, between the outputs."),
     query("stream-channels", Kind::Bool, "Outputs one by one (so by default), or one array at the end."),
     query("recursive", Kind::Bool, "Only checked: what is uploaded is what is added."),

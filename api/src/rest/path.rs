@@ -22,7 +22,7 @@ const UNSAFE: &AsciiSet = &CONTROLS
     .add(b'}');
 
 /// A path without its escapes.
-pub(super) fn decode(path: &str) -> Result<String, Failure> {
+pub(crate) fn decode(path: &str) -> Result<String, Failure> {
     if !has_whole_escapes(path) {
         return Err(Failure::bad_request("invalid URL escape in the path"));
     }

@@ -65,7 +65,7 @@ impl Rest {
             return Err(too_large());
         }
         let reading = Limited::new(unread.take(), MAX_BODY).collect();
-        let until = unread.due.min(Instant::now() + self.patience.idle);
+        let until = unread.due().min(Instant::now() + self.patience.idle);
         match tokio::time::timeout_at(until, reading).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),

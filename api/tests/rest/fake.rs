@@ -12,7 +12,8 @@ use cluster_core::follower::READ_ONLY;
 use cluster_types::{
     AddParams, AddedOutput, Alert, Bandwidth, Cid, Commit, ConnectGraph, ErrorClass, Event, EventAuthor, EventParty,
     EventPlace, GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId, Metric, PeerId, Pin, PinInfoShort, PinOptions, PinType,
-    PinTypeFilter, RepoGc, Role, StateReport, StatusFilter, Timestamp, TrackerStatus, WireError, parse_peer_id,
+    PinTypeFilter, RepoGc, RepoStat, Role, StateReport, StatusFilter, Timestamp, TrackerStatus, WireError,
+    parse_peer_id,
 };
 use futures::StreamExt;
 use tokio::sync::{Notify, mpsc};
@@ -291,6 +292,11 @@ impl ClusterService for FakeCluster {
         self.log(format!("remove_peer {peer}"))
     }
 
+    async fn resolve(&self, path: &str) -> ServiceResult<Cid> {
+        self.log(format!("resolve {path}"))?;
+        Ok(path.split('/').nth(2).and_then(|root| root.parse().ok()).unwrap_or_else(|| cid(CID)))
+    }
+
     async fn pin(&self, cid: Cid, options: PinOptions) -> ServiceResult<Committed<Pin>> {
         self.write(format!("pin {cid} {}", json(&options)), pin(cid, options)).await
     }
@@ -469,6 +475,11 @@ impl ClusterService for FakeCluster {
             cluster_trust_links: BTreeMap::from([(PEER.to_owned(), true)]),
             cluster_to_ipfs: BTreeMap::new(),
         })
+    }
+
+    async fn repo_stat(&self) -> ServiceResult<RepoStat> {
+        self.log("repo_stat")?;
+        Ok(RepoStat { repo_size: 300, storage_max: 3_000 })
     }
 
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {

@@ -17,10 +17,10 @@ use crate::harness::{World, config, request, status};
 
 /// Longer than anything but a client takes that does not send what it said.
 const STALL: Duration = Duration::from_secs(2);
-const SEPARATOR: &str = "=====\n";
+pub(crate) const SEPARATOR: &str = "=====\n";
 
 /// The bytes to send: the first line is the request line, then headers, an empty line and the body.
-fn bytes_of(text: &str) -> Vec<u8> {
+pub(crate) fn bytes_of(text: &str) -> Vec<u8> {
     let (line, rest) = text.split_once('\n').unwrap();
     let (method, target) = line.split_once(' ').unwrap();
     let (headers, body) = match rest.strip_prefix('\n') {
@@ -54,7 +54,7 @@ fn with_claims(answer: String) -> String {
     answer.replace(token, &format!("{before}\"jti\":\"(random)\"{after}").replace('"', "'"))
 }
 
-fn without_date(answer: &str) -> String {
+pub(crate) fn without_date(answer: &str) -> String {
     let lines = answer.split_inclusive('\n').filter(|line| !line.starts_with("Date: "));
     lines.collect::<String>().replace("\r\n", "\n")
 }

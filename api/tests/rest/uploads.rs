@@ -101,6 +101,20 @@ async fn an_answer_arrives_although_the_upload_goes_on() {
 }
 
 #[tokio::test]
+async fn the_client_of_an_upload_that_failed_can_send_all_of_it_before_it_reads() {
+    let world = World::new(Script::named("unavailable")).await;
+    let mut socket = world.connect().await;
+    socket.write_all(HEAD.as_bytes()).await.unwrap();
+    socket.write_all(&chunk(PART.as_bytes())).await.unwrap();
+    let piece = chunk(&vec![b'x'; 1024 * 1024]);
+    for _ in 0..40 {
+        socket.write_all(&piece).await.expect("it is still read");
+    }
+    let answer = read_all(&mut socket).await;
+    assert_eq!(status(&answer), 503, "{answer}");
+}
+
+#[tokio::test]
 async fn a_refused_upload_is_read_far_enough_for_its_client_to_see_why() {
     let world = World::new(Script::Works).await;
     let body = vec![b'x'; 900 * 1024];

@@ -363,6 +363,12 @@ pub(crate) struct AddArguments {
     /// Add without pinning
     #[arg(long)]
     pub(crate) no_pin: bool,
+    /// Spread the content over peers, in shards
+    #[arg(long)]
+    pub(crate) shard: bool,
+    /// With --shard: a shard has fewer bytes than this [default: 100 MiB]
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    pub(crate) shard_size: u64,
     /// Print nothing before all is added
     #[arg(long)]
     pub(crate) no_stream: bool,

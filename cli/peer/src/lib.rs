@@ -6,6 +6,7 @@
 
 pub mod cat;
 pub mod config;
+mod doors;
 mod following;
 mod founding;
 #[cfg(any(test, fuzzing))]

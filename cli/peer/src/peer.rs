@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_api::{ApiServer, MetricsServer};
 use cluster_core::cluster::duty::Outlook;
 use cluster_core::cluster::meet::Meeting;
 use cluster_core::cluster::{Cluster, ClusterParts, ClusterSettings, MetricAllocator, expiry, repin};
@@ -23,11 +22,11 @@ use cluster_store::{BlockStore, RaftLog, Store, StoreOptions};
 use cluster_types::{BoxError, Multiaddr, PeerId, Role};
 
 use crate::config::Config;
+use crate::doors::{Doors, Taken};
 use crate::following::{self, Ordering};
 use crate::founding;
 use crate::grace::{GRACE, Grace, close, shut_down};
 use crate::joining;
-use crate::over_libp2p;
 use crate::state;
 use crate::telemetry;
 use crate::wire;
@@ -127,8 +126,7 @@ pub struct Peer {
     network: Arc<Network>,
     ipfs: Arc<dyn IpfsNode>,
     ordering_of: Ordering,
-    api: Option<ApiServer>,
-    metrics: Option<MetricsServer>,
+    doors: Doors,
     /// Services on top: tracker, monitor, reconcilers, adds.
     services: TaskGroup,
     /// The parts of consensus.
@@ -171,18 +169,9 @@ impl Peer {
         if !is_member && bootstrap.is_empty() && !config.cluster.follower_mode {
             founding::check(&config, network.identity.peer())?;
         }
-        // Every address is taken before this peer joins a cluster: a member that cannot serve is one voter less.
-        let api = match &config.rest_api {
-            Some(rest) => Some(ApiServer::bind(wire::rest(rest, &config.folder)).await.map_err(start("the REST API"))?),
-            None => None,
-        };
-        let metrics = telemetry::open(&config.telemetry, &services).await?;
+        let doors = Taken::take(&config, &services).await?;
         let network = Network::start(network, &swarm).await.map_err(start("the swarm"))?;
-        let api = match api {
-            // Who watches this peer is answered while it joins; everybody else waits.
-            Some(bound) => Some(over_libp2p::serve(bound, &config, &network, &services).await?.open(&services)),
-            None => None,
-        };
+        let doors = doors.open(&config, &network, &services).await?;
         for (peer, addresses) in founding::named_peers(&config, network.local_peer()) {
             network.remember(peer, addresses);
         }
@@ -224,13 +213,8 @@ impl Peer {
         if let Ordering::Log(_, meeting) = &ordering_of {
             meeting.start(&services);
         }
-        if let Some(metrics) = &metrics {
-            metrics.begin(telemetry::registry(&counts, &store, api.as_ref(), Arc::clone(&cluster)));
-        }
-        if let Some(api) = &api {
-            api.begin(cluster);
-        }
-        Ok(Self { config, store, blocks, network, ipfs, ordering_of, api, metrics, services, ordering, node, swarm })
+        doors.begin(&counts, &store, cluster);
+        Ok(Self { config, store, blocks, network, ipfs, ordering_of, doors, services, ordering, node, swarm })
     }
 
     /// Returns when this peer can serve: it knows a leader, unless it only follows, and its IPFS node answers.
@@ -292,23 +276,19 @@ impl Peer {
 
     /// Where the REST API listens.
     pub fn api_addresses(&self) -> Vec<Multiaddr> {
-        self.api.as_ref().map(|api| api.local_addresses().to_vec()).unwrap_or_default()
+        self.doors.api.as_ref().map(|api| api.local_addresses().to_vec()).unwrap_or_default()
+    }
+
+    /// Where the IPFS proxy listens.
+    pub fn proxy_addresses(&self) -> Vec<Multiaddr> {
+        self.doors.proxy.as_ref().map(|proxy| proxy.local_addresses().to_vec()).unwrap_or_default()
     }
 
     /// Stops: APIs, running requests, services, consensus (leadership is handed over first), node, swarm, store. Takes
     /// [`GRACE`] at most.
     pub async fn stop(self) {
         let mut grace = Grace::new(GRACE);
-        if let Some(api) = self.api
-            && !api.stop(grace.share(GRACE / 4)).await
-        {
-            grace.late("REST requests");
-        }
-        if let Some(metrics) = self.metrics
-            && !metrics.stop(grace.share(GRACE / 8)).await
-        {
-            grace.late("the Prometheus endpoint");
-        }
+        self.doors.stop(&mut grace).await;
         if let Ordering::Log(log, _) = &self.ordering_of
             && self.config.cluster.leave_on_shutdown
         {

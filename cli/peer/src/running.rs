@@ -140,6 +140,9 @@ fn announce_ready(peer: &Peer) {
     for address in peer.api_addresses() {
         tracing::info!(%address, "the REST API is served");
     }
+    for address in peer.proxy_addresses() {
+        tracing::info!(%address, "the IPFS proxy is served");
+    }
     println!("{READY}");
     tracing::info!("{READY}");
     notify(&[NotifyState::Ready]);

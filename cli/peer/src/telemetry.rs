@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster_api::{ApiServer, MetricsServer};
+use cluster_api::{ApiServer, MetricsServer, ProxyServer};
 use cluster_core::cluster::Cluster;
 use cluster_core::ports::IpfsNode;
 use cluster_core::task::TaskGroup;
@@ -34,13 +34,17 @@ pub(crate) fn counted(node: Arc<dyn IpfsNode>) -> (Arc<dyn IpfsNode>, CoreTeleme
     (Arc::new(CountedNode::new(node, counts.clone())), counts)
 }
 
+/// What this peer serves, and counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served<'a> {
+    /// The REST API.
+    pub(crate) api: Option<&'a ApiServer>,
+    /// The IPFS proxy.
+    pub(crate) proxy: Option<&'a ProxyServer>,
+}
+
 /// Everything that there is to show.
-pub(crate) fn registry(
-    core: &CoreTelemetry,
-    store: &Store,
-    api: Option<&ApiServer>,
-    cluster: Arc<Cluster>,
-) -> Registry {
+pub(crate) fn registry(core: &CoreTelemetry, store: &Store, served: Served<'_>, cluster: Arc<Cluster>) -> Registry {
     let mut registry = Registry::default();
     // Their names are everybody's.
     registry.register_collector(Box::new(ProcessGauges));
@@ -48,8 +52,11 @@ pub(crate) fn registry(
     ours.register_collector(Box::new(ClusterGauges::new(cluster)));
     core.register(ours);
     store.telemetry().register(ours);
-    if let Some(api) = api {
+    if let Some(api) = served.api {
         api.telemetry().register(ours);
+    }
+    if let Some(proxy) = served.proxy {
+        proxy.telemetry().register(ours);
     }
     registry
 }

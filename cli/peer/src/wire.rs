@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_api::{CorsRules, Credentials, RestConfig, TlsFiles};
+use cluster_api::{CorsRules, Credentials, ProxyConfig, RestConfig, TlsFiles};
 use cluster_core::consensus::log::{LogSettings, RegionSource, WithoutQuorum};
 use cluster_core::monitor::{DiskInformer, DiskMetric, Informer, Monitor, MonitorConfig, QueueInformer, TagsInformer};
 use cluster_core::ports::{IpfsNode, TrackerStore};
@@ -17,7 +17,7 @@ use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
 use cluster_net::{GossipSettings, NetworkConfig, TrimRule};
 use cluster_store::BlockStore;
-use cluster_types::BoxError;
+use cluster_types::{BoxError, Multiaddr, Protocol};
 
 use crate::config::{self, Config, ConsensusMode, IpfsConfig};
 use crate::following;
@@ -25,7 +25,7 @@ use crate::tokens::FolderTokens;
 
 /// File of the embedded node's key, inside the configuration folder.
 const NODE_KEY: &str = "embedded_node.key";
-/// The unix socket on which the embedded node serves Kubo's RPC, inside the configuration folder.
+/// Socket of the embedded node's RPC, inside the configuration folder.
 const NODE_SOCKET: &str = "ipfs-api.sock";
 /// The metric that says where a peer stands: the tag `region` of `informer.tags`.
 const REGION_TAG: &str = "tag:region";
@@ -288,6 +288,33 @@ pub(crate) fn rest(config: &config::HttpApiConfig, folder: &config::ConfigFolder
     }
 }
 
+/// The IPFS proxy. In front of the node of the configuration, or of the one inside if none is named beside it.
+pub(crate) fn proxy(proxy: &config::ProxyConfig, config: &Config) -> ProxyConfig {
+    let default = ProxyConfig::default();
+    let is_inside = matches!(config.ipfs, IpfsConfig::Embedded(_)) && proxy.node_address == default.node;
+    let node = if is_inside { node_socket(&config.folder) } else { proxy.node_address.clone() };
+    ProxyConfig {
+        listen: proxy.listen_addresses.clone(),
+        node,
+        node_https: proxy.node_https && !is_inside,
+        log_file: proxy.log_file.clone(),
+        read_timeout: proxy.timeouts.read,
+        read_header_timeout: proxy.timeouts.read_header,
+        write_timeout: proxy.timeouts.write,
+        idle_timeout: proxy.timeouts.idle,
+        max_header_bytes: proxy.max_header_bytes,
+        extract_headers_extra: proxy.extract_headers_extra.clone(),
+        extract_headers_path: proxy.extract_headers_path.clone(),
+        extract_headers_ttl: proxy.extract_headers_ttl,
+        ..default
+    }
+}
+
+/// Where the RPC of the embedded node is.
+fn node_socket(folder: &config::ConfigFolder) -> Multiaddr {
+    Multiaddr::from(Protocol::Unix(folder.file(NODE_SOCKET).to_string_lossy().into_owned().into()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -310,6 +337,24 @@ mod tests {
             drop(counter);
         };
         tokio::join!(announcing, changing);
+    }
+
+    #[test]
+    fn the_proxy_stands_before_the_node_inside_unless_another_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = config::ConfigFolder::new(place.path());
+        let node_of = |node, named: &[(&str, &str)]| {
+            let named = named.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            let named: std::collections::BTreeMap<String, String> = named.collect();
+            let written = config::NewConfig { node, ..config::NewConfig::with_new_secret() }.write(&folder, &named);
+            let config = written.unwrap().config;
+            proxy(config.ipfs_proxy.as_ref().unwrap(), &config).node.to_string()
+        };
+        let other = [("CLUSTER_IPFSPROXY_NODEMULTIADDRESS", "/dns4/node/tcp/5001")];
+        assert_eq!(node_of(config::NodeKind::Kubo, &[]), "/ip4/127.0.0.1/tcp/5001");
+        assert_eq!(node_of(config::NodeKind::Kubo, &other), other[0].1);
+        assert!(node_of(config::NodeKind::Embedded, &[]).ends_with("ipfs-api.sock"));
+        assert_eq!(node_of(config::NodeKind::Embedded, &other), other[0].1);
     }
 
     #[test]

@@ -8,16 +8,22 @@
 //! **Invariant:** the CIDs are those of `ipfs add` with the same options.
 
 mod car;
+mod destinations;
 mod files;
 pub mod multipart;
+mod sharding;
 mod sink;
 mod tree;
+mod whole;
 
 use cluster_types::{AddFormat, AddParams, AddedOutput, Cid, WireError};
 use tokio::sync::mpsc;
 
+pub(crate) use destinations::{AddHost, Parcel};
+pub(crate) use sharding::{ShardSink, parts};
 pub use sink::{BlockSink, MAX_BATCH_BLOCKS, MAX_BATCH_BYTES};
 pub use tree::{MAX_DEPTH, MAX_ENTRIES, MAX_NAME, MAX_NAMES, MAX_PATH};
+pub(crate) use whole::{WholeSink, Wish};
 
 use crate::cluster::{AddEvent, ServiceResult};
 use crate::unixfs::CidBuilder;
@@ -55,9 +61,6 @@ impl ImportPlan {
         let refuse = |error: &dyn std::error::Error| -> WireError { invalid(error.to_string()) };
         if params.format == AddFormat::Car && params.wrap_with_directory {
             return Err(invalid("cannot wrap a CAR file upload"));
-        }
-        if params.shard {
-            return Err(invalid("sharded adds are not supported yet: leave out shard=true"));
         }
         if !(2..=MAX_FILE_LINKS).contains(&params.max_file_links) {
             return Err(invalid(format!("max-file-links must be between 2 and {MAX_FILE_LINKS}")));
@@ -97,6 +100,12 @@ pub async fn import(
 }
 
 #[cfg(test)]
+mod destinations_tests;
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod sharding_tests;
 #[cfg(test)]
 mod tests;

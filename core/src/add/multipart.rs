@@ -135,12 +135,14 @@ where
     }
 
     /// Reads and drops what is left of the body, at most `limit` bytes.
-    pub async fn drain(&mut self, limit: usize) {
+    pub async fn drain(&mut self, limit: usize) -> usize {
         let mut drained = 0;
-        while drained < limit {
-            let Some(Ok(chunk)) = self.chunks.next().await else { return };
+        while drained < limit
+            && let Some(Ok(chunk)) = self.chunks.next().await
+        {
             drained += chunk.len();
         }
+        drained
     }
 
     /// One line without its end.

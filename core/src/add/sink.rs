@@ -2,7 +2,9 @@
 //!
 //! **Invariant:** a batch holds at most [`MAX_BATCH_BLOCKS`] blocks and [`MAX_BATCH_BYTES`] bytes (or one larger
 //! block), and an import waits for a batch to be taken before it makes the next.
-//! **Invariant:** what was added is told only after its blocks were taken.
+//! **Invariant:** what was added is told only after its blocks are kept, and the root only after it is pinned.
+
+use std::collections::VecDeque;
 
 use async_trait::async_trait;
 use cluster_types::{AddedOutput, Cid, ErrorClass, PeerId, WireError};
@@ -15,14 +17,26 @@ use crate::ports::Block;
 pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// Blocks of a batch: with many small files, the overhead of a call is shared by this many.
 pub const MAX_BATCH_BLOCKS: usize = 64;
+/// What waits to be told; more than this waits for its blocks to be kept.
+const MAX_WAITING: usize = 1024;
 
 /// Takes the blocks of one upload.
 #[async_trait]
 pub trait BlockSink: Send + Sync {
-    /// Keeps blocks; when it returns, they are kept. An error ends the import.
+    /// Takes blocks; they are kept when [`BlockSink::kept`] says so. An error ends the import.
     async fn put(&mut self, blocks: Vec<Block>) -> ServiceResult<()>;
 
-    /// The peers that get the blocks, as far as that is known: asked after every `put`.
+    /// How many of the batches put so far, from the first on, are kept. A sink that keeps them in `put` need not count.
+    fn kept(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Returns when all that was put is kept.
+    async fn settle(&mut self) -> ServiceResult<()> {
+        Ok(())
+    }
+
+    /// The peers that have what is kept, as far as that is known.
     fn allocations(&self) -> Vec<PeerId> {
         Vec::new()
     }
@@ -38,19 +52,22 @@ pub(super) struct Batch<'a> {
     outputs: mpsc::Sender<AddedOutput>,
     blocks: Vec<Block>,
     bytes: usize,
-    /// What to tell once the blocks are taken.
-    waiting: Vec<AddedOutput>,
+    /// Batches that were put.
+    put: u64,
+    /// What to tell, and how many batches must be kept then.
+    waiting: VecDeque<(u64, AddedOutput)>,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(sink: &'a mut dyn BlockSink, outputs: mpsc::Sender<AddedOutput>) -> Self {
-        Self { sink, outputs, blocks: Vec::new(), bytes: 0, waiting: Vec::new() }
+        Self { sink, outputs, blocks: Vec::new(), bytes: 0, put: 0, waiting: VecDeque::new() }
     }
 
     /// Adds a block, and hands over the batch if it is full.
     pub(super) async fn put(&mut self, block: Block) -> ServiceResult<()> {
         if self.blocks.len() == MAX_BATCH_BLOCKS || self.bytes + block.data.len() > MAX_BATCH_BYTES {
             self.flush().await?;
+            self.tell_kept(0).await?;
         }
         self.bytes += block.data.len();
         self.blocks.push(block);
@@ -65,28 +82,54 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Tells `output` as soon as the blocks so far are taken.
+    /// Tells `output` when the blocks so far are kept.
     pub(super) async fn tell(&mut self, output: AddedOutput) -> ServiceResult<()> {
-        self.waiting.push(output);
-        if self.waiting.len() >= MAX_BATCH_BLOCKS { self.flush().await } else { Ok(()) }
+        if self.waiting.len() >= MAX_WAITING {
+            self.settle().await?;
+        }
+        let needed = self.put + u64::from(!self.blocks.is_empty());
+        self.waiting.push_back((needed, output));
+        Ok(())
     }
 
-    /// Hands over what is left, and tells the sink the root.
+    /// Hands over what is left, tells the sink the root, and tells it last.
     pub(super) async fn finish(mut self, root: Cid) -> ServiceResult<()> {
         self.flush().await?;
-        for output in self.sink.finish(root).await? {
+        self.sink.settle().await?;
+        self.tell_kept(1).await?;
+        let more = self.sink.finish(root).await?;
+        self.tell_kept(0).await?;
+        for output in more {
             self.send(output).await?;
         }
         Ok(())
     }
 
     async fn flush(&mut self) -> ServiceResult<()> {
-        if !self.blocks.is_empty() {
-            self.bytes = 0;
-            self.sink.put(std::mem::take(&mut self.blocks)).await?;
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        self.bytes = 0;
+        self.put += 1;
+        self.sink.put(std::mem::take(&mut self.blocks)).await
+    }
+
+    async fn settle(&mut self) -> ServiceResult<()> {
+        self.flush().await?;
+        self.sink.settle().await?;
+        self.tell_kept(0).await
+    }
+
+    /// Tells what is kept, but for the last few outputs.
+    async fn tell_kept(&mut self, but: usize) -> ServiceResult<()> {
+        let kept = self.sink.kept();
+        if self.waiting.front().is_none_or(|(needed, _)| *needed > kept) {
+            return Ok(());
         }
         let allocations = self.sink.allocations();
-        for mut output in std::mem::take(&mut self.waiting) {
+        while self.waiting.len() > but
+            && let Some((_, mut output)) = self.waiting.pop_front_if(|(needed, _)| *needed <= kept)
+        {
             if output.cid.is_some() {
                 output.allocations.clone_from(&allocations);
             }

@@ -80,7 +80,7 @@ impl AllocationSnapshot for Snapshot {
 
 impl Cluster {
     /// The members whose ping has not expired.
-    pub(super) fn alive(&self, members: &[PeerId]) -> Vec<PeerId> {
+    pub(super) fn alive_of(&self, members: &[PeerId]) -> Vec<PeerId> {
         let alive: BTreeSet<PeerId> =
             self.parts.monitor.metrics(Metric::PING).into_iter().map(|metric| metric.peer).collect();
         members.iter().filter(|peer| alive.contains(*peer)).copied().collect()

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use cluster_types::{Cid, ErrorClass, PeerId, Role, StatusFilter, WireError};
+use cluster_types::{ErrorClass, PeerId, Role, StatusFilter, WireError};
 
 use super::service::{Cluster, Standing, read_only};
 use crate::consensus::log::{LogConsensus, join_here};
@@ -62,11 +61,16 @@ impl Cluster {
             Call::Recover { cid } => self.recover_here(cid).await.map(|info| Reply::Status(Box::new(info))),
             Call::RecoverPage { after, limit } => self.recover_page(after, limit).await.map(Reply::Page),
             Call::PutBlocks { blocks } => self.keep_blocks(blocks).await.map(|()| Reply::Done),
+            Call::Blocks { cids } => {
+                let blocks = self.give_blocks(&cids).await?;
+                Ok(Reply::Blocks(blocks.iter().map(WireBlock::from).collect()))
+            }
             Call::CollectGarbage if from != self.peer && !self.parts.settings.collects_for_others => {
                 Err(WireError::new(ErrorClass::Invalid, "this peer collects garbage only when its own user asks"))
             }
             Call::CollectGarbage => Ok(Reply::Garbage(self.collect_here().await)),
             Call::Node => Ok(Reply::Node(self.node_info().await)),
+            Call::RepoStat => self.repo_stat_here().await.map(Reply::RepoStat),
             Call::Meet { cluster } => {
                 let (cluster, welcome) = match &self.parts.standing {
                     Standing::Member { meeting, .. } => meeting.answer(from, cluster.as_ref()).await,
@@ -130,12 +134,7 @@ impl Cluster {
     }
 
     async fn keep_blocks(&self, blocks: Vec<WireBlock>) -> Result<(), WireError> {
-        let blocks: Vec<Block> = blocks.into_iter().map(read_block).collect::<Result<_, _>>()?;
+        let blocks: Vec<Block> = blocks.iter().map(Block::try_from).collect::<Result<_, _>>()?;
         self.parts.ipfs.put_blocks(blocks).await.map_err(|error| WireError::from_error(error.class(), &error))
     }
-}
-
-fn read_block(block: WireBlock) -> Result<Block, WireError> {
-    let cid = Cid::from_bytes(&block.cid).map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
-    Ok(Block { cid, data: Bytes::clone(&block.data) })
 }

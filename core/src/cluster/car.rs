@@ -27,9 +27,10 @@ impl Cluster {
 
 /// What the node says of a block counts more than that it could not be had.
 fn not_exported(error: &ReadError) -> WireError {
-    let class = match error {
-        ReadError::Fetch { cause, .. } => cause.downcast_ref().map_or(error.class(), IpfsError::class),
-        _ => error.class(),
+    let said = match error {
+        ReadError::Fetch { cause, .. } => cause.downcast_ref().map(IpfsError::class),
+        ReadError::Malformed(_) | ReadError::WrongKind { .. } | ReadError::NoLink { .. } => None,
     };
+    let class = said.unwrap_or_else(|| error.class());
     WireError::from_error(class, error)
 }

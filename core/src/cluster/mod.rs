@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{
     AddParams, AddedOutput, Alert, Bandwidth, Cid, Commit, ConnectGraph, Event, EventPlace, GlobalPinInfo,
-    GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, StateReport, StatusFilter, WireError,
+    GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, RepoStat, StateReport, StatusFilter, WireError,
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -161,6 +161,8 @@ pub trait ClusterService: Send + Sync + 'static {
     /// Moves a member's pins away and removes it.
     async fn remove_peer(&self, peer: PeerId) -> ServiceResult<()>;
 
+    /// What a path (`/ipfs/<cid>/…`, `/ipns/…`, `/ipld/…`) leads to.
+    async fn resolve(&self, path: &str) -> ServiceResult<Cid>;
     /// Pins; options of 0 copies get the default.
     async fn pin(&self, cid: Cid, options: PinOptions) -> ServiceResult<Committed<Pin>>;
     /// Pins what a path (`/ipfs/<cid>/…`, `/ipns/…`, `/ipld/…`) leads to.
@@ -211,6 +213,8 @@ pub trait ClusterService: Send + Sync + 'static {
     fn bandwidth(&self) -> Option<BTreeMap<String, Bandwidth>> {
         None
     }
+    /// How full the nodes of all peers are together; of those that say so.
+    async fn repo_stat(&self) -> ServiceResult<RepoStat>;
     /// Collects garbage, one peer after the other.
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc>;
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_types::{
-    API_VERSION, ConnectGraph, ErrorClass, GlobalRepoGc, Id, IpfsId, Multiaddr, PeerId, Protocol, RepoGc, WireError,
+    API_VERSION, ConnectGraph, ErrorClass, GlobalRepoGc, Id, IpfsId, Multiaddr, PeerId, Protocol, RepoGc, RepoStat,
+    WireError,
 };
 use futures::{StreamExt, stream};
 
@@ -98,6 +99,26 @@ impl Cluster {
             return self.ask(peer, call, PEER_TIMEOUT).await;
         }
         Err(WireError::new(ErrorClass::Unavailable, format!("peer {peer} is not reachable: it is not connected")))
+    }
+
+    pub(super) async fn repo_stat_here(&self) -> ServiceResult<RepoStat> {
+        self.parts.ipfs.repo_stat().await.map_err(|error| WireError::from_error(error.class(), &error))
+    }
+
+    /// How full the nodes of the members are together. Those that do not say are left out.
+    pub(super) async fn repo_stats(&self) -> RepoStat {
+        let stats = self.ask_members(&Call::RepoStat).await.into_iter().filter_map(|(peer, answer)| match answer {
+            Ok(Reply::RepoStat(stat)) => Some(stat),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a sum of repositories lacks that of a peer");
+                None
+            }
+        });
+        stats.fold(RepoStat::default(), |sum, stat| RepoStat {
+            repo_size: sum.repo_size.saturating_add(stat.repo_size),
+            storage_max: sum.storage_max.saturating_add(stat.storage_max),
+        })
     }
 
     pub(super) async fn node_info(&self) -> NodeInfo {

@@ -1,9 +1,10 @@
 //! Pin and unpin: fill in what the user left open, and have it ordered.
 
-use cluster_types::{Cid, ErrorClass, Pin, PinOptions, WireError};
+use cluster_types::{Cid, ErrorClass, Pin, PinOptions, PinType, WireError};
 
 use super::service::{Cluster, from_consensus};
 use super::{Committed, ServiceResult};
+use crate::add::{AddHost, parts};
 use crate::consensus::{Outcome, Receipt, Request};
 
 impl Cluster {
@@ -23,11 +24,19 @@ impl Cluster {
         self.submit(Request::Pin(Box::new(pin))).await
     }
 
+    /// Unpins; of a sharded pin the shards and the cluster DAG first, so that what is left after a failure can be unpinned
+    /// again.
     pub(super) async fn unpin_cid(&self, cid: Cid) -> ServiceResult<Committed<Pin>> {
+        let pin = self.pinned(cid).await?.filter(|pin| pin.kind == PinType::Meta);
+        if let Some(cluster_dag) = pin.and_then(|pin| pin.reference) {
+            for part in parts(self, cluster_dag).await? {
+                self.unpin_part(part).await?;
+            }
+        }
         self.submit(Request::Unpin { cid }).await
     }
 
-    async fn submit(&self, request: Request) -> ServiceResult<Committed<Pin>> {
+    pub(super) async fn submit(&self, request: Request) -> ServiceResult<Committed<Pin>> {
         let receipt = self.parts.consensus.submit(request).await.map_err(|error| from_consensus(&error))?;
         let Receipt { commit, outcome } = receipt;
         match outcome {
@@ -38,7 +47,7 @@ impl Cluster {
     }
 
     /// The root CID a path leads to. A plain `/ipfs/<cid>` needs nobody's help.
-    pub(super) async fn resolve(&self, path: &str) -> ServiceResult<Cid> {
+    pub(super) async fn resolve_path(&self, path: &str) -> ServiceResult<Cid> {
         let path = path.trim_end_matches('/');
         let plain = path.strip_prefix("/ipfs/").or_else(|| path.strip_prefix("/ipld/"));
         if let Some(Ok(cid)) = plain.filter(|rest| !rest.contains('/')).map(str::parse) {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_types::{
     AddParams, AddedOutput, Alert, Bandwidth, Cid, ConnectGraph, ErrorClass, Event, EventPlace, GlobalPinInfo,
-    GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, PingValue, ReplicationFactor, StateReport,
-    StatusFilter, Timestamp, WireError,
+    GlobalRepoGc, Id, Metric, PeerId, Pin, PinOptions, PinTypeFilter, PingValue, ReplicationFactor, RepoStat,
+    StateReport, StatusFilter, Timestamp, WireError,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -235,6 +235,10 @@ impl ClusterService for Cluster {
         self.vacate_and_remove(peer).await
     }
 
+    async fn resolve(&self, path: &str) -> ServiceResult<Cid> {
+        self.resolve_path(path).await
+    }
+
     async fn pin(&self, cid: Cid, options: PinOptions) -> ServiceResult<Committed<Pin>> {
         self.writable()?;
         self.pin_cid(cid, options).await
@@ -242,7 +246,7 @@ impl ClusterService for Cluster {
 
     async fn pin_path(&self, path: &str, options: PinOptions) -> ServiceResult<Committed<Pin>> {
         self.writable()?;
-        let cid = self.resolve(path).await?;
+        let cid = self.resolve_path(path).await?;
         self.pin_cid(cid, options).await
     }
 
@@ -253,7 +257,7 @@ impl ClusterService for Cluster {
 
     async fn unpin_path(&self, path: &str) -> ServiceResult<Committed<Pin>> {
         self.writable()?;
-        let cid = self.resolve(path).await?;
+        let cid = self.resolve_path(path).await?;
         self.unpin_cid(cid).await
     }
 
@@ -331,6 +335,10 @@ impl ClusterService for Cluster {
 
     fn bandwidth(&self) -> Option<BTreeMap<String, Bandwidth>> {
         self.parts.transport.bandwidth()
+    }
+
+    async fn repo_stat(&self) -> ServiceResult<RepoStat> {
+        Ok(self.repo_stats().await)
     }
 
     async fn collect_garbage(&self, reach: Reach) -> ServiceResult<GlobalRepoGc> {

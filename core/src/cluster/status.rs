@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use async_stream::try_stream;
 use cluster_types::{
-    Cid, ErrorClass, GlobalPinInfo, PeerId, Pin, PinInfo, PinInfoShort, StatusFilter, Timestamp, TrackerStatus,
-    WireError,
+    Cid, ErrorClass, GlobalPinInfo, PeerId, Pin, PinInfo, PinInfoShort, PinType, StatusFilter, Timestamp,
+    TrackerStatus, WireError,
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 
@@ -108,8 +108,11 @@ impl Cluster {
         });
         let mut global = GlobalPinInfo::from_pin_info(&self.pin_info(cid, pin.as_ref(), PinInfoShort::default()));
         let created = global.created;
+        // A meta pin is the same everywhere: nobody holds it, and its shards have statuses of their own.
+        let is_meta = pin.is_some_and(|pin| pin.kind == PinType::Meta);
+        let status = if is_meta { TrackerStatus::Sharded } else { TrackerStatus::Remote };
         for peer in remote {
-            let info = PinInfoShort { status: TrackerStatus::Remote, timestamp: created, ..PinInfoShort::default() };
+            let info = PinInfoShort { status, timestamp: created, ..PinInfoShort::default() };
             global.add(&peer, self.named(&peer, info));
         }
         let call = &call;

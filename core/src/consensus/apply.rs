@@ -198,15 +198,8 @@ impl Work<'_> {
                 touched.become_now(Some(moved.clone()));
                 Ok(Outcome::Pinned(Box::new(moved)))
             }
-            Operation::Remove { cid } => {
-                let touched = self.touch(cid)?;
-                if let Err(refusal) = check_removal(touched.now.as_ref()) {
-                    return Ok(Outcome::Refused(refusal));
-                }
-                let was = touched.become_now(None);
-                self.the_log_spoke(cid)?;
-                Ok(was.map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
-            }
+            Operation::Remove { cid } => self.remove(cid, check_removal),
+            Operation::RemovePart { cid } => self.remove(cid, check_part_removal),
             Operation::Expire { cid } => {
                 let touched = self.touch(cid)?;
                 let over = touched.now.as_ref().is_some_and(|pin| {
@@ -223,6 +216,21 @@ impl Work<'_> {
             Operation::Merge(merge) => self.merge(merge),
             Operation::Reserve => Ok(Outcome::Unchanged),
         }
+    }
+
+    /// Removes a pin unless `check` refuses it.
+    fn remove(
+        &mut self,
+        cid: &Cid,
+        check: impl Fn(Option<&Pin>) -> Result<(), WireError>,
+    ) -> Result<Outcome, StateError> {
+        let touched = self.touch(cid)?;
+        if let Err(refusal) = check(touched.now.as_ref()) {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let was = touched.become_now(None);
+        self.the_log_spoke(cid)?;
+        Ok(was.map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin))))
     }
 
     /// Merges writes that were accepted without a quorum.
@@ -410,9 +418,11 @@ impl Work<'_> {
             Some((&PINNED, _)) => {
                 let asked = match &proposed.operation {
                     Operation::Put(pin) | Operation::Reallocate { pin, .. } => pin.as_ref().clone(),
-                    Operation::Remove { .. } | Operation::Expire { .. } | Operation::Reserve | Operation::Merge(_) => {
-                        return Ok(Outcome::Unchanged);
-                    }
+                    Operation::Remove { .. }
+                    | Operation::RemovePart { .. }
+                    | Operation::Expire { .. }
+                    | Operation::Reserve
+                    | Operation::Merge(_) => return Ok(Outcome::Unchanged),
                 };
                 let now = self.touch(&asked.cid)?.now.clone();
                 Ok(Outcome::Pinned(Box::new(now.unwrap_or_else(|| normalised(asked)))))
@@ -651,6 +661,17 @@ pub(crate) fn check_removal(pin: Option<&Pin>) -> Result<(), WireError> {
         Some(PinType::Shard) => refuse("cannot unpin a shard directly. Unpin content root CID instead"),
         Some(PinType::ClusterDag) => refuse("cannot unpin a Cluster DAG directly. Unpin content root CID instead"),
         Some(PinType::Data | PinType::Meta) => Ok(()),
+    }
+}
+
+/// Whether a pin is a part of a sharded one, and may be removed with it.
+pub(crate) fn check_part_removal(pin: Option<&Pin>) -> Result<(), WireError> {
+    match pin.map(|pin| pin.kind) {
+        None => Err(WireError::new(ErrorClass::NotFound, NOT_PINNED)),
+        Some(PinType::Shard | PinType::ClusterDag) => Ok(()),
+        Some(PinType::Data | PinType::Meta) => {
+            Err(WireError::new(ErrorClass::Conflict, "this pin is no part of a sharded one"))
+        }
     }
 }
 

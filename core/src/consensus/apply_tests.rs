@@ -298,6 +298,21 @@ fn a_refused_change_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn parts_of_a_sharded_pin_go_only_with_it() {
+    let kinds = [PinType::Shard, PinType::ClusterDag, PinType::Data, PinType::Meta];
+    let refused = |remove: fn(Cid) -> Operation| -> [bool; 4] {
+        let mut state = State::default();
+        let pins = (1..).zip(kinds).map(|(number, kind)| Pin { kind, ..pin(number, "n") });
+        state.apply(&[entry(60, (1..).zip(pins.map(|pin| Operation::Put(Box::new(pin)))).collect())]);
+        let removes = (1..5).map(|number| (10 + number, remove(cid(number)))).collect();
+        let answers = state.apply(&[entry(61, removes)]);
+        std::array::from_fn(|place| matches!(answers[0][place], Outcome::Refused(_)))
+    };
+    assert_eq!(refused(|cid| Operation::Remove { cid }), [true, true, false, false]);
+    assert_eq!(refused(|cid| Operation::RemovePart { cid }), [false, false, true, true]);
+}
+
+#[test]
 fn a_reallocation_counts_only_while_its_ground_holds() {
     let mut state = State::default();
     let (a, b) = (PeerId::random(), PeerId::random());

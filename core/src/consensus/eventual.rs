@@ -5,7 +5,7 @@
 
 use cluster_types::{Cid, PeerId, Pin, Timestamp, WireError};
 
-use super::apply::{check_removal, check_replacement};
+use super::apply::{check_part_removal, check_removal, check_replacement};
 use super::operation::{Operation, normalised};
 use super::overlay::Settling;
 use super::sequencer::{AllocationSnapshot, Context, Decision};
@@ -68,7 +68,7 @@ impl Author<'_> {
         };
         let cid = match &operation {
             Operation::Put(pin) | Operation::Reallocate { pin, .. } => pin.cid,
-            Operation::Remove { cid } | Operation::Expire { cid } => *cid,
+            Operation::Remove { cid } | Operation::RemovePart { cid } | Operation::Expire { cid } => *cid,
             Operation::Reserve | Operation::Merge(_) => return Ok(Accepted::without_effect(Outcome::Unchanged)),
         };
         let base = view.shown(&cid)?;
@@ -113,6 +113,7 @@ impl Author<'_> {
         let checked = match operation {
             Operation::Put(pin) => check_replacement(base, pin),
             Operation::Remove { .. } => check_removal(base),
+            Operation::RemovePart { .. } => check_part_removal(base),
             Operation::Expire { .. } => {
                 let over = base.is_some_and(|pin| {
                     let end = pin.options.expire_at;
@@ -146,7 +147,9 @@ impl Author<'_> {
             Operation::Put(pin) => write.pin(pin.as_ref().clone()),
             Operation::Reallocate { pin, .. } => write.reallocate(pin.allocations.clone()),
             Operation::Expire { .. } => write.expire(),
-            Operation::Remove { .. } | Operation::Reserve | Operation::Merge(_) => write.unpin(),
+            Operation::Remove { .. } | Operation::RemovePart { .. } | Operation::Reserve | Operation::Merge(_) => {
+                write.unpin()
+            }
         })
     }
 

@@ -37,6 +37,11 @@ pub enum Request {
         /// The pin.
         cid: Cid,
     },
+    /// Remove a part of a sharded pin: a shard or a block of its cluster DAG.
+    UnpinPart {
+        /// The part.
+        cid: Cid,
+    },
     /// Allocate an existing pin anew, away from some peers.
     Reallocate {
         /// The pin.
@@ -58,7 +63,9 @@ impl Request {
     pub fn cid(&self) -> Option<Cid> {
         match self {
             Self::Pin(pin) => Some(pin.cid),
-            Self::Unpin { cid } | Self::Reallocate { cid, .. } | Self::Expire { cid } => Some(*cid),
+            Self::Unpin { cid } | Self::UnpinPart { cid } | Self::Reallocate { cid, .. } | Self::Expire { cid } => {
+                Some(*cid)
+            }
             Self::Merge(_) => None,
         }
     }

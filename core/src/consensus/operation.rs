@@ -47,6 +47,11 @@ pub enum Operation {
         /// The pin.
         cid: Cid,
     },
+    /// Remove a part of a sharded pin.
+    RemovePart {
+        /// The part.
+        cid: Cid,
+    },
     /// Remove a pin if its time is over at the entry's time.
     Expire {
         /// The pin.
@@ -166,7 +171,7 @@ mod wire {
     pub(super) struct Operation {
         #[prost(bytes = "vec", tag = "1")]
         pub(super) id: Vec<u8>,
-        #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6, 7")]
+        #[prost(oneof = "Kind", tags = "2, 3, 4, 5, 6, 7, 8")]
         pub(super) kind: Option<Kind>,
     }
 
@@ -185,6 +190,8 @@ mod wire {
         Reserve(bool),
         #[prost(message, tag = "7")]
         Merge(Merge),
+        #[prost(bytes, tag = "8")]
+        RemovePart(Vec<u8>),
     }
 
     /// Writes to merge.
@@ -269,6 +276,7 @@ impl From<&Proposed> for wire::Operation {
                 was: was.iter().map(|peer| peer.to_bytes()).collect(),
             }),
             Operation::Remove { cid } => wire::Kind::Remove(cid.to_bytes()),
+            Operation::RemovePart { cid } => wire::Kind::RemovePart(cid.to_bytes()),
             Operation::Expire { cid } => wire::Kind::Expire(cid.to_bytes()),
             Operation::Reserve => wire::Kind::Reserve(true),
             Operation::Merge(merge) => wire::Kind::Merge(wire::Merge::from(merge.as_ref())),
@@ -290,6 +298,7 @@ impl TryFrom<wire::Operation> for Proposed {
                 was: peers(message.was)?,
             },
             wire::Kind::Remove(cid) => Operation::Remove { cid: read_cid(&cid)? },
+            wire::Kind::RemovePart(cid) => Operation::RemovePart { cid: read_cid(&cid)? },
             wire::Kind::Expire(cid) => Operation::Expire { cid: read_cid(&cid)? },
             wire::Kind::Reserve(_) => Operation::Reserve,
             wire::Kind::Merge(merge) => Operation::Merge(Box::new(merge.try_into()?)),
@@ -437,6 +446,7 @@ mod tests {
             Operation::Put(Box::new(pin.clone())),
             Operation::Reallocate { was: pin.allocations.clone(), pin: Box::new(pin.clone()) },
             Operation::Remove { cid: pin.cid },
+            Operation::RemovePart { cid: pin.cid },
             Operation::Expire { cid: pin.cid },
             Operation::Reserve,
         ];

@@ -371,7 +371,7 @@ impl Filling {
                 in_flight.insert(pin.cid, (self.batch, Some(pin.as_ref().clone())));
                 encode_pin(pin).len()
             }
-            Operation::Remove { cid } => {
+            Operation::Remove { cid } | Operation::RemovePart { cid } => {
                 in_flight.insert(*cid, (self.batch, None));
                 0
             }
@@ -421,9 +421,11 @@ impl Context<'_> {
     fn decide_in(&self, view: &dyn StateView, request: &Request) -> Result<Verdict, WireError> {
         match request {
             Request::Merge(writes) => merging::decide(self, view, writes).map(Verdict::Merge),
-            Request::Pin(_) | Request::Unpin { .. } | Request::Expire { .. } | Request::Reallocate { .. } => {
-                self.decide(request).map(Verdict::Alone)
-            }
+            Request::Pin(_)
+            | Request::Unpin { .. }
+            | Request::UnpinPart { .. }
+            | Request::Expire { .. }
+            | Request::Reallocate { .. } => self.decide(request).map(Verdict::Alone),
         }
     }
 
@@ -433,6 +435,7 @@ impl Context<'_> {
             Request::Merge(_) => Ok(Decision::Nothing),
             Request::Pin(pin) => self.decide_pin(pin),
             Request::Unpin { cid } => Ok(Decision::Write(Operation::Remove { cid: *cid })),
+            Request::UnpinPart { cid } => Ok(Decision::Write(Operation::RemovePart { cid: *cid })),
             Request::Expire { cid } => Ok(Decision::Write(Operation::Expire { cid: *cid })),
             Request::Reallocate { cid, exclude } => self.decide_reallocation(cid, exclude),
         }

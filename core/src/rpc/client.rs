@@ -4,10 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cluster_types::{ErrorClass, PeerId, WireError};
 
 use super::wire::{Call, Reply, decode_reply, encode_call};
 use crate::ports::{Purpose, Transport};
+
+/// A call that is packed already, for several peers.
+#[derive(Clone, Debug)]
+pub(crate) struct PreparedCall {
+    body: Bytes,
+    purpose: Purpose,
+}
 
 /// Asks other peers through a [`Transport`].
 #[derive(Clone)]
@@ -29,13 +37,29 @@ impl PeerClient {
 
     /// Asks `peer` and waits at most `timeout`. The class of an error says whether the call may have taken effect.
     pub async fn ask(&self, peer: PeerId, call: &Call, timeout: Duration) -> Result<Reply, WireError> {
+        self.ask_prepared(peer, &Self::prepare(call)?, timeout).await
+    }
+
+    /// Packs a call.
+    pub(crate) fn prepare(call: &Call) -> Result<PreparedCall, WireError> {
         let body = encode_call(call).map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
-        let is_bulk =
-            matches!(call, Call::PutBlocks { .. } | Call::Shards(_) | Call::Manifest { .. } | Call::Noted { .. });
-        let purpose = if is_bulk { Purpose::Bulk } else { Purpose::Call };
+        let is_bulk = matches!(
+            call,
+            Call::PutBlocks { .. } | Call::Blocks { .. } | Call::Shards(_) | Call::Manifest { .. } | Call::Noted { .. }
+        );
+        Ok(PreparedCall { body, purpose: if is_bulk { Purpose::Bulk } else { Purpose::Call } })
+    }
+
+    /// Like [`PeerClient::ask`], for a call that is packed already.
+    pub(crate) async fn ask_prepared(
+        &self,
+        peer: PeerId,
+        call: &PreparedCall,
+        timeout: Duration,
+    ) -> Result<Reply, WireError> {
         let answer = self
             .transport
-            .call(peer, purpose, body, timeout)
+            .call(peer, call.purpose, call.body.clone(), timeout)
             .await
             .map_err(|error| WireError::from_error(error.class(), &error))?;
         decode_reply(&answer).map_err(|error| WireError::from_error(ErrorClass::Unknown, &error))?

@@ -11,6 +11,7 @@ mod serve;
 mod wire;
 
 pub use client::PeerClient;
+pub(crate) use client::PreparedCall;
 pub use serve::{CallServer, PeerService};
 pub use wire::{Call, NodeInfo, Reply, StatusPage, WireBlock};
 pub(crate) use wire::{decode_raft_reply, encode_raft};

@@ -39,7 +39,9 @@ pub fn access(call: &Call) -> Access {
         | Call::Recover { .. }
         | Call::RecoverPage { .. }
         | Call::PutBlocks { .. }
+        | Call::Blocks { .. }
         | Call::CollectGarbage
-        | Call::Node => Access::TrustedMembers,
+        | Call::Node
+        | Call::RepoStat => Access::TrustedMembers,
     }
 }

@@ -1,7 +1,7 @@
 //! The calls between peers and their encoding.
 
 use bytes::Bytes;
-use cluster_types::{Cid, Id, Multiaddr, PeerId, PinInfo, RepoGc, WireError};
+use cluster_types::{Cid, ErrorClass, Id, Multiaddr, PeerId, PinInfo, RepoGc, RepoStat, WireError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::WireFormatError;
@@ -16,6 +16,8 @@ const VERSION: u8 = 1;
 const KIND_RAFT: u8 = 1;
 const KIND_CALL: u8 = 2;
 const KIND_REPLY: u8 = 3;
+/// What a block takes in a message beside its bytes: field names, lengths and its CID.
+const BLOCK_OVERHEAD: usize = 96;
 
 /// What a peer is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,10 +96,17 @@ pub enum Call {
         /// The blocks.
         blocks: Vec<WireBlock>,
     },
+    /// Give me these blocks of your node: the first of them, as many as fit into an answer.
+    Blocks {
+        /// Their names.
+        cids: Vec<Cid>,
+    },
     /// Collect garbage.
     CollectGarbage,
     /// Whom are you connected to?
     Node,
+    /// How full is your node?
+    RepoStat,
     /// To which cluster do you belong, and am I welcome there?
     Meet {
         /// The cluster of the one who asks, if it wants to join.
@@ -143,6 +152,15 @@ impl From<&Block> for WireBlock {
     }
 }
 
+impl TryFrom<&WireBlock> for Block {
+    type Error = WireError;
+
+    fn try_from(block: &WireBlock) -> Result<Self, WireError> {
+        let cid = Cid::from_bytes(&block.cid).map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
+        Ok(Self { cid, data: block.data.clone() })
+    }
+}
+
 /// One page of a status listing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusPage {
@@ -185,10 +203,14 @@ pub enum Reply {
     Status(Box<PinInfo>),
     /// To [`Call::StatusPage`] and [`Call::RecoverPage`].
     Page(StatusPage),
+    /// To [`Call::Blocks`].
+    Blocks(Vec<WireBlock>),
     /// To [`Call::CollectGarbage`].
     Garbage(RepoGc),
     /// To [`Call::Node`].
     Node(NodeInfo),
+    /// To [`Call::RepoStat`].
+    RepoStat(RepoStat),
     /// To [`Call::Meet`].
     Cluster {
         /// The cluster, if the peer belongs to one.
@@ -241,7 +263,12 @@ pub(super) fn encode_raft_reply(reply: &RaftReply) -> Result<Bytes, WireFormatEr
 }
 
 pub(super) fn encode_call(call: &Call) -> Result<Bytes, WireFormatError> {
-    encode(KIND_CALL, call)
+    // Room for what blocks take, so that the bytes are not moved while it grows.
+    let mut room = 0;
+    if let Call::PutBlocks { blocks } = call {
+        room = blocks.iter().map(|block| block.data.len() + BLOCK_OVERHEAD).sum();
+    }
+    encode_into(Vec::with_capacity(room), KIND_CALL, call)
 }
 
 pub(super) fn encode_reply(reply: &Result<Reply, WireError>) -> Result<Bytes, WireFormatError> {
@@ -260,7 +287,11 @@ pub(super) fn decode_incoming(bytes: &Bytes) -> Result<Incoming, WireFormatError
 }
 
 fn encode<T: Serialize>(kind: u8, value: &T) -> Result<Bytes, WireFormatError> {
-    let mut bytes = vec![VERSION, kind];
+    encode_into(Vec::new(), kind, value)
+}
+
+fn encode_into<T: Serialize>(mut bytes: Vec<u8>, kind: u8, value: &T) -> Result<Bytes, WireFormatError> {
+    bytes.extend_from_slice(&[VERSION, kind]);
     rmp_serde::encode::write_named(&mut bytes, value).map_err(|error| WireFormatError { reason: error.to_string() })?;
     Ok(bytes.into())
 }

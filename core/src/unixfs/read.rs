@@ -6,6 +6,7 @@
 //! **Invariant:** a DAG made to harm costs its reader no more than it yields: sizes must agree between a node and its
 //! parent, parts without bytes are not looked at, depth is bounded, and so is what waits to be read.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 
@@ -146,7 +147,12 @@ where
 {
     async_stream::try_stream! {
         let mut waiting = vec![(root, 0)];
+        // Shards hold names of different hashes, so none is linked twice; a tree of empty ones that are would never end.
+        let mut seen = BTreeSet::new();
         while let Some((cid, level)) = waiting.pop() {
+            if !seen.insert(cid) {
+                Err(DagError::new(&cid, "a shard of a directory is linked twice"))?;
+            }
             let block = get(&fetch, &cid).await?;
             let (entries, mut shards) = open_directory(&cid, &block, level)?;
             for entry in entries {

@@ -221,3 +221,24 @@ proptest! {
         let _ = inspect(&cid, &blocks.0[&cid]);
     }
 }
+
+#[tokio::test]
+async fn a_directory_of_empty_shards_that_lead_to_each_other_ends() {
+    let place = |place: usize| format!("{place:02X}");
+    let shard = |below: Cid| {
+        let names: Vec<_> = (0..256).map(place).collect();
+        let links = names.iter().map(|name| NewLink { cid: below, name: name.as_str().into(), size: 1 });
+        Bytes::from(encode(links, &unixfs::shard(&[0xff; 32])))
+    };
+    // Eight levels of 256 links each: 2^64 ways down, and nothing there.
+    let mut blocks = HashMap::new();
+    let mut cid = cids().cid(Codec::DAG_PB, b"");
+    for _ in 0..8 {
+        let block = shard(cid);
+        cid = cids().cid(Codec::DAG_PB, &block);
+        blocks.insert(cid, block);
+    }
+    let fetch = |cid| std::future::ready(blocks.get(&cid).cloned().ok_or_else(|| BoxError::from("absent")));
+    let error = list_directory(fetch, cid).try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(error.to_string().contains("twice") || error.to_string().contains("cannot get"), "{error}");
+}

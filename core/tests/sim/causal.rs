@@ -108,7 +108,7 @@ impl Judge {
                 self.check_once(index, pin)?;
                 (pin.cid, Wish::Pin, Some(pin.as_ref().clone()))
             }
-            Operation::Remove { cid } => (*cid, Wish::Unpin, None),
+            Operation::Remove { cid } | Operation::RemovePart { cid } => (*cid, Wish::Unpin, None),
             Operation::Expire { cid } => (*cid, Wish::Expire, None),
             Operation::Merge(merge) => {
                 let mut writes = merge.writes.clone();

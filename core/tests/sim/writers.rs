@@ -102,7 +102,7 @@ impl Asked {
     fn of(host: &Host, request: &Request) -> Option<Self> {
         let (wish, name) = match request {
             Request::Pin(pin) => (Wish::Pin, Some(pin.options.name.clone())),
-            Request::Unpin { .. } => (Wish::Unpin, None),
+            Request::Unpin { .. } | Request::UnpinPart { .. } => (Wish::Unpin, None),
             Request::Expire { .. } => (Wish::Expire, None),
             Request::Reallocate { .. } => (Wish::Reallocate, None),
             Request::Merge(_) => return None,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster_core::ports::{IpfsError, IpfsNode, PinProgress, PinRequest};
 use cluster_core::testing::dag;
+use cluster_core::testing::mem_ipfs::{IpfsCall, IpfsFault};
 use cluster_core::testing::suite::ipfs::{self, IpfsFactory, IpfsFixture};
 use cluster_core::watch;
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
@@ -84,6 +85,25 @@ async fn changes_of_what_the_node_holds_are_counted() {
     node.pinned(leaf.cid).await.unwrap();
     node.unpin(leaf.cid).await.unwrap();
     assert_eq!(*changes.borrow(), 3, "a question changes nothing");
+}
+
+#[tokio::test]
+async fn blocks_go_in_as_archives_and_one_by_one_where_those_are_refused() {
+    let mock = MockKubo::start().await;
+    let node = Kubo::new(config(&mock.address, Duration::from_secs(5))).unwrap();
+    let leaf = dag::leaf(vec![7; 10]);
+    let root = dag::directory(&[("leaf", leaf.cid)]);
+    let calls = |call| mock.node.calls().iter().filter(|(made, _)| *made == call).count();
+    node.put_blocks(vec![leaf, root.clone()]).await.unwrap();
+    assert_eq!((calls(IpfsCall::ImportCar), calls(IpfsCall::PutBlocks)), (1, 0));
+
+    mock.node.break_call(IpfsCall::ImportCar, IpfsFault::Refused("no such command".to_owned()));
+    let others: Vec<_> = (0..3).map(|number| dag::leaf(vec![number; 100])).chain([dag::as_v0(&root)]).collect();
+    node.put_blocks(others.clone()).await.unwrap();
+    assert_eq!((calls(IpfsCall::ImportCar), calls(IpfsCall::PutBlocks)), (2, 4));
+    for block in others {
+        assert_eq!(node.block(block.cid).await.unwrap(), block.data);
+    }
 }
 
 #[tokio::test]

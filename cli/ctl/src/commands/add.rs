@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cluster_client::{AddRequest, Source};
 use cluster_terminal::Progress;
-use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, Timestamp, parse_peer_id};
+use cluster_types::{AddFormat, AddLayout, AddParams, AddedOutput, Cid, Timestamp, parse_peer_id};
 use futures::StreamExt;
 use url::Url;
 
@@ -31,6 +31,7 @@ pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<()
     let shown_at_once = !arguments.quieter && !arguments.no_stream;
     let quiet = arguments.quiet || arguments.quieter;
     let mut added: Vec<AddedOutput> = Vec::new();
+    let (mut root, mut parts): (Option<AddedOutput>, Vec<Option<Cid>>) = (None, Vec::new());
     while let Some(item) = items.next().await {
         let output = item?;
         if output.cid.is_none() {
@@ -40,23 +41,37 @@ pub(crate) async fn run(arguments: AddArguments, context: &Context) -> Result<()
         if shown_at_once {
             meter.line.aside(|| context.output.show(&Added { output: &output, quiet }))?;
         }
-        if !arguments.no_stream || arguments.quieter {
-            added.clear();
+        // What is told of shards comes after the content.
+        if arguments.shard && root.is_some() && is_part(&output.name, parts.len()) {
+            parts.push(output.cid);
+        } else {
+            root = Some(output.clone());
         }
-        added.push(output);
+        if arguments.no_stream && !arguments.quieter {
+            added.push(output);
+        }
     }
     drop(meter);
+    if arguments.no_stream && arguments.quieter {
+        added.extend(root.clone());
+    }
     if arguments.no_stream {
         context.output.show(&AddedList(added.iter().map(|output| Added { output, quiet }).collect()))?;
-    } else if let Some(output) = added.last().filter(|_| arguments.quieter) {
+    } else if let Some(output) = root.as_ref().filter(|_| arguments.quieter) {
         context.output.show(&Added { output, quiet })?;
     }
-    let root = added.last().and_then(|output| output.cid);
-    if let Some(cid) = root.filter(|_| arguments.wait && !arguments.no_pin) {
+    // Of content in shards, those are what is pinned.
+    let awaited = if parts.is_empty() { vec![root.and_then(|output| output.cid)] } else { parts };
+    for cid in awaited.into_iter().flatten().filter(|_| arguments.wait && !arguments.no_pin) {
         let pin = context.client.allocation(&cid).await?;
         wait::until(context, cid, Goal::pinned(&pin), arguments.wait_timeout.0).await?;
     }
     Ok(())
+}
+
+/// Whether this is the next shard, or the list of all of them.
+fn is_part(name: &str, shards: usize) -> bool {
+    name == format!("shard-{shards}") || (shards > 0 && name.ends_with("-clusterDAG"))
 }
 
 /// What is uploaded and how, after the rules for flags that imply others.
@@ -78,6 +93,7 @@ fn plan(arguments: &AddArguments, here: &Path, now: Timestamp) -> Result<AddRequ
     let cid_version = if hash == DEFAULT_HASH { arguments.cid_version.unwrap_or(profile.cid_version) } else { 1 };
     let mut options = pin_options(&arguments.options, now);
     let peers = arguments.options.allocations.iter();
+    options.shard_size = arguments.shard_size;
     options.user_allocations = peers.filter_map(|peer| parse_peer_id(peer.trim()).ok()).collect();
     let params = AddParams {
         options,
@@ -97,6 +113,7 @@ fn plan(arguments: &AddArguments, here: &Path, now: Timestamp) -> Result<AddRequ
         directory_size: profile.directory_size,
         local: arguments.local,
         no_pin: arguments.no_pin,
+        shard: arguments.shard,
         ..AddParams::default()
     };
     let (recursive, hidden, nocopy) = (arguments.recursive, arguments.hidden, arguments.nocopy);
@@ -182,12 +199,13 @@ mod tests {
     #[test]
     fn every_flag_reaches_the_request() {
         let all = planned(
-            "-r -H -w -raw-leaves --local --no-pin -n notes -rmin 1 -rmax 2 --layout trickle -s size-1024 -allocs \
+            "-r -H -w -raw-leaves --local --no-pin --shard --shard-size 1000 -n notes -rmin 1 -rmax 2 --layout trickle -s size-1024 -allocs \
              nobody,12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA dir",
         );
         let all = all.unwrap();
         let params = &all.params;
         assert!(all.recursive && all.hidden && params.wrap_with_directory && params.local && params.no_pin);
+        assert_eq!((params.shard, params.options.shard_size), (true, 1000));
         assert_eq!((params.layout, params.chunker.as_str()), (AddLayout::Trickle, "size-1024"));
         assert_eq!((params.options.name.as_str(), params.options.user_allocations.len()), ("notes", 1));
         assert_eq!((params.options.replication_factor_min, params.options.replication_factor_max), (1, 2));

@@ -11,7 +11,7 @@ use super::document::Reader;
 use super::error::ConfigError;
 
 /// A list with at least one address.
-pub(super) fn some_addresses(reader: &Reader<'_>, key: &str) -> Result<Vec<Multiaddr>, ConfigError> {
+fn some_addresses(reader: &Reader<'_>, key: &str) -> Result<Vec<Multiaddr>, ConfigError> {
     let addresses = reader.addresses(key)?;
     if addresses.is_empty() {
         return Err(reader.refuse(key, "give at least one multiaddress"));
@@ -68,6 +68,22 @@ pub(super) fn node_address(reader: &Reader<'_>) -> Result<Multiaddr, ConfigError
         return Ok(address);
     }
     Err(reader.refuse(key, "write it like /ip4/127.0.0.1/tcp/5001, /dns/<name>/tcp/5001 or /unix/<path>"))
+}
+
+/// Names of headers.
+pub(super) fn header_names(reader: &Reader<'_>, key: &str) -> Result<Vec<String>, ConfigError> {
+    let names = reader.texts(key)?;
+    match names.iter().find(|name| HeaderName::try_from(*name).is_err()) {
+        Some(name) => Err(reader.refuse(key, format!("{name:?} is not the name of a header"))),
+        None => Ok(names),
+    }
+}
+
+/// A path on a server, perhaps with a query.
+pub(super) fn absolute_path(reader: &Reader<'_>, key: &str) -> Result<String, ConfigError> {
+    let path = reader.text(key)?;
+    let is_plain = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain { Ok(path) } else { Err(reader.refuse(key, "write it like /api/v0/version")) }
 }
 
 /// Headers that can be sent.

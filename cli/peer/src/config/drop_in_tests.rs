@@ -10,7 +10,7 @@ use super::environment::variable_name;
 use super::table::{COMPONENTS, Component, Field, Kind};
 use super::*;
 
-const UNSERVED: &str = "configured, but not or not fully served by this version yet: api.ipfsproxy, api.pinsvcapi";
+const UNSERVED: &str = "configured, but not or not fully served by this version yet: api.pinsvcapi";
 const PEBBLE: &str = include_str!("fixtures/original-pebble.json");
 const RAFT: &str = include_str!("fixtures/original-raft.json");
 

@@ -247,6 +247,14 @@ fn remarks(document: &Document, config: &Config) -> Vec<String> {
             ));
         }
     }
+    if let Some(proxy) = &config.ipfs_proxy {
+        let open = open_addresses(&proxy.listen_addresses);
+        if !open.is_empty() {
+            let open = open.join(", ");
+            remarks
+                .push(format!("api.ipfsproxy asks for no password: everyone who can reach {open} may pin and unpin"));
+        }
+    }
     let unserved = document.unserved_keys();
     if !unserved.is_empty() {
         remarks.push(format!("configured, but not or not fully served by this version yet: {}", unserved.join(", ")));

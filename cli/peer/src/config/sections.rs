@@ -28,7 +28,7 @@ pub struct Config {
     pub rest_api: Option<HttpApiConfig>,
     /// `api.pinsvcapi`: kept, not served yet.
     pub pinning_service: Option<HttpApiConfig>,
-    /// `api.ipfsproxy`: kept, not served yet.
+    /// `api.ipfsproxy`; without it the IPFS proxy is not served.
     pub ipfs_proxy: Option<ProxyConfig>,
     /// `ipfs_connector`: the node this peer looks after.
     pub ipfs: IpfsConfig,

@@ -467,7 +467,7 @@ pub(super) static NUMPIN: Component = Component {
 pub(super) static DATASTORES: [&Component; 4] = [&PEBBLE, &BADGER3, &BADGER, &LEVELDB];
 
 /// Components that are checked and kept, but not served yet.
-pub(super) static UNSERVED: [&Component; 2] = [&IPFSPROXY, &PINSVCAPI];
+pub(super) static UNSERVED: [&Component; 1] = [&PINSVCAPI];
 
 /// Sections that are accepted whole, whatever they hold.
 pub(super) const OPAQUE_SECTIONS: [&str; 1] = ["state"];

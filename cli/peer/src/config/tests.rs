@@ -71,7 +71,7 @@ fn a_file_of_the_original_loads_unchanged() {
     assert_eq!(kubo.unpin_timeout, Duration::from_secs(3 * 3600));
     assert_eq!(config.informers.disk.unwrap().metric, DiskMetric::FreeSpace);
     assert_eq!(config.allocator.allocate_by, ["tag:group", "freespace"]);
-    let remark = "configured, but not or not fully served by this version yet: api.ipfsproxy, api.pinsvcapi";
+    let remark = "configured, but not or not fully served by this version yet: api.pinsvcapi";
     assert_eq!(loaded.remarks, [remark]);
 }
 
@@ -367,7 +367,7 @@ fn another(component: &Component, field: &Field) -> Value {
 #[test]
 fn what_is_set_and_has_no_effect_is_named_in_one_remark() {
     let mut file: Value = serde_json::from_str(ORIGINAL).unwrap();
-    let mut expected = vec!["api.ipfsproxy".to_owned(), "api.pinsvcapi".to_owned()];
+    let mut expected = vec!["api.pinsvcapi".to_owned()];
     for component in COMPONENTS {
         for field in component.fields.iter().filter(|field| !field.served && component.name != "pinsvcapi") {
             let parts = component.path();
@@ -391,9 +391,26 @@ fn what_is_set_and_has_no_effect_is_named_in_one_remark() {
         file["api"]["restapi"]["cors_allowed_origins"] = json!(["*"]);
     });
     let remarks = load_text(&text, &Variables::new()).unwrap().remarks;
-    assert!(remarks[0].ends_with(": api.ipfsproxy, api.pinsvcapi"), "{remarks:?}");
+    assert!(remarks[0].ends_with(": api.pinsvcapi"), "{remarks:?}");
     let remarks = load_text(ORIGINAL, &variables(&[("CLUSTER_TRACING_ENABLETRACING", "true")])).unwrap().remarks;
     assert!(remarks[0].contains("observations.tracing.enable_tracing"), "{remarks:?}");
+}
+
+#[test]
+fn a_proxy_that_others_reach_is_named_and_one_before_itself_refused() {
+    let listening = |address: &str| {
+        let text = changed(|file| file["api"]["ipfsproxy"]["listen_multiaddress"] = json!(address));
+        load_text(&text, &Variables::new())
+    };
+    let remarks = listening("/ip4/0.0.0.0/tcp/9095").unwrap().remarks;
+    assert!(remarks[0].contains("everyone who can reach /ip4/0.0.0.0/tcp/9095 may pin"), "{remarks:?}");
+    let message = listening("/ip4/127.0.0.1/tcp/5001").unwrap_err().to_string();
+    assert!(message.contains("api.ipfsproxy.node_multiaddress") && message.contains("the proxy itself"), "{message}");
+    for (key, bad) in [("extract_headers_extra", json!(["a b"])), ("extract_headers_path", json!("version"))] {
+        let text = changed(|file| file["api"]["ipfsproxy"][key] = bad);
+        let message = load_text(&text, &Variables::new()).unwrap_err().to_string();
+        assert!(message.contains(key), "{message}");
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use cluster_net::{Identity, IdentityError};
 use cluster_types::{Multiaddr, PeerId, Protocol, ReplicationFactor, parse_peer_id};
 
 use super::access::{access, refuse_open};
-use super::addresses::{api_addresses, node_address, only_tcp, peer_addresses, sendable_headers, some_addresses};
+use super::addresses::{
+    absolute_path, api_addresses, header_names, node_address, only_tcp, peer_addresses, sendable_headers,
+};
 use super::document::{Document, Reader};
 use super::error::ConfigError;
 use super::folder::{ConfigFolder, PEERSTORE};
@@ -320,15 +322,19 @@ fn http_host(reader: &Reader<'_>) -> Result<Option<HttpHostConfig>, ConfigError>
 }
 
 fn proxy(reader: &Reader<'_>, folder: &ConfigFolder) -> Result<ProxyConfig, ConfigError> {
+    let (listen_addresses, node_address) = (api_addresses(reader, "listen_multiaddress")?, node_address(reader)?);
+    if listen_addresses.contains(&node_address) {
+        return Err(reader.refuse("node_multiaddress", "the proxy itself listens there"));
+    }
     Ok(ProxyConfig {
-        listen_addresses: some_addresses(reader, "listen_multiaddress")?,
-        node_address: node_address(reader)?,
+        listen_addresses,
+        node_address,
         node_https: reader.flag("node_https")?,
         log_file: optional_file(&reader.text("log_file")?, folder),
         timeouts: timeouts(reader)?,
         max_header_bytes: header_bytes(reader)?,
-        extract_headers_extra: reader.texts("extract_headers_extra")?,
-        extract_headers_path: reader.text("extract_headers_path")?,
+        extract_headers_extra: header_names(reader, "extract_headers_extra")?,
+        extract_headers_path: absolute_path(reader, "extract_headers_path")?,
         extract_headers_ttl: reader.duration("extract_headers_ttl")?,
     })
 }

@@ -12,6 +12,8 @@ mod config;
 mod dialer;
 mod fetch;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gc;
 mod import;
 mod kept;

@@ -1,13 +1,20 @@
 //! Blocks in and out, each checked against its CID on our side.
+//!
+//! They go in as archives through `dag/import`, which takes blocks of every kind in one request and writes them together.
+//! What a node cannot take that way (it reads every block as its codec says; an old one knows no such command) it is given
+//! block by block, through `block/put`.
+
+use std::convert::Infallible;
 
 use bytes::Bytes;
 use cluster_core::ports::{Block, IpfsError};
-use cluster_core::unixfs::{HashFunction, MAX_BLOCK};
+use cluster_core::unixfs::{HashFunction, MAX_BLOCK, car};
 use cluster_types::{Cid, Codec};
 use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 
 use super::KuboConfig;
+use super::car::ImportLine;
 use super::client::{Call, Client, Failure};
 use crate::check_block;
 
@@ -23,25 +30,83 @@ struct BlockStat {
 }
 
 /// Keeps blocks; all of them were confirmed by Kubo when this returns.
-pub(super) async fn put(client: &Client, config: &KuboConfig, blocks: Vec<Block>) -> Result<(), Failure> {
+pub(super) async fn put(client: &Client, config: &KuboConfig, mut blocks: Vec<Block>) -> Result<(), Failure> {
     for block in &blocks {
         check_block(&block.cid, &block.data)?;
     }
-    for batch in batches(blocks) {
+    // Identity CIDs hold their block and need no keeping.
+    blocks.retain(|block| block.cid.hash().code() != Codec::IDENTITY);
+    for batch in batches(blocks, |_cid| ()) {
+        match import_batch(client, config, &batch).await {
+            Ok(()) => {}
+            Err(Failure::Other(error @ (IpfsError::Unreachable { .. } | IpfsError::Stalled { .. }))) => {
+                return Err(error.into());
+            }
+            Err(failure) => {
+                let error = IpfsError::from(failure);
+                tracing::debug!(%error, "blocks are not taken as an archive, putting them one by one");
+                put_by_kind(client, config, batch).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts blocks as one archive. It names no roots: what they belong to comes in many of them.
+async fn import_batch(client: &Client, config: &KuboConfig, batch: &[Block]) -> Result<(), Failure> {
+    let expected = batch.len() as u64;
+    let mut pieces = vec![car::write_header(&[])];
+    for block in batch {
+        let cid = block.cid.to_bytes();
+        let mut head = Vec::with_capacity(cid.len() + 8);
+        put_varint(&mut head, cid.len() + block.data.len());
+        head.extend_from_slice(&cid);
+        pieces.extend([head.into(), block.data.clone()]);
+    }
+    let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)));
+    let form = Form::new().part("file", Part::stream_with_length(body, length).file_name("blocks.car"));
+    let call = Call::new("dag/import").with("allow-big-block", true).with("pin-roots", false).with("stats", true);
+    client
+        .within(call.operation, config.request_timeout, async {
+            let mut lines = client.post(&call, Some(form)).await?.lines();
+            let mut kept = 0;
+            while let Some(line) = lines.next::<ImportLine>().await? {
+                kept = line.stats.map_or(kept, |stats| stats.block_count);
+            }
+            if kept == expected {
+                Ok(())
+            } else {
+                Err(lines.bad(format!("{kept} of {expected} blocks are confirmed")).into())
+            }
+        })
+        .await
+}
+
+/// An unsigned LEB128 number.
+fn put_varint(out: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+async fn put_by_kind(client: &Client, config: &KuboConfig, mut blocks: Vec<Block>) -> Result<(), Failure> {
+    blocks.sort_by_key(|block| kind(&block.cid));
+    for batch in batches(blocks, kind) {
         put_batch(client, config, batch).await?;
     }
     Ok(())
 }
 
-/// What one request says of all its blocks: codec, hash function, digest length.
+/// What one `block/put` says of all its blocks: codec, hash function, digest length.
 fn kind(cid: &Cid) -> (u64, u64, u8) {
     (cid.codec(), cid.hash().code(), cid.hash().size())
 }
 
-/// Cuts blocks into requests: each of one kind, and bounded. Identity CIDs hold their block and need no keeping.
-fn batches(mut blocks: Vec<Block>) -> Vec<Vec<Block>> {
-    blocks.retain(|block| block.cid.hash().code() != Codec::IDENTITY);
-    blocks.sort_by_key(|block| kind(&block.cid));
+/// Cuts blocks into requests: each of one kind, and bounded.
+fn batches<K: PartialEq>(blocks: Vec<Block>, kind: impl Fn(&Cid) -> K) -> Vec<Vec<Block>> {
     let mut batches: Vec<Vec<Block>> = Vec::new();
     let mut bytes = 0;
     for block in blocks {
@@ -138,7 +203,9 @@ mod tests {
         let mut blocks: Vec<Block> = (0..9_u8).map(|n| raw(vec![n; 1024 * 1024])).collect();
         let data = b"node".to_vec();
         blocks.insert(3, Block { cid: Cid::new_v0(Code::Sha2_256.digest(&data)).unwrap(), data: data.into() });
-        let batches = batches(blocks);
+        assert_eq!(batches(blocks.clone(), |_cid| ()).iter().map(Vec::len).collect::<Vec<_>>(), vec![8, 2]);
+        blocks.sort_by_key(|block| kind(&block.cid));
+        let batches = batches(blocks, kind);
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), vec![8, 1, 1]);
         for batch in &batches {
             assert!(batch.iter().map(|block| block.data.len()).sum::<usize>() <= MAX_BATCH_BYTES);

@@ -29,15 +29,15 @@ const V2_PRAGMA: [u8; 11] = [0x0a, 0xa1, 0x67, b'v', b'e', b'r', b's', b'i', b'o
 const V2_HEAD: usize = 40;
 
 #[derive(Deserialize)]
-struct ImportLine {
+pub(super) struct ImportLine {
     #[serde(rename = "Stats", default)]
-    stats: Option<ImportStats>,
+    pub(super) stats: Option<ImportStats>,
 }
 
 #[derive(Deserialize)]
-struct ImportStats {
+pub(super) struct ImportStats {
     #[serde(rename = "BlockCount")]
-    block_count: u64,
+    pub(super) block_count: u64,
 }
 
 /// What is known of an archive on its way.

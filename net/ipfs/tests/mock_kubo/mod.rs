@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use cluster_core::ports::{Block, IpfsError, IpfsNode, PinProgress, PinRequest};
 use cluster_core::task::{OnExit, TaskGroup};
+use cluster_core::testing::dag;
 use cluster_core::testing::mem_ipfs::MemIpfs;
 use cluster_core::unixfs::CidBuilder;
 use cluster_core::watch;
@@ -29,6 +30,8 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// A false Kubo over a node in memory.
 pub(crate) struct MockKubo {
     pub(crate) address: Multiaddr,
+    /// What is behind it.
+    pub(crate) node: Arc<MemIpfs>,
     tasks: TaskGroup,
 }
 
@@ -36,18 +39,19 @@ impl MockKubo {
     pub(crate) async fn start() -> Self {
         let (listener, address) = listen().await;
         let tasks = TaskGroup::new();
+        let node = MemIpfs::new(NEVER);
         let router = Router::new()
             .route("/api/v0/block/put", post(block_put))
             .route("/api/v0/dag/import", post(dag_import))
             .route("/api/v0/pin/add", post(pin_add))
             .route("/api/v0/{*command}", post(command))
             .layer(DefaultBodyLimit::disable())
-            .with_state(MemIpfs::new(NEVER));
+            .with_state(Arc::clone(&node));
         let stop = tasks.stop_token();
         tasks.spawn("mock kubo", OnExit::Continue, async move {
             axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
         });
-        Self { address, tasks }
+        Self { address, node, tasks }
     }
 }
 
@@ -160,8 +164,10 @@ async fn dag_import(State(node): Node, RawQuery(query): RawQuery, mut parts: Mul
     let part = parts.next_field().await.map_err(|error| Refusal(error.to_string()))?;
     let part = part.ok_or_else(|| Refusal("no file".to_owned()))?;
     let archive: Bytes = part.bytes().await.map_err(|error| Refusal(error.to_string()))?;
+    assert!(archive.len() <= 9 * 1024 * 1024, "a request of {} bytes", archive.len());
+    let blocks = dag::read_car(&archive).map_or(0, |(_roots, blocks)| blocks.len());
     node.import_car(futures::stream::iter([Ok(archive)]).boxed()).await?;
-    Ok(lines(futures::stream::iter([json!({"Stats": {"BlockCount": 1, "BlockBytesCount": 1}})])))
+    Ok(lines(futures::stream::iter([json!({"Stats": {"BlockCount": blocks, "BlockBytesCount": 1}})])))
 }
 
 async fn command(State(node): Node, Path(command): Path<String>, RawQuery(query): RawQuery) -> Answer {

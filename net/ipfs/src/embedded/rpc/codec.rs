@@ -69,10 +69,12 @@ pub(super) fn decode(codec: u64, block: &[u8]) -> Result<Node, String> {
 /// The block that holds a value.
 pub(super) fn encode(codec: u64, node: &Node) -> Result<Vec<u8>, String> {
     match codec {
-        Codec::RAW => match node {
-            Node::Bytes(bytes) => Ok(bytes.clone()),
-            _ => Err("func called on wrong kind: AsBytes called on a node that is not bytes".to_owned()),
-        },
+        Codec::RAW => {
+            let Node::Bytes(bytes) = node else {
+                return Err("func called on wrong kind: AsBytes called on a node that is not bytes".to_owned());
+            };
+            Ok(bytes.clone())
+        }
         Codec::DAG_PB => encode_pb(node),
         Codec::DAG_CBOR | CBOR => {
             let mut out = Vec::new();
@@ -95,7 +97,9 @@ pub(super) fn descend<'a, 'b>(node: &'a Node, path: &'b [String]) -> Result<(&'a
                 entries.iter().find(|(key, _)| key == name).map(|(_, value)| value).ok_or(name.as_str())?
             }
             Node::List(items) => name.parse().ok().and_then(|place: usize| items.get(place)).ok_or(name.as_str())?,
-            _ => return Err(name),
+            Node::Null | Node::Bool(_) | Node::Integer(_) | Node::Float(_) | Node::Text(_) | Node::Bytes(_) => {
+                return Err(name);
+            }
         };
     }
     Ok((here, &[]))
@@ -113,7 +117,7 @@ pub(super) fn links(node: &Node) -> Vec<(String, Cid)> {
             Node::List(items) => {
                 waiting.extend(items.iter().enumerate().rev().map(|(place, value)| (under(&place.to_string()), value)));
             }
-            _ => {}
+            Node::Null | Node::Bool(_) | Node::Integer(_) | Node::Float(_) | Node::Text(_) | Node::Bytes(_) => {}
         }
     }
     found
@@ -531,7 +535,13 @@ mod tests {
                     .sort_by(|(one, _), (other, _)| (one.len(), one.as_bytes()).cmp(&(other.len(), other.as_bytes())));
                 Node::Map(entries)
             }
-            other => other,
+            other @ (Node::Null
+            | Node::Bool(_)
+            | Node::Integer(_)
+            | Node::Float(_)
+            | Node::Text(_)
+            | Node::Bytes(_)
+            | Node::Link(_)) => other,
         }
     }
 }

@@ -74,11 +74,14 @@ fn compressed(
     .boxed()
 }
 
+/// Names and what they lead to.
+type Entries = BoxStream<'static, Result<(String, Cid), Failure>>;
+
 /// An archive of a file or directory, entries in the order of the DAG.
 fn archive_of(blocks: Blocks, name: String, root: Cid) -> BoxStream<'static, Result<Bytes, Failure>> {
     let now = SystemClock.now().unix_seconds();
     async_stream::try_stream! {
-        let mut open: Vec<(String, BoxStream<'static, Result<(String, Cid), Failure>>)> =
+        let mut open: Vec<(String, Entries)> =
             vec![(String::new(), futures::stream::iter([Ok((name, root))]).boxed())];
         while let Some((above, entries)) = open.last_mut() {
             let Some((name, cid)) = entries.try_next().await? else {

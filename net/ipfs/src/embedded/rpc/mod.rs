@@ -129,10 +129,13 @@ fn bind_socket(path: &PathBuf) -> io::Result<UnixListener> {
 
 fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
+    let first = parts.next()?;
+    let ip: IpAddr = if let Protocol::Ip4(ip) = first {
+        ip.into()
+    } else if let Protocol::Ip6(ip) = first {
+        ip.into()
+    } else {
+        return None;
     };
     match (parts.next()?, parts.next()) {
         (Protocol::Tcp(port), None) => Some((ip, port).into()),

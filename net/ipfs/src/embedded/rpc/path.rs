@@ -75,7 +75,7 @@ impl Blocks {
                 Ok((Node::Link(target), [])) => cid = *target,
                 Ok((Node::Link(target), rest)) => {
                     cid = *target;
-                    left = rest.to_vec().into_iter();
+                    left = Vec::from(rest).into_iter();
                 }
                 Ok((found, _)) => return Ok(Resolved { cid, node: Some(found.clone()), inside }),
                 Err(name) => return Err(Failure::new(format!("no link named {name:?} under {cid}"))),

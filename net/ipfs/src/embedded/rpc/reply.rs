@@ -45,7 +45,7 @@ pub(super) struct Failure {
     message: String,
     /// Kubo's error code, or none for an error in plain text.
     code: Option<u8>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Failure {
@@ -65,11 +65,11 @@ impl Failure {
     }
 
     fn with(status: StatusCode, message: impl Into<String>, code: Option<u8>) -> Self {
-        Self { status, message: message.into(), code, headers: HeaderMap::new() }
+        Self { status, message: message.into(), code, headers: Vec::new() }
     }
 
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -115,11 +115,11 @@ impl From<cluster_core::ports::BlockError> for Failure {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
-        Self::new(match error {
-            // What the node says is enough, as with Kubo.
-            ReadError::Fetch { cause, .. } => ErrorChain(cause.as_ref()).to_string(),
-            other => ErrorChain(&other).to_string(),
-        })
+        // What the node says is enough, as with Kubo.
+        if let ReadError::Fetch { cause, .. } = &error {
+            return Self::new(ErrorChain(cause.as_ref()).to_string());
+        }
+        Self::new(ErrorChain(&error).to_string())
     }
 }
 

@@ -77,7 +77,7 @@ async fn who_breaks_the_protocol_or_sends_what_nobody_asked_for_is_disconnected(
             stranger.send(me, wants(&[(block.cid, wire::WANT_BLOCK)])).await;
             // An answer comes after all that was sent before was looked at, if the peer is still there.
             let answered =
-                async { while !stranger.got.recv().await.is_some_and(|message| !message.payload.is_empty()) {} };
+                async { while stranger.got.recv().await.is_none_or(|message| message.payload.is_empty()) {} };
             tokio::time::timeout(PATIENCE, answered).await.expect("an answer");
             assert!(!here.node.connected().await.unwrap().is_empty());
             let gone = Command::Disconnect { peer: peer_of(&stranger.address).unwrap() };

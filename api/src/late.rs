@@ -10,7 +10,7 @@ use cluster_types::{ErrorClass, WireError};
 use tokio_util::sync::CancellationToken;
 
 /// The service, once it is there.
-pub(super) struct Late {
+pub(crate) struct Late {
     service: OnceLock<Arc<dyn ClusterService>>,
     there: CancellationToken,
     stop: CancellationToken,
@@ -19,23 +19,23 @@ pub(super) struct Late {
 
 impl Late {
     /// Nothing yet. Who waits does so for at most `limit`, and no longer than until `stop`.
-    pub(super) fn new(limit: Duration, stop: CancellationToken) -> Self {
+    pub(crate) fn new(limit: Duration, stop: CancellationToken) -> Self {
         Self { service: OnceLock::new(), there: CancellationToken::new(), stop, limit }
     }
 
     /// Lets those go on who wait. Later services are not taken.
-    pub(super) fn begin(&self, service: Arc<dyn ClusterService>) {
+    pub(crate) fn begin(&self, service: Arc<dyn ClusterService>) {
         let _ = self.service.set(service);
         self.there.cancel();
     }
 
     /// The service, if it is there.
-    pub(super) fn get(&self) -> Option<&Arc<dyn ClusterService>> {
+    pub(crate) fn get(&self) -> Option<&Arc<dyn ClusterService>> {
         self.service.get()
     }
 
     /// Returns when the service is there.
-    pub(super) async fn ready(&self) -> Result<(), WireError> {
+    pub(crate) async fn ready(&self) -> Result<(), WireError> {
         let late = |why: &str| Err(WireError::new(ErrorClass::Unavailable, why));
         tokio::select! {
             biased;
