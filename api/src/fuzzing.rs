@@ -16,11 +16,11 @@ use http::{HeaderMap, HeaderValue};
 use sha2::{Sha256, Sha384, Sha512};
 
 use crate::credentials::Credentials;
-use crate::multipart::{Multipart, MultipartError, PartHead};
 use crate::options;
 use crate::query::Query;
 use crate::rest::auth::Users;
 use crate::rest::{added_peer, window};
+use cluster_core::add::multipart::{Multipart, MultipartError, PartHead};
 
 /// What ann's tokens are signed with.
 const PASSWORD: &str = "secret";

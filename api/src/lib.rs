@@ -16,7 +16,6 @@ pub mod fuzzing;
 mod json;
 mod late;
 mod listener;
-mod multipart;
 mod options;
 mod places;
 mod proxy;

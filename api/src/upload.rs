@@ -29,10 +29,10 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::Patience;
 use crate::error::Failure;
 use crate::json;
-use crate::multipart::{self, Multipart, MultipartError, PartHead};
 use crate::reply::{self, Body, Reply};
 use crate::stream::{self, Shape};
 use crate::writes::{LISTING_QUEUE, Writes};
+use cluster_core::add::multipart::{self, Multipart, MultipartError, PartHead};
 
 /// Tells clients of the original that outputs come as they are made.
 const CHUNKED_OUTPUT: HeaderName = HeaderName::from_static("x-chunked-output");

@@ -4,8 +4,8 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 
 use super::Proxy;
 use super::kubo::Refusal;
-use crate::multipart::{Multipart, MultipartError};
 use crate::upload::{self, Unread};
+use cluster_core::add::multipart::{Multipart, MultipartError};
 
 /// The most bytes of arguments: more than a thousand CIDs.
 const MOST: usize = 128 * 1024;

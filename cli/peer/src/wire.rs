@@ -12,6 +12,7 @@ use cluster_core::task::{OnExit, TaskGroup};
 use cluster_core::tracker::{PriorityRule, TrackerConfig};
 use cluster_core::trust::Holders;
 use cluster_core::watch;
+use cluster_ipfs::embedded::rpc::{self, RpcConfig};
 use cluster_ipfs::embedded::{EmbeddedConfig, EmbeddedNode};
 use cluster_ipfs::kubo::{Kubo, KuboConfig};
 use cluster_net::{GossipSettings, NetworkConfig, TrimRule};
@@ -135,8 +136,15 @@ pub(crate) async fn ipfs_node(config: &Config, tasks: &TaskGroup) -> Result<Node
             let mut settings = EmbeddedConfig::new(config.folder.file(NODE_KEY));
             settings.listen = embedded.listen_addresses.clone();
             settings.storage_max = embedded.storage_max.0;
+            settings.storage_gc_watermark = embedded.storage_gc_watermark;
             settings.stall_timeout = embedded.pin_timeout;
             let node = EmbeddedNode::start(settings, Arc::clone(&blocks) as _, tasks).await?;
+            let served = RpcConfig {
+                socket: config.folder.file(NODE_SOCKET),
+                listen: embedded.rpc_listen_addresses.clone(),
+                repository: config.state_folder.clone(),
+            };
+            rpc::serve(Arc::clone(&node), served, tasks).await?;
             Ok(Node { ipfs: node, blocks: Some(blocks), changes: None })
         }
     }

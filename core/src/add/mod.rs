@@ -10,6 +10,7 @@
 mod car;
 mod destinations;
 mod files;
+pub mod multipart;
 mod sharding;
 mod sink;
 mod tree;

@@ -372,6 +372,10 @@ pub struct EmbeddedNodeConfig {
     pub listen_addresses: Vec<Multiaddr>,
     /// How much the node may keep.
     pub storage_max: ByteSize,
+    /// Percents of it above which an add through the node's RPC collects garbage first; none: there is no limit.
+    pub storage_gc_watermark: Option<u8>,
+    /// Where Kubo's RPC is served besides the socket in the peer's folder: TCP addresses.
+    pub rpc_listen_addresses: Vec<Multiaddr>,
     /// How long pinning may go on without progress.
     pub pin_timeout: Duration,
 }

@@ -367,7 +367,9 @@ pub(super) static EMBEDDED: Component = Component {
     fields: &[
         field("listen_multiaddress", Addresses, "\"/ip4/0.0.0.0/tcp/4001\""),
         field("storage_max", Size, "\"10GB\""),
+        field("storage_gc_watermark", Whole, "0").omitted(),
         field("pin_timeout", Duration, "\"2m0s\""),
+        field("rpc_listen_multiaddress", Addresses, "[]").omitted(),
     ],
 };
 

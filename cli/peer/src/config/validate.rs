@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster_core::tracker::{HoldFilter, ShareError};
 use cluster_net::{Identity, IdentityError};
-use cluster_types::{PeerId, ReplicationFactor, parse_peer_id};
+use cluster_types::{Multiaddr, PeerId, Protocol, ReplicationFactor, parse_peer_id};
 
 use super::access::{access, refuse_open};
 use super::addresses::{
@@ -368,8 +368,31 @@ fn ipfs(document: &Document) -> Result<IpfsConfig, ConfigError> {
     Ok(IpfsConfig::Embedded(EmbeddedNodeConfig {
         listen_addresses: only_tcp(reader, "listen_multiaddress")?,
         storage_max: reader.size("storage_max")?,
+        storage_gc_watermark: watermark(reader)?,
+        rpc_listen_addresses: rpc_addresses(reader)?,
         pin_timeout: reader.interval("pin_timeout")?,
     }))
+}
+
+fn watermark(reader: &Reader<'_>) -> Result<Option<u8>, ConfigError> {
+    match reader.whole::<u8>("storage_gc_watermark")? {
+        0 => Ok(None),
+        percent @ 1..=100 => Ok(Some(percent)),
+        _ => Err(reader.refuse("storage_gc_watermark", "it must be between 0 (no limit) and 100 percent")),
+    }
+}
+
+fn rpc_addresses(reader: &Reader<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
+    let addresses = reader.addresses("rpc_listen_multiaddress")?;
+    let is_plain = |address: &Multiaddr| {
+        let parts: Vec<Protocol<'_>> = address.iter().collect();
+        matches!(parts.as_slice(), [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)])
+    };
+    match addresses.iter().find(|address| !is_plain(address)) {
+        None => Ok(addresses),
+        Some(other) => Err(reader
+            .refuse("rpc_listen_multiaddress", format!("{other} is not a TCP address like /ip4/127.0.0.1/tcp/5001"))),
+    }
 }
 
 pub(super) fn kubo(reader: &Reader<'_>) -> Result<KuboConfig, ConfigError> {

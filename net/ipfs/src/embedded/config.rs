@@ -14,8 +14,11 @@ pub struct EmbeddedConfig {
     pub listen: Vec<Multiaddr>,
     /// Nodes to connect to and to stay connected to; every address ends with `/p2p/<id>`.
     pub peers: Vec<Multiaddr>,
-    /// Bytes it may use, as [`cluster_types::RepoStat`] tells; not enforced here, allocation looks at it.
+    /// Bytes it may use, as [`cluster_types::RepoStat`] tells. Allocation looks at it; adds to this node are refused above
+    /// it if there is a watermark.
     pub storage_max: u64,
+    /// Percents of `storage_max` above which an add to this node collects garbage first; none: never.
+    pub storage_gc_watermark: Option<u8>,
     /// A fetch ends when no block arrives for so long.
     pub stall_timeout: Duration,
     /// Another peer is asked when one sends nothing for so long.
@@ -39,6 +42,7 @@ impl EmbeddedConfig {
             listen: listen.iter().map(|text| text.parse().expect("a constant address parses")).collect(),
             peers: Vec::new(),
             storage_max: 10_000_000_000,
+            storage_gc_watermark: None,
             stall_timeout: Duration::from_secs(120),
             request_timeout: Duration::from_secs(5),
             fetch_concurrency: 32,

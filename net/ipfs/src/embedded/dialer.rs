@@ -46,6 +46,11 @@ impl Dialer {
         true
     }
 
+    /// No longer stays connected to a peer.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.peers.remove(peer);
+    }
+
     /// The peers to dial now; each is due again after its pause, which grows until it connects.
     pub(super) fn due(
         &mut self,

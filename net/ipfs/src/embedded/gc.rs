@@ -42,7 +42,8 @@ pub(super) async fn collect(kept: &Kept) -> Result<Vec<GcKey>, BlockError> {
     sweep(kept, &marking).await
 }
 
-async fn count(kept: &Kept) -> Result<u64, BlockError> {
+/// How many blocks there are.
+pub(super) async fn count(kept: &Kept) -> Result<u64, BlockError> {
     let (mut blocks, mut after) = (0, None);
     loop {
         let page = kept.store().list(after, PAGE).await?;
@@ -109,7 +110,7 @@ async fn sweep(kept: &Kept, marking: &Marking<'_>) -> Result<Vec<GcKey>, BlockEr
 }
 
 /// The store does not know a block's codec, so the block is named as raw bytes, as Kubo does.
-fn raw_name(multihash: &[u8]) -> Option<Cid> {
+pub(super) fn raw_name(multihash: &[u8]) -> Option<Cid> {
     const V1_RAW: [u8; 2] = [1, Codec::RAW as u8];
     Cid::from_bytes(&[&V1_RAW, multihash].concat()).ok()
 }

@@ -5,8 +5,8 @@
 //! So no block is swept that somebody has just been told is there.
 //! **Invariant:** the root of a running fetch is in `active` from before its first block until after its root is kept.
 //! A fetch that began before the collection is marked from there, one that begins later adds what it sees.
-//! **Invariant:** blocks of a running import are in `recent`: it is emptied only when nothing was put for
-//! `import_grace`, and its oldest part is dropped only after [`RECENT_BLOCKS`] newer ones.
+//! **Invariant:** blocks of a running import are in `recent`: it is emptied only when no import holds a [`Lease`] and
+//! nothing was put for `import_grace`, and its oldest part is dropped only after [`RECENT_BLOCKS`] newer ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub(super) struct Kept {
 #[derive(Debug)]
 struct Recent {
     grace: Duration,
+    /// Imports that are under way: while there is one, nothing is forgotten.
+    leases: usize,
     last_put: Option<Instant>,
     newer: Option<Filter>,
     older: Option<Filter>,
@@ -45,7 +47,7 @@ struct Recent {
 
 impl Recent {
     fn note(&mut self, multihash: &[u8], now: Instant) {
-        if self.grace.is_zero() {
+        if self.grace.is_zero() && self.leases == 0 {
             return;
         }
         self.forget_if_quiet(now);
@@ -64,7 +66,7 @@ impl Recent {
     }
 
     fn forget_if_quiet(&mut self, now: Instant) {
-        if self.last_put.is_some_and(|last| now.saturating_duration_since(last) > self.grace) {
+        if self.leases == 0 && self.last_put.is_some_and(|last| now.saturating_duration_since(last) > self.grace) {
             (self.last_put, self.newer, self.older) = (None, None, None);
         }
     }
@@ -73,7 +75,7 @@ impl Recent {
 impl Kept {
     /// Wraps `store`; blocks put and not yet pinned are safe until nothing was put for `import_grace`.
     pub(super) fn new(store: Arc<dyn Blockstore>, import_grace: Duration) -> Self {
-        let recent = Recent { grace: import_grace, last_put: None, newer: None, older: None };
+        let recent = Recent { grace: import_grace, leases: 0, last_put: None, newer: None, older: None };
         Self {
             store,
             gate: RwLock::new(()),
@@ -143,6 +145,12 @@ impl Kept {
         }
     }
 
+    /// Protects what is put from now on, until the guard goes and the grace after it is over.
+    pub(super) fn lease(self: &Arc<Self>) -> Lease {
+        self.recent.lock().leases += 1;
+        Lease { kept: Arc::clone(self) }
+    }
+
     /// Protects what a fetch has brought so far, until the guard goes.
     pub(super) fn activate(&self, root: Root) -> ActiveRoot<'_> {
         let mut active = self.active.lock();
@@ -160,6 +168,22 @@ impl Kept {
     pub(super) fn begin_marking(&self, blocks: u64) -> Marking<'_> {
         *self.live.lock() = Some(Filter::for_blocks(blocks));
         Marking { kept: self }
+    }
+}
+
+/// An import that is under way.
+pub(super) struct Lease {
+    kept: Arc<Kept>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut recent = self.kept.recent.lock();
+        recent.leases -= 1;
+        // The grace begins when the import ends.
+        if recent.last_put.is_some() {
+            recent.last_put = Some(Instant::now());
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod kept;
 mod key;
 mod link;
 mod pins;
+pub mod rpc;
 mod server;
 mod streams;
 mod swarm;
@@ -58,7 +59,11 @@ const MAX_PEERS_PER_REQUEST: usize = 64;
 /// The node.
 pub struct EmbeddedNode {
     peer: PeerId,
+    public_key: Vec<u8>,
+    agent: String,
     storage_max: u64,
+    /// Above this many bytes, room is made before something is added; more than `storage_max` is refused then.
+    high_water: Option<u64>,
     kept: Arc<Kept>,
     fetcher: Fetcher,
     swarm: mpsc::Sender<Command>,
@@ -86,6 +91,7 @@ impl EmbeddedNode {
         })?;
         let key = key::load_or_create(&config.key_file)?;
         let peer = key.public().to_peer_id();
+        let (public_key, agent) = (key.public().encode_protobuf(), config.agent.clone());
         let kept = Arc::new(Kept::new(store, config.import_grace));
         let (swarm, commands) = mpsc::channel(COMMANDS);
         let bitswap = Bitswap::new(Arc::clone(&kept), tasks.clone(), swarm.clone(), config.request_timeout);
@@ -97,7 +103,9 @@ impl EmbeddedNode {
         tasks.spawn("bitswap clock", OnExit::StopPeer, ending(watch));
         let fetcher = Fetcher { bitswap, concurrency: config.fetch_concurrency, stall_timeout: config.stall_timeout };
         let storage_max = config.storage_max;
-        let node = Self { peer, storage_max, kept, fetcher, swarm, collecting: tokio::sync::Mutex::new(()) };
+        let high_water = config.storage_gc_watermark.map(|percent| storage_max / 100 * u64::from(percent));
+        let collecting = tokio::sync::Mutex::new(());
+        let node = Self { peer, public_key, agent, storage_max, high_water, kept, fetcher, swarm, collecting };
         for (peer, addresses) in peers {
             let (reply, _nobody_waits) = oneshot::channel();
             drop(node.swarm.send(Command::Connect { peer, addresses, remember: true, reply }).await);
@@ -135,6 +143,31 @@ impl EmbeddedNode {
             let (reply, _nobody_waits) = oneshot::channel();
             drop(self.swarm.send(Command::Connect { peer, addresses, remember: false, reply }).await);
         }
+    }
+
+    /// Sees to it that something can be added: collects garbage above the watermark, refuses above the limit. Without a
+    /// watermark there is no limit.
+    async fn make_room(&self) -> Result<(), IpfsError> {
+        let Some(high_water) = self.high_water else { return Ok(()) };
+        if self.kept.store().used().await.map_err(store_failed)? <= high_water {
+            return Ok(());
+        }
+        // One collection for all that wait for room.
+        let collecting = self.collecting.lock().await;
+        if self.kept.store().used().await.map_err(store_failed)? > high_water {
+            gc::collect(&self.kept).await.map_err(store_failed)?;
+        }
+        drop(collecting);
+        let used = self.kept.store().used().await.map_err(store_failed)?;
+        if used <= self.storage_max {
+            return Ok(());
+        }
+        Err(IpfsError::Refused {
+            reason: format!(
+                "maximum storage limit exceeded: {used} bytes are used, storage_max is {}",
+                self.storage_max
+            ),
+        })
     }
 
     async fn keep_imported(&self, blocks: Vec<Block>) -> Result<(), IpfsError> {

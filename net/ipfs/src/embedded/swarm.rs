@@ -59,6 +59,10 @@ pub(super) enum Command {
     Addresses { reply: oneshot::Sender<Vec<Multiaddr>> },
     /// Who is connected.
     Connected { reply: oneshot::Sender<Vec<PeerId>> },
+    /// Who is connected, and where they are.
+    Connections { reply: oneshot::Sender<Vec<(PeerId, Multiaddr)>> },
+    /// Close the connections to a peer, and do not dial it again.
+    Forget { peer: PeerId },
 }
 
 /// The protocols of the swarm.
@@ -83,6 +87,8 @@ pub(super) struct SwarmActor {
     swarm: Swarm<Protocols>,
     bitswap: Arc<Bitswap>,
     dialer: Dialer,
+    /// Where connected peers are: the last address of each.
+    places: HashMap<PeerId, Multiaddr>,
     waiting: HashMap<PeerId, Vec<oneshot::Sender<Result<(), String>>>>,
 }
 
@@ -94,7 +100,8 @@ impl SwarmActor {
             probe(address).map_err(fail)?;
         }
         let swarm = build(&setup, &bitswap)?;
-        let mut actor = Self { swarm, bitswap, dialer: Dialer::default(), waiting: HashMap::new() };
+        let mut actor =
+            Self { swarm, bitswap, dialer: Dialer::default(), places: HashMap::new(), waiting: HashMap::new() };
         let mut missing = HashMap::new();
         for address in setup.listen {
             let fail = |cause| StartError::Listen { address: address.clone(), cause };
@@ -163,6 +170,13 @@ impl SwarmActor {
                 let all = self.swarm.listeners().chain(self.swarm.external_addresses());
                 drop(reply.send(all.map(|address| address.clone().with(own.clone())).collect()));
             }
+            Command::Connections { reply } => {
+                drop(reply.send(self.places.iter().map(|(peer, place)| (*peer, place.clone())).collect()));
+            }
+            Command::Forget { peer } => {
+                self.dialer.forget(&peer);
+                let _not_connected = self.swarm.disconnect_peer_id(peer);
+            }
             Command::Connected { reply } => drop(reply.send(self.swarm.connected_peers().copied().collect())),
         }
     }
@@ -209,7 +223,8 @@ impl SwarmActor {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the other events change nothing here")]
     fn handle(&mut self, event: SwarmEvent<ProtocolsEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, num_established, endpoint, .. } => {
+                self.places.insert(peer_id, endpoint.get_remote_address().clone());
                 self.answer_waiting(&peer_id, &Ok(()));
                 if num_established.get() == 1 {
                     tracing::debug!(peer = %peer_id, "connected");
@@ -218,6 +233,7 @@ impl SwarmActor {
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "disconnected");
+                self.places.remove(&peer_id);
                 self.bitswap.peer_left(peer_id);
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {

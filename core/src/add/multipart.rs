@@ -14,7 +14,7 @@ const MAX_BOUNDARY: usize = 70;
 
 /// An upload cannot be understood, or broke off.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum MultipartError {
+pub enum MultipartError {
     /// The content type is not one of multipart uploads, or names no boundary.
     #[error("the content type must be multipart/form-data with a boundary")]
     NotMultipart,
@@ -28,11 +28,11 @@ pub(crate) enum MultipartError {
 
 /// What the head of a part says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PartHead {
+pub struct PartHead {
     /// `filename`, without its URL escapes.
-    pub(crate) file_name: String,
+    pub file_name: String,
     /// Media type in lower case, without parameters.
-    pub(crate) content_type: String,
+    pub content_type: String,
 }
 
 /// Where the reader is.
@@ -48,7 +48,7 @@ enum Place {
 
 /// Cuts a body into parts.
 #[derive(Debug)]
-pub(crate) struct Multipart<S> {
+pub struct Multipart<S> {
     chunks: S,
     buffer: BytesMut,
     delimiter: Vec<u8>,
@@ -56,7 +56,7 @@ pub(crate) struct Multipart<S> {
 }
 
 /// The boundary named by a content type of `multipart/form-data` or `multipart/mixed`.
-pub(crate) fn boundary(content_type: &str) -> Result<String, MultipartError> {
+pub fn boundary(content_type: &str) -> Result<String, MultipartError> {
     let (media_type, parameters) = content_type.split_once(';').ok_or(MultipartError::NotMultipart)?;
     let media_type = media_type.trim().to_ascii_lowercase();
     if media_type != "multipart/form-data" && media_type != "multipart/mixed" {
@@ -75,14 +75,14 @@ where
     E: std::fmt::Display,
 {
     /// A reader of `chunks`.
-    pub(crate) fn new(chunks: S, boundary: &str) -> Self {
+    pub fn new(chunks: S, boundary: &str) -> Self {
         // The first boundary has no line feed before it; giving it one makes all boundaries alike.
         let buffer = BytesMut::from(&b"\r\n"[..]);
         Self { chunks, buffer, delimiter: format!("\r\n--{boundary}").into_bytes(), place: Place::Data }
     }
 
     /// Skips what is left of the present part; the head of the next one, or `None` after the last.
-    pub(crate) async fn next_part(&mut self) -> Result<Option<PartHead>, MultipartError> {
+    pub async fn next_part(&mut self) -> Result<Option<PartHead>, MultipartError> {
         while self.next_data().await?.is_some() {}
         if self.place == Place::End {
             return Ok(None);
@@ -118,7 +118,7 @@ where
     }
 
     /// More data of the present part; `None` at its end.
-    pub(crate) async fn next_data(&mut self) -> Result<Option<Bytes>, MultipartError> {
+    pub async fn next_data(&mut self) -> Result<Option<Bytes>, MultipartError> {
         while self.place == Place::Data {
             let (safe, found) = scan(&self.buffer, &self.delimiter);
             if safe > 0 {
@@ -135,7 +135,7 @@ where
     }
 
     /// Reads and drops what is left of the body, at most `limit` bytes.
-    pub(crate) async fn drain(&mut self, limit: usize) -> usize {
+    pub async fn drain(&mut self, limit: usize) -> usize {
         let mut drained = 0;
         while drained < limit
             && let Some(Ok(chunk)) = self.chunks.next().await
