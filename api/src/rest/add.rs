@@ -1,4 +1,4 @@
-//! Adding content: the answer in the shapes of this API. The upload itself is read in [`upload`](crate::upload).
+//! Adding content: the answer in the shapes of this API. The upload itself is read in [`upload`].
 
 use http::header::{CONTENT_TYPE, HeaderMap};
 
