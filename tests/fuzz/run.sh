@@ -11,7 +11,7 @@ memory=256 longest=65536
 features=()
 for name; do
   [ -d "$here/corpus/$name" ] || { echo "there is no fuzzer $name; there are: $(ls "$here/corpus" | xargs)"; exit 1; }
-  case $name in bitswap | config | identity | multiaddr | state-import) features=(--features peer) ;; esac
+  case $name in bitswap | config | dag-json | identity | multiaddr | state-import) features=(--features peer) ;; esac
 done
 # The versions of the workspace.
 [ "$here/Cargo.lock" -nt "$here/../../Cargo.lock" ] || cp "$here/../../Cargo.lock" "$here/Cargo.lock"

@@ -10,7 +10,7 @@ use cluster_types::{Cid, Codec};
 use serde_json::{Map, Number, Value};
 
 /// The multicodec of dag-json.
-pub(super) const DAG_JSON: u64 = 0x0129;
+pub(in crate::embedded) const DAG_JSON: u64 = 0x0129;
 /// The multicodecs of plain CBOR and JSON.
 const CBOR: u64 = 0x51;
 const JSON: u64 = 0x0200;
@@ -23,7 +23,7 @@ const LINK_TAG: u64 = 42;
 
 /// An IPLD value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Node {
+pub(in crate::embedded) enum Node {
     Null,
     Bool(bool),
     Integer(i128),
@@ -36,7 +36,7 @@ pub(super) enum Node {
 }
 
 /// The multicodec with a name.
-pub(super) fn by_name(name: &str) -> Option<u64> {
+pub(in crate::embedded) fn by_name(name: &str) -> Option<u64> {
     Some(match name {
         "raw" => Codec::RAW,
         "dag-pb" | "protobuf" => Codec::DAG_PB,
@@ -49,7 +49,7 @@ pub(super) fn by_name(name: &str) -> Option<u64> {
 }
 
 /// What a block holds.
-pub(super) fn decode(codec: u64, block: &[u8]) -> Result<Node, String> {
+pub(in crate::embedded) fn decode(codec: u64, block: &[u8]) -> Result<Node, String> {
     match codec {
         Codec::RAW => Ok(Node::Bytes(block.to_vec())),
         Codec::DAG_PB => decode_pb(block),
@@ -67,7 +67,7 @@ pub(super) fn decode(codec: u64, block: &[u8]) -> Result<Node, String> {
 }
 
 /// The block that holds a value.
-pub(super) fn encode(codec: u64, node: &Node) -> Result<Vec<u8>, String> {
+pub(in crate::embedded) fn encode(codec: u64, node: &Node) -> Result<Vec<u8>, String> {
     match codec {
         Codec::RAW => {
             let Node::Bytes(bytes) = node else {
@@ -88,7 +88,10 @@ pub(super) fn encode(codec: u64, node: &Node) -> Result<Vec<u8>, String> {
 
 /// The value at a path, as far as it stays in this block: a link on the way ends it, with the names that are left. The
 /// error is the name that leads nowhere.
-pub(super) fn descend<'a, 'b>(node: &'a Node, path: &'b [String]) -> Result<(&'a Node, &'b [String]), &'b str> {
+pub(in crate::embedded) fn descend<'a, 'b>(
+    node: &'a Node,
+    path: &'b [String],
+) -> Result<(&'a Node, &'b [String]), &'b str> {
     let mut here = node;
     for (place, name) in path.iter().enumerate() {
         here = match here {
@@ -106,7 +109,7 @@ pub(super) fn descend<'a, 'b>(node: &'a Node, path: &'b [String]) -> Result<(&'a
 }
 
 /// The links of a value with the paths to them.
-pub(super) fn links(node: &Node) -> Vec<(String, Cid)> {
+pub(in crate::embedded) fn links(node: &Node) -> Vec<(String, Cid)> {
     let mut found = Vec::new();
     let mut waiting = vec![(String::new(), node)];
     while let Some((path, node)) = waiting.pop() {

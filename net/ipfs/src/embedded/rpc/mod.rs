@@ -11,7 +11,7 @@ mod about;
 mod add;
 mod block;
 mod call;
-mod codec;
+pub(super) mod codec;
 mod dag;
 mod get;
 mod list;
