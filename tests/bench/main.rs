@@ -11,11 +11,13 @@
 //!   `CLUSTER_BENCH_FORGET=1` first waits until no outcome of the loading is remembered any more, which takes minutes.
 //! - `CLUSTER_BENCH_ADD_BYTES`, `CLUSTER_BENCH_ADD_FILES`: bytes of one file and number of small files that are added,
 //!   beside `ipfs add` (1 GiB, 50,000); `CLUSTER_BENCH_ADD_COPIED_BYTES`: bytes that are added with three copies (4 GiB).
-//! - `CLUSTER_BENCH_ONLY`: `speed`, `memory`, `catchup` or `add`.
+//! - `CLUSTER_BENCH_BITSWAP_BYTES`: bytes of the file that goes between nodes (1 GiB).
+//! - `CLUSTER_BENCH_ONLY`: `speed`, `memory`, `catchup`, `add`, `copies` (the part of `add` with three copies) or `bitswap`.
 
 #![expect(clippy::print_stdout, reason = "the report is what this program is for")]
 
 mod add;
+mod bitswap;
 mod catchup;
 mod counts;
 mod disk;
@@ -53,6 +55,12 @@ fn main() -> Result<()> {
         }
         if wanted("add") {
             add::measure().await?;
+        }
+        if wanted("add") || only == "copies" {
+            add::measure_copies().await?;
+        }
+        if wanted("bitswap") {
+            bitswap::measure().await?;
         }
         Ok(())
     })
