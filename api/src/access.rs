@@ -23,6 +23,8 @@ use crate::listener::Arrival;
 pub const ACCESS_LOG: &str = "cluster_api::access";
 /// Where those of the IPFS proxy are logged.
 pub const PROXY_ACCESS_LOG: &str = "cluster_api::proxy::access";
+/// Where those of the pinning service are logged.
+pub const PINNING_ACCESS_LOG: &str = "cluster_api::pinsvc::access";
 /// How many lines may wait for the disk; those beyond are counted instead.
 const QUEUE: usize = 4096;
 /// How many lines are written at once.
@@ -38,6 +40,8 @@ pub(crate) enum AccessLog {
     Program,
     /// There too, as those of the IPFS proxy.
     ProgramOfProxy,
+    /// There too, as those of the pinning service.
+    ProgramOfPinning,
     /// To a file of their own.
     File {
         /// Those that wait for the disk.
@@ -63,6 +67,7 @@ impl AccessLog {
             Self::None => {}
             Self::Program => tracing::info!(target: ACCESS_LOG, "{line}"),
             Self::ProgramOfProxy => tracing::info!(target: PROXY_ACCESS_LOG, "{line}"),
+            Self::ProgramOfPinning => tracing::info!(target: PINNING_ACCESS_LOG, "{line}"),
             Self::File { lines, lost } => {
                 if lines.try_send(line).is_err() {
                     lost.fetch_add(1, Ordering::Relaxed);

@@ -13,10 +13,12 @@ mod credentials;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod gate;
 mod json;
 mod late;
 mod listener;
 mod options;
+mod pinsvc;
 mod places;
 mod proxy;
 mod query;
@@ -30,11 +32,12 @@ mod tls;
 mod upload;
 mod writes;
 
-pub use access::{ACCESS_LOG, PROXY_ACCESS_LOG};
+pub use access::{ACCESS_LOG, PINNING_ACCESS_LOG, PROXY_ACCESS_LOG};
 pub use config::{CorsRules, RestConfig, TlsFiles};
 pub use credentials::{Credentials, Scope, Scopes, TokenFiles, TokenSecret, UnknownScope};
 pub use error::ApiError;
 pub use listener::{ByteStream, ByteStreams, Carried, is_listen_address};
+pub use pinsvc::PinningServer;
 pub use proxy::{BoundProxy, ProxyConfig, ProxyServer};
 pub use rest::auth::{hash_password, short_token};
 pub use scrape::{BoundMetrics, MetricsServer};

@@ -20,9 +20,9 @@ use prometheus_client::registry::Registry;
 use crate::access::{AccessLog, Entry};
 use crate::config::RestConfig;
 use crate::error::ApiError;
+use crate::gate::HasPlace;
 use crate::listener::Arrival;
 use crate::reply::{self, Body};
-use crate::rest::HasPlace;
 use crate::server::{Desk, Server, Taken};
 
 /// The only path.

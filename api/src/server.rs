@@ -29,12 +29,14 @@ use crate::access::{self, AccessLog, Entry};
 use crate::config::RestConfig;
 use crate::connection::{Exchange, GuardedSocket, OutgoingBody, Patience};
 use crate::error::ApiError;
+use crate::gate::{Gate, HasPlace};
 use crate::listener::{Arrival, ByteStreams, Listener, Socket};
+use crate::pinsvc::PinningApi;
 use crate::places::{Place, Places};
 use crate::proxy::Proxy;
 use crate::reply::Body;
 use crate::rest::auth::Users;
-use crate::rest::{self, HasPlace, Rest};
+use crate::rest::{self, Rest};
 use crate::scrape::Scrape;
 use crate::telemetry::ApiTelemetry;
 use crate::tls;
@@ -77,6 +79,8 @@ pub(crate) enum Desk {
     Rest(Arc<Rest>),
     /// The IPFS proxy.
     Proxy(Arc<Proxy>),
+    /// The pinning service.
+    Pinning(Arc<PinningApi>),
     /// Those who ask for numbers.
     Scrape(Arc<Scrape>),
 }
@@ -86,6 +90,7 @@ impl Desk {
         match self {
             Self::Rest(rest) => rest.answer(request, from, has_place).await,
             Self::Proxy(proxy) => proxy.answer(request, from, has_place).await,
+            Self::Pinning(pinning) => pinning.answer(request, from, has_place).await,
             Self::Scrape(scrape) => scrape.answer(request, from, has_place).await,
         }
     }
@@ -198,12 +203,18 @@ impl BoundApi {
     /// Answers from now on what needs no cluster: that the peer lives, and its version. Everything else waits for
     /// [`ApiServer::begin`], but not longer than [`RestConfig::start_timeout`].
     pub fn open(self, tasks: &TaskGroup) -> ApiServer {
-        let config = self.config;
-        let rest = Arc::new(Rest::new(&config, self.headers, self.users, tasks));
+        let (gate, config, tls, taken) = self.into_gate(tasks);
+        let rest = Arc::new(Rest::new(&config, gate));
         let log = AccessLog::new(config.log_file.clone(), AccessLog::Program, tasks);
-        let server = Server::open(self.taken, Desk::Rest(Arc::clone(&rest)), &config, self.tls, log, tasks);
+        let server = Server::open(taken, Desk::Rest(Arc::clone(&rest)), &config, tls, log, tasks);
         tracing::info!(addresses = ?server.addresses(), "rest api listens");
         ApiServer { rest, server }
+    }
+
+    /// What lets requests in, and what is left of this.
+    pub(crate) fn into_gate(self, tasks: &TaskGroup) -> (Gate, RestConfig, Option<Arc<ServerConfig>>, Taken) {
+        let Self { config, headers, users, tls, taken } = self;
+        (Gate::new(&config, headers, users, tasks), config, tls, taken)
     }
 }
 
@@ -225,7 +236,7 @@ impl ApiServer {
 
     /// Serves `service` from now on. Those who wait go on.
     pub fn begin(&self, service: Arc<dyn ClusterService>) {
-        self.rest.begin(service);
+        self.rest.gate.begin(service);
     }
 
     /// Where it listens, in the order of the configuration, with the ports that the system chose.
@@ -235,14 +246,14 @@ impl ApiServer {
 
     /// What it counts.
     pub fn telemetry(&self) -> &ApiTelemetry {
-        self.rest.telemetry()
+        self.rest.gate.telemetry()
     }
 
     /// Accepts nothing more, lets running requests and writes end for at most `grace`, then drops the connections
     /// that are left. Returns whether all ended in time. Writes are never dropped: one that is late goes on as a
     /// task of the group.
     pub async fn stop(self, grace: Duration) -> bool {
-        self.server.stop(grace, self.rest.writes_done()).await
+        self.server.stop(grace, self.rest.gate.writes_done()).await
     }
 }
 

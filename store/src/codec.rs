@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cluster_core::crdt::{ShardMeta, TailEntry};
 use cluster_core::ports::{AnnexRow, Root, ShardState, ShardSum, StagedHead, StateError, TrackerCounts, TrackerRecord};
-use cluster_types::{Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, Timestamp, TrackerStatus};
+use cluster_types::{
+    Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, PinningRequest, RequestNumber, Timestamp, TrackerStatus,
+};
 use prost::Message;
 
 pub(crate) use self::merging::{
@@ -45,6 +47,8 @@ pub(crate) fn encode_pin(pin: &Pin, mut number: impl FnMut(&PeerId) -> u32) -> V
         metadata: options.metadata.clone(),
         pin_update: options.pin_update.map(|cid| cid.to_bytes()).unwrap_or_default(),
         origins: options.origins.iter().map(Multiaddr::to_vec).collect(),
+        requests: pin.requests.iter().map(wire::Request::from).collect(),
+        only_requested: pin.only_requested,
     };
     versioned(&message)
 }
@@ -58,7 +62,6 @@ pub(crate) fn decode_pin(
     let message: wire::Pin = read_versioned("pin", bytes)?;
     let max_depth = PinDepth(message.max_depth);
     let peers = |numbers: Vec<u32>| numbers.into_iter().map(&peer).collect::<Result<Vec<_>, _>>();
-    let origin = |bytes: Vec<u8>| Multiaddr::try_from(bytes).map_err(|error| damaged("pin", error));
     Ok(Pin {
         options: PinOptions {
             replication_factor_min: message.replication_min,
@@ -70,7 +73,7 @@ pub(crate) fn decode_pin(
             expire_at: message.expire_at.map_or(Timestamp::ZERO, Timestamp::from_unix_seconds),
             metadata: message.metadata,
             pin_update: optional_cid(&message.pin_update)?,
-            origins: message.origins.into_iter().map(origin).collect::<Result<_, _>>()?,
+            origins: origins(message.origins)?,
         },
         cid,
         kind: match message.kind {
@@ -84,7 +87,42 @@ pub(crate) fn decode_pin(
         max_depth,
         reference: optional_cid(&message.reference)?,
         timestamp: Timestamp::from_unix_seconds(message.timestamp),
+        requests: message.requests.into_iter().map(PinningRequest::try_from).collect::<Result<_, _>>()?,
+        only_requested: message.only_requested,
     })
+}
+
+impl From<&PinningRequest> for wire::Request {
+    fn from(request: &PinningRequest) -> Self {
+        Self {
+            id: request.id.0.to_vec(),
+            user: request.user.clone(),
+            name: request.name.clone(),
+            meta: request.meta.clone(),
+            origins: request.origins.iter().map(Multiaddr::to_vec).collect(),
+            created: request.created.unix_millis(),
+        }
+    }
+}
+
+impl TryFrom<wire::Request> for PinningRequest {
+    type Error = StateError;
+
+    fn try_from(message: wire::Request) -> Result<Self, StateError> {
+        let id = message.id.try_into().map_err(|_| damaged("pin", "the number of a request is not 16 bytes long"))?;
+        Ok(Self {
+            id: RequestNumber(id),
+            user: message.user,
+            name: message.name,
+            meta: message.meta,
+            origins: origins(message.origins)?,
+            created: Timestamp::from_unix_millis(message.created),
+        })
+    }
+}
+
+fn origins(list: Vec<Vec<u8>>) -> Result<Vec<Multiaddr>, StateError> {
+    list.into_iter().map(|bytes| Multiaddr::try_from(bytes).map_err(|error| damaged("pin", error))).collect()
 }
 
 /// Encodes a tracker record.
@@ -334,6 +372,28 @@ mod wire {
         pub(super) pin_update: Vec<u8>,
         #[prost(bytes = "vec", repeated, tag = "14")]
         pub(super) origins: Vec<Vec<u8>>,
+        #[prost(message, repeated, tag = "15")]
+        pub(super) requests: Vec<Request>,
+        #[prost(bool, tag = "16")]
+        pub(super) only_requested: bool,
+    }
+
+    /// One request of the pinning service.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Request {
+        #[prost(bytes = "vec", tag = "1")]
+        pub(super) id: Vec<u8>,
+        #[prost(string, tag = "2")]
+        pub(super) user: String,
+        #[prost(string, tag = "3")]
+        pub(super) name: String,
+        #[prost(btree_map = "string, string", tag = "4")]
+        pub(super) meta: BTreeMap<String, String>,
+        #[prost(bytes = "vec", repeated, tag = "5")]
+        pub(super) origins: Vec<Vec<u8>>,
+        /// Milliseconds since the Unix epoch.
+        #[prost(sint64, tag = "6")]
+        pub(super) created: i64,
     }
 
     /// One tracker record.

@@ -23,6 +23,12 @@ pub(crate) fn of_pin(pin: &Pin, order: &[u8], mut number: impl FnMut(&PeerId) ->
         entries.insert((Family::ByExpiry, keys::by_expiry(expire_at, order)));
     }
     entries.extend(of_search(pin, order));
+    for request in &pin.requests {
+        for name in [None, Some(request.name.as_str())] {
+            let key = keys::request(&keys::requests_of(&request.user, name), request, order);
+            entries.insert((Family::ByRequest, key));
+        }
+    }
     entries
 }
 

@@ -7,7 +7,7 @@
 use cluster_core::consensus::digest::order_key;
 use cluster_core::crdt::merge::VersionId;
 use cluster_core::ports::{RequestKey, StateError, TailPlace, indexed};
-use cluster_types::{Cid, Timestamp, TrackerStatus};
+use cluster_types::{Cid, PinningRequest, RequestNumber, Timestamp, TrackerStatus};
 
 /// Bytes in front of the CID in an order key: the shard.
 const SHARD_BYTES: usize = 2;
@@ -37,6 +37,8 @@ pub(crate) enum Family {
     ByName,
     /// Pins by key and text of metadata.
     ByMeta,
+    /// Requests of the pinning service by user, and by user and name.
+    ByRequest,
     /// The sums and epochs of the shards.
     Shards,
     /// The tails of the shards.
@@ -77,7 +79,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// The families of the state's database.
-    pub(crate) const STATE: [Self; 24] = [
+    pub(crate) const STATE: [Self; 25] = [
         Self::RaftLog,
         Self::RaftMeta,
         Self::Meta,
@@ -87,6 +89,7 @@ impl Family {
         Self::ByExpiry,
         Self::ByName,
         Self::ByMeta,
+        Self::ByRequest,
         Self::Shards,
         Self::ShardTail,
         Self::Outcomes,
@@ -119,6 +122,7 @@ impl Family {
             Self::ByExpiry => "by_expiry",
             Self::ByName => "by_name",
             Self::ByMeta => "by_meta",
+            Self::ByRequest => "by_request",
             Self::Shards => "shards",
             Self::ShardTail => "shard_tail",
             Self::Outcomes => "outcomes",
@@ -190,6 +194,12 @@ pub(crate) const VOTE: &[u8] = b"vote";
 pub(crate) const PURGED: &[u8] = b"purged";
 /// This peer's raft id.
 pub(crate) const NODE_ID: &[u8] = b"node_id";
+/// Requests by user.
+const REQUEST_BY_USER: &[u8] = b"u";
+/// Requests by user and name.
+const REQUEST_BY_NAME: &[u8] = b"n";
+/// Bytes of the number of a request.
+const REQUEST_NUMBER_BYTES: usize = 16;
 /// Peer number to peer id.
 const PEER_BY_NUMBER: &[u8] = b"n";
 
@@ -215,6 +225,16 @@ pub(crate) const KEY_KINDS: &[KeyKind] = &[
     KeyKind { family: Family::ByExpiry, prefix: b"", layout: "seconds i64, shard u16, CID -> nothing" },
     KeyKind { family: Family::ByName, prefix: b"", layout: "name, 0, shard u16, CID -> nothing" },
     KeyKind { family: Family::ByMeta, prefix: b"", layout: "key, 0, text, 0, shard u16, CID -> nothing" },
+    KeyKind {
+        family: Family::ByRequest,
+        prefix: REQUEST_BY_USER,
+        layout: "user, 0, milliseconds from the end i64, number 16 bytes, shard u16, CID -> nothing",
+    },
+    KeyKind {
+        family: Family::ByRequest,
+        prefix: REQUEST_BY_NAME,
+        layout: "user, 0, name, 0, milliseconds from the end i64, number 16 bytes, shard u16, CID -> nothing",
+    },
     KeyKind { family: Family::Shards, prefix: b"", layout: "shard u16 -> sum and epochs" },
     KeyKind { family: Family::ShardTail, prefix: b"", layout: "shard u16, index u64, place u32 -> tail entry" },
     KeyKind { family: Family::Outcomes, prefix: b"", layout: "window u64, id 16 bytes -> bytes" },
@@ -373,6 +393,31 @@ pub(crate) fn by_meta(key: &str, value: &str, order: &[u8]) -> Vec<u8> {
     [indexed(key), &[0], indexed(value), &[0], order].concat()
 }
 
+/// What the keys of a user's requests begin with, or of those with a name.
+pub(crate) fn requests_of(user: &str, name: Option<&str>) -> Vec<u8> {
+    match name {
+        Some(name) => [REQUEST_BY_NAME, indexed(user), &[0], indexed(name), &[0]].concat(),
+        None => [REQUEST_BY_USER, indexed(user), &[0]].concat(),
+    }
+}
+
+/// Where a user's requests of an instant begin, behind `head`, which is of [`requests_of`].
+pub(crate) fn requests_at(head: &[u8], created: Timestamp) -> Vec<u8> {
+    join(head, &(u64::MAX - u64::from_be_bytes(sortable(created.unix_millis()))).to_be_bytes())
+}
+
+/// The key of a request of a pin, behind `head`, which is of [`requests_of`].
+pub(crate) fn request(head: &[u8], request: &PinningRequest, order: &[u8]) -> Vec<u8> {
+    [requests_at(head, request.created).as_slice(), &request.id.0, order].concat()
+}
+
+/// Reads the number and the order key of a key of [`request`], whose head has `head` bytes.
+pub(crate) fn read_request(key: &[u8], head: usize) -> Result<(RequestNumber, &[u8]), StateError> {
+    let tail = key.get(head + 8..).and_then(|tail| tail.split_first_chunk::<REQUEST_NUMBER_BYTES>());
+    let (number, order) = tail.ok_or_else(|| damaged_key(Family::ByRequest))?;
+    Ok((RequestNumber(*number), order_part(order, 0, Family::ByRequest)?))
+}
+
 /// The order key behind so many NULs.
 pub(crate) fn after_nuls(key: &[u8], nuls: usize, family: Family) -> Result<&[u8], StateError> {
     key.splitn(nuls + 1, |byte| *byte == 0).nth(nuls).ok_or_else(|| damaged_key(family))
@@ -506,6 +551,19 @@ mod tests {
         assert_eq!(read_waiting_number(&waiting_number(256)).unwrap(), 256);
         let cid: Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();
         assert_eq!(read_history_by_index(&history_by_index(256, &order_key(&cid))).unwrap(), (256, cid));
+        let head = requests_of("me", None);
+        let made = |millis, id| PinningRequest {
+            id: RequestNumber([id; 16]),
+            user: "me".to_owned(),
+            name: String::new(),
+            meta: [].into(),
+            origins: Vec::new(),
+            created: Timestamp::from_unix_millis(millis),
+        };
+        let newest_first = [(9, 0), (1, 1), (1, 2), (0, 0), (-1, 7)].map(|(millis, id)| made(millis, id));
+        let keys = newest_first.clone().map(|made| request(&head, &made, &order_key(&cid)));
+        assert!(keys.is_sorted() && newest_first.is_sorted_by_key(PinningRequest::place));
+        assert_eq!(read_request(&keys[1], head.len()).unwrap(), (newest_first[1].id, order_key(&cid).as_slice()));
         let seconds = [-9, -1, 0, 1, 9].map(|seconds| by_expiry(Timestamp::from_unix_seconds(seconds), &order));
         assert!(seconds.is_sorted());
     }
@@ -528,6 +586,7 @@ mod tests {
         assert!(read_waiting_number(&[0; 7]).is_err());
         assert!(read_history_by_index(&[0; 7]).is_err() && read_history_by_index(&[0; 10]).is_err());
         assert!(due_at(&[0; 5]).is_err());
+        assert!(read_request(&[0; 20], 3).is_err() && read_request(&[0; 3 + 8 + 16 + SHARD_BYTES], 3).is_err());
         assert!(order_part(&[0; 3], 2, Family::ByPeer).is_err());
         assert!(cid_of(&[0]).is_err());
     }

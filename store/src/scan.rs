@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluster_core::ports::{Row, Scan, StateError, indexed};
-use cluster_types::{Cid, Pin, StatusFilter, TrackerStatus};
+use cluster_types::{Cid, Pin, RequestNumber, StatusFilter, TrackerStatus};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::RwLock;
@@ -78,6 +78,13 @@ impl Scanner<'_> {
                 let to = keys::prefix_end(&keys::by_meta(key, value, &[]));
                 self.search(scan, (Family::ByMeta, 2), &from, to.as_deref())
             }
+            Scan::Requested { user, name, before, after } => {
+                let head = keys::requests_of(user, name.as_deref());
+                // The newest come first.
+                let from = before.map(|before| keys::requests_at(&head, before));
+                let to = after.map(|after| keys::requests_at(&head, after)).or_else(|| keys::prefix_end(&head));
+                self.requests(scan, &head, from.as_deref().unwrap_or(&head), to.as_deref())
+            }
             Scan::ByStatus { filter, after } => {
                 let mut orders = StatusMerge::new(self.moment, *filter, after.as_ref())?;
                 while let Some(order) = orders.next()? {
@@ -100,7 +107,7 @@ impl Scanner<'_> {
                 (Some(one), Some(other)) => one.min(other).to_vec(),
             };
             let (pin, record) = (pins.take(&order)?, tracked.take(&order)?);
-            self.row(&order, pin, record)?;
+            self.row(&order, pin, record, None)?;
         }
     }
 
@@ -128,7 +135,23 @@ impl Scanner<'_> {
             let order = keys::after_nuls(&key, nuls, family)?;
             let Some(bytes) = moment.get(Family::Pins, order)? else { continue };
             if scan.fits(&read_pin(self.database, keys::cid_of(order)?, &bytes)?) {
-                self.row(order, Some(bytes), moment.get(Family::Tracker, order)?)?;
+                self.row(order, Some(bytes), moment.get(Family::Tracker, order)?, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a user's requests that fit the scan.
+    fn requests(&mut self, scan: &Scan, head: &[u8], from: &[u8], to: Option<&[u8]>) -> Result<(), Stop> {
+        let moment = self.moment;
+        let mut rows = moment.rows(Family::ByRequest, from, to);
+        while let Some((key, _empty)) = rows.next()? {
+            self.outlet.check_reader()?;
+            let (id, order) = keys::read_request(&key, head.len())?;
+            let Some(bytes) = moment.get(Family::Pins, order)? else { continue };
+            let pin = read_pin(self.database, keys::cid_of(order)?, &bytes)?;
+            if pin.request(&id).is_some_and(|request| scan.fits_request(request)) {
+                self.row(order, Some(bytes), moment.get(Family::Tracker, order)?, Some(id))?;
             }
         }
         Ok(())
@@ -136,16 +159,22 @@ impl Scanner<'_> {
 
     fn look_up(&mut self, order: &[u8]) -> Result<(), Stop> {
         let (pin, record) = (self.moment.get(Family::Pins, order)?, self.moment.get(Family::Tracker, order)?);
-        self.row(order, pin, record)
+        self.row(order, pin, record, None)
     }
 
-    fn row(&mut self, order: &[u8], pin: Option<Vec<u8>>, record: Option<Vec<u8>>) -> Result<(), Stop> {
+    fn row(
+        &mut self,
+        order: &[u8],
+        pin: Option<Vec<u8>>,
+        record: Option<Vec<u8>>,
+        request: Option<RequestNumber>,
+    ) -> Result<(), Stop> {
         self.outlet.check_reader()?;
         let cid = keys::cid_of(order)?;
         self.bytes += order.len() + pin.as_ref().map_or(0, Vec::len) + record.as_ref().map_or(0, Vec::len);
         let pin = pin.map(|bytes| read_pin(self.database, cid, &bytes)).transpose()?;
         let tracked = record.map(|bytes| codec::decode_tracker(&bytes)).transpose()?;
-        self.rows.push(Row { cid, pin, tracked });
+        self.rows.push(Row { cid, pin, tracked, request });
         if self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES { self.hand_over() } else { Ok(()) }
     }
 

@@ -37,7 +37,7 @@ trap stop EXIT
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export IPFS_CLUSTER_PATH=$work/peer CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS=/ip4/127.0.0.1/tcp/$port
 export CLUSTER_RESTAPI_BASICAUTHCREDENTIALS=$user:$password CLUSTER_LISTENMULTIADDRESS=/ip4/127.0.0.1/tcp/0
-export CLUSTER_EMBEDDED_LISTENMULTIADDRESS=/ip4/127.0.0.1/tcp/0 CLUSTER_IPFSPROXY_LISTENMULTIADDRESS=/ip4/127.0.0.1/tcp/0
+export CLUSTER_EMBEDDED_LISTENMULTIADDRESS=/ip4/127.0.0.1/tcp/0 CLUSTER_IPFSPROXY_LISTENMULTIADDRESS=/ip4/127.0.0.1/tcp/0 CLUSTER_PINSVCAPI_HTTPLISTENMULTIADDRESS=/ip4/127.0.0.1/tcp/0
 "$service" init --ipfs embedded >"$work/init.log" 2>&1
 "$service" daemon >"$work/daemon.log" 2>&1 &
 peer=$!

@@ -69,6 +69,7 @@ def main():
             "CLUSTER_SECRET": secrets.token_hex(32),
             "CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS": f"/ip4/127.0.0.1/tcp/{api}",
             "CLUSTER_IPFSPROXY_LISTENMULTIADDRESS": f"/ip4/127.0.0.1/tcp/{free_port()}",
+            "CLUSTER_PINSVCAPI_HTTPLISTENMULTIADDRESS": f"/ip4/127.0.0.1/tcp/{free_port()}",
             "CLUSTER_LISTENMULTIADDRESS": f"/ip4/127.0.0.1/tcp/{free_port()}",
             "CLUSTER_EMBEDDED_LISTENMULTIADDRESS": f"/ip4/127.0.0.1/tcp/{free_port()}",
         }

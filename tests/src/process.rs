@@ -32,6 +32,8 @@ const HTTP_LIMIT: Duration = Duration::from_secs(60);
 const REST_LISTEN: &str = "CLUSTER_RESTAPI_HTTPLISTENMULTIADDRESS";
 /// The variable that says where a peer's IPFS proxy is.
 const PROXY_LISTEN: &str = "CLUSTER_IPFSPROXY_LISTENMULTIADDRESS";
+/// The variable that says where a peer's pinning service is.
+const PINNING_LISTEN: &str = "CLUSTER_PINSVCAPI_HTTPLISTENMULTIADDRESS";
 
 /// A binary of this project.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -71,6 +73,7 @@ pub struct Peer {
     swarm_port: u16,
     node_port: u16,
     proxy_port: u16,
+    pinning_port: u16,
     child: Mutex<Option<Child>>,
 }
 
@@ -178,7 +181,8 @@ impl ProcessCluster {
         let root = self.folder.as_ref().context("the cluster was ended")?.path();
         let folder = root.join(format!("peer{number}"));
         fs::create_dir_all(&folder)?;
-        let (api_port, swarm_port, node_port, proxy_port) = (free_port()?, free_port()?, free_port()?, free_port()?);
+        let (api_port, swarm_port, node_port) = (free_port()?, free_port()?, free_port()?);
+        let (proxy_port, pinning_port) = (free_port()?, free_port()?);
         let host = self.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |_| Network::address(number));
         // No packet gets from here to a machine of its own, but a socket in the file system is in reach of both.
         let socket = self.network.as_ref().map(|_| folder.join("api.sock"));
@@ -190,6 +194,7 @@ impl ProcessCluster {
         }
         let mut environment = environment(number, &self.secret, &api, &format!("/ip4/{host}/tcp/{swarm_port}"));
         environment.insert(PROXY_LISTEN.to_owned(), format!("/ip4/{host}/tcp/{proxy_port}"));
+        environment.insert(PINNING_LISTEN.to_owned(), format!("/ip4/{host}/tcp/{pinning_port}"));
         let kind = match node {
             NodeKind::Embedded => {
                 let listen = format!("/ip4/{host}/tcp/{node_port}");
@@ -224,6 +229,7 @@ impl ProcessCluster {
             swarm_port,
             node_port,
             proxy_port,
+            pinning_port,
             child,
         });
         Ok(number)
@@ -466,6 +472,12 @@ impl ProcessCluster {
     pub fn proxy_address(&self, number: usize) -> String {
         let peer = &self.peers[number];
         format!("/ip4/{}/tcp/{}", peer.host, peer.proxy_port)
+    }
+
+    /// The URL of a peer's pinning service.
+    pub fn pinning_url(&self, number: usize) -> String {
+        let peer = &self.peers[number];
+        format!("http://{}:{}", peer.host, peer.pinning_port)
     }
 
     /// The port of a peer's embedded IPFS node.

@@ -12,12 +12,12 @@ impl Rest {
     /// `POST /add`.
     pub(super) async fn add(&self, query: &Query, headers: &HeaderMap, body: &mut Unread) -> Reply {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let params = options::add_params(query, self.clock.now())?;
+        let params = options::add_params(query, self.gate.clock.now())?;
         upload::check(&params)?;
         let boundary = upload::boundary(content_type)?;
         let most = self.max_upload_bytes.unwrap_or(u64::MAX);
-        let limits = upload::Limits { idle: self.patience.idle, most };
-        let uploading = upload::start(&self.writes, &self.service, limits, params, &boundary, body)?;
+        let limits = upload::Limits { idle: self.gate.patience.idle, most };
+        let uploading = upload::start(&self.gate.writes, &self.gate.service, limits, params, &boundary, body)?;
         uploading.answer(|output| output).await
     }
 }

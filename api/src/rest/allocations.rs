@@ -15,14 +15,14 @@ impl Rest {
             .ok_or_else(|| Failure::bad_request("invalid filter value"))?;
         let (search, window) = (window::search(query)?, window::parse(query)?);
         if search.is_empty() {
-            return stream::answer(self.service.allocations(filter, window), Shape::LISTING).await;
+            return stream::answer(self.gate.service.allocations(filter, window), Shape::LISTING).await;
         }
         self.check_place(&search, window).await?;
-        stream::answer(self.service.search(search, filter, window), Shape::LISTING).await
+        stream::answer(self.gate.service.search(search, filter, window), Shape::LISTING).await
     }
 
     /// `GET /allocations/{cid}`.
     pub(super) async fn allocation(&self, cid: &str) -> Reply {
-        reply::json(&self.service.allocation(parse_cid(cid)?).await?)
+        reply::json(&self.gate.service.allocation(parse_cid(cid)?).await?)
     }
 }

@@ -272,18 +272,18 @@ impl Caller {
 }
 
 impl Denied {
-    /// The answer.
-    pub(super) fn answer(self) -> Response<Body> {
+    /// The answer; `write` says how failures are written.
+    pub(crate) fn answer(self, write: impl Fn(&Failure) -> Response<Body>) -> Response<Body> {
         let (message, challenges) = match self {
             Self::Nobody => ("unauthorized: no auth provided", vec![BEARER, BASIC]),
             Self::Mismatch => ("unauthorized: access denied", vec![BASIC]),
             Self::Token => ("unauthorized: invalid token", vec![BAD_TOKEN]),
             Self::Busy => {
                 let error = WireError::new(ErrorClass::Unavailable, "too many passwords are checked, try again later");
-                return reply::failure(&Failure::from(error));
+                return write(&Failure::from(error));
             }
         };
-        let mut response = reply::failure(&Failure::new(StatusCode::UNAUTHORIZED, message));
+        let mut response = write(&Failure::new(StatusCode::UNAUTHORIZED, message));
         for challenge in challenges {
             response.headers_mut().append(WWW_AUTHENTICATE, challenge);
         }

@@ -28,7 +28,7 @@ const USUAL_HEADERS: [&str; 3] = ["accept", "content-type", "x-requested-with"];
 
 /// The rules, in the form in which they are compared.
 #[derive(Debug)]
-pub(super) struct Cors {
+pub(crate) struct Cors {
     /// Patterns in lower case; none: every origin.
     origins: Vec<String>,
     methods: Vec<String>,
@@ -41,7 +41,7 @@ pub(super) struct Cors {
 
 impl Cors {
     /// The rules of a configuration.
-    pub(super) fn new(config: &RestConfig) -> Self {
+    pub(crate) fn new(config: &RestConfig) -> Self {
         let rules = &config.cors;
         let all = |list: &[String]| list.iter().any(|entry| entry == "*");
         let lower = |list: &[String]| list.iter().map(|entry| entry.to_ascii_lowercase()).collect::<Vec<_>>();
@@ -65,19 +65,19 @@ impl Cors {
     }
 
     /// Whether pages of every origin are let in.
-    pub(super) fn allows_all_origins(&self) -> bool {
+    pub(crate) fn allows_all_origins(&self) -> bool {
         self.origins.is_empty()
     }
 
     /// Whether a page of `origin` may send requests with `method`.
-    pub(super) fn allows(&self, origin: &str, method: &str) -> bool {
+    pub(crate) fn allows(&self, origin: &str, method: &str) -> bool {
         let origin = origin.to_ascii_lowercase();
         let origin_fits = self.allows_all_origins() || self.origins.iter().any(|pattern| fits(pattern, &origin));
         origin_fits && (method == Method::OPTIONS.as_str() || self.methods.iter().any(|known| known == method))
     }
 
     /// The answer to a request if it is a preflight.
-    pub(super) fn preflight(&self, method: &Method, asked: &HeaderMap) -> Option<Response<Body>> {
+    pub(crate) fn preflight(&self, method: &Method, asked: &HeaderMap) -> Option<Response<Body>> {
         let wanted = asked.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|wanted| !wanted.is_empty())?;
         if method != Method::OPTIONS {
             return None;
@@ -102,7 +102,7 @@ impl Cors {
     }
 
     /// Adds to an answer what the page that asked may do with it.
-    pub(super) fn mark(&self, method: &Method, asked: &HeaderMap, answer: &mut HeaderMap) {
+    pub(crate) fn mark(&self, method: &Method, asked: &HeaderMap, answer: &mut HeaderMap) {
         answer.append(VARY, ANSWER_VARY);
         let Some(origin) = asked.get(ORIGIN).filter(|origin| self.allows(text(origin), method.as_str())) else {
             return;

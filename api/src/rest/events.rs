@@ -21,6 +21,6 @@ impl Rest {
                 return Err(Failure::bad_request(message));
             }
         };
-        stream::answer(self.service.events(before, limit), Shape::LISTING).await
+        stream::answer(self.gate.service.events(before, limit), Shape::LISTING).await
     }
 }

@@ -5,6 +5,7 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 
+use crate::gate::Gate;
 use crate::reply::{self, Reply};
 
 /// Whether a quorum is there.
@@ -20,11 +21,11 @@ pub(super) fn version() -> Reply {
     reply::json(&Version { version: API_VERSION })
 }
 
-impl super::Rest {
+impl Gate {
     /// `GET /health`: the process answers. Nobody is waited for; whether a quorum is there is said as far as it is known.
     /// Only what waiting does not cure makes it a 503: an orchestrator that takes it for a reason to restart the peer must
     /// not do so because others are away.
-    pub(super) fn health(&self) -> Reply {
+    pub(crate) fn health(&self) -> Reply {
         let service = self.service.get();
         if let Some(trouble) = service.and_then(|service| service.trouble()) {
             return Err(WireError::new(ErrorClass::Unavailable, trouble).into());
@@ -35,9 +36,11 @@ impl super::Rest {
         response.headers_mut().insert(QUORUM, HeaderValue::from_static(quorum));
         Ok(response)
     }
+}
 
+impl super::Rest {
     /// `GET /state`: where this peer is in the shared log.
     pub(super) async fn state(&self) -> Reply {
-        reply::json(&self.service.state().await?)
+        reply::json(&self.gate.service.state().await?)
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn has_whole_escapes(text: &str) -> bool {
 /// Where a request for `path` belongs, if not there.
 ///
 /// Cleaning comes first: a path that begins with two slashes would be another host in a `Location`.
-pub(super) fn redirect(path: &str, query: Option<&str>) -> Option<(StatusCode, String)> {
+pub(crate) fn redirect(path: &str, query: Option<&str>) -> Option<(StatusCode, String)> {
     if !path.starts_with('/') {
         return None;
     }

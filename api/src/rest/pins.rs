@@ -34,7 +34,7 @@ impl Rest {
                 return Err(Failure::bad_request("parameter cids does not go together with limit, after or a search"));
             }
             let cids = list.split(',').map(parse_cid).collect::<Result<Vec<Cid>, Failure>>()?;
-            let service = Arc::clone(&self.service);
+            let service = Arc::clone(&self.gate.service);
             let lookups = futures::stream::iter(cids)
                 .map(move |cid| {
                     let service = Arc::clone(&service);
@@ -46,7 +46,7 @@ impl Rest {
         let filter = StatusFilter::parse(query.value("filter").unwrap_or_default())
             .ok_or_else(|| Failure::bad_request("invalid filter value"))?;
         if search.is_empty() {
-            return stream::answer(self.service.statuses(filter, reach, window), Shape::LISTING).await;
+            return stream::answer(self.gate.service.statuses(filter, reach, window), Shape::LISTING).await;
         }
         if !is_usual(filter) {
             return stream::answer(self.statuses_searched(search, filter, reach, window), Shape::LISTING).await;
@@ -64,7 +64,7 @@ impl Rest {
         reach: Reach,
         window: Window,
     ) -> Listing<GlobalPinInfo> {
-        let infos = self.service.statuses(filter, reach, Window { limit: None, ..window });
+        let infos = self.gate.service.statuses(filter, reach, Window { limit: None, ..window });
         let infos = infos.try_filter(move |info| std::future::ready(search.fits(&info.name, &info.metadata)));
         infos.take(window.limit.unwrap_or(usize::MAX)).boxed()
     }
@@ -78,8 +78,8 @@ impl Rest {
         reach: Reach,
         window: Window,
     ) -> Listing<GlobalPinInfo> {
-        let service = Arc::clone(&self.service);
-        let found = self.service.search(search, PinTypeFilter::ALL, Window { limit: None, ..window });
+        let service = Arc::clone(&self.gate.service);
+        let found = self.gate.service.search(search, PinTypeFilter::ALL, Window { limit: None, ..window });
         let infos = found
             .map(move |pin| {
                 let service = Arc::clone(&service);
@@ -95,13 +95,13 @@ impl Rest {
 
     /// `GET /pins/{cid}`.
     pub(super) async fn status(&self, cid: &str, query: &Query) -> Reply {
-        reply::json(&self.service.status(parse_cid(cid)?, reach(query)).await?)
+        reply::json(&self.gate.service.status(parse_cid(cid)?, reach(query)).await?)
     }
 
     /// `GET /pins/{cid}/car`.
     pub(super) async fn car(&self, cid: &str) -> Reply {
         let cid = parse_cid(cid)?;
-        let pieces = self.service.car(cid).await?;
+        let pieces = self.gate.service.car(cid).await?;
         let mut response = stream::bytes(pieces, CAR).await?;
         let name = format!("attachment; filename=\"{cid}.car\"");
         let name = HeaderValue::from_str(&name).expect("the text of a CID has letters and digits only");
@@ -112,27 +112,27 @@ impl Rest {
     /// `POST /pins/{cid}`.
     pub(super) async fn pin(&self, cid: &str, query: &Query) -> Reply {
         let cid = parse_cid(cid)?;
-        let options = options::pin_options(query, self.clock.now())?;
-        committed(&self.detached(|service| async move { service.pin(cid, options).await }).await?)
+        let options = options::pin_options(query, self.gate.clock.now())?;
+        committed(&self.gate.detached(|service| async move { service.pin(cid, options).await }).await?)
     }
 
     /// `POST /pins/{ipfs|ipns|ipld}/{path…}`.
     pub(super) async fn pin_path(&self, path: String, query: &Query) -> Reply {
         check_path(&path)?;
-        let options = options::pin_options(query, self.clock.now())?;
-        committed(&self.detached(|service| async move { service.pin_path(&path, options).await }).await?)
+        let options = options::pin_options(query, self.gate.clock.now())?;
+        committed(&self.gate.detached(|service| async move { service.pin_path(&path, options).await }).await?)
     }
 
     /// `DELETE /pins/{cid}`.
     pub(super) async fn unpin(&self, cid: &str) -> Reply {
         let cid = parse_cid(cid)?;
-        committed(&self.detached(|service| async move { service.unpin(cid).await }).await?)
+        committed(&self.gate.detached(|service| async move { service.unpin(cid).await }).await?)
     }
 
     /// `DELETE /pins/{ipfs|ipns|ipld}/{path…}`.
     pub(super) async fn unpin_path(&self, path: String) -> Reply {
         check_path(&path)?;
-        committed(&self.detached(|service| async move { service.unpin_path(&path).await }).await?)
+        committed(&self.gate.detached(|service| async move { service.unpin_path(&path).await }).await?)
     }
 }
 

@@ -9,7 +9,7 @@ impl Rest {
     /// `POST /pins/{cid}/recover`.
     pub(super) async fn recover(&self, cid: &str, query: &Query) -> Reply {
         let (cid, reach) = (parse_cid(cid)?, reach(query));
-        let recovered = self.detached(|service| async move { service.recover(cid, reach).await }).await?;
+        let recovered = self.gate.detached(|service| async move { service.recover(cid, reach).await }).await?;
         reply::json(&recovered)
     }
 

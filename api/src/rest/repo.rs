@@ -8,7 +8,7 @@ impl Rest {
     /// `POST /ipfs/gc`.
     pub(super) async fn collect_garbage(&self, query: &Query) -> Reply {
         let reach = reach(query);
-        let collected = self.detached(|service| async move { service.collect_garbage(reach).await }).await?;
+        let collected = self.gate.detached(|service| async move { service.collect_garbage(reach).await }).await?;
         reply::json(&collected)
     }
 }

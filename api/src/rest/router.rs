@@ -42,7 +42,7 @@ pub(super) enum Route<'a> {
 
 /// What one must have to be let in where passwords are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(crate) enum Need {
     /// Nothing.
     Nothing,
     /// To be a user.

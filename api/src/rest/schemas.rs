@@ -159,6 +159,20 @@ fn pins() -> Group {
             ("max_depth", number()),
             ("reference", or_null("Cid")),
             ("timestamp", named("Time")),
+            ("requests", list(&named("PinningRequest"))),
+            ("only_requested", truth()),
+        ],
+        &["requests", "only_requested"],
+    );
+    let request = object(
+        "A request of the pinning service that keeps a pin.",
+        [
+            ("id", text()),
+            ("user", text()),
+            ("name", text()),
+            ("meta", map(&text())),
+            ("origins", list(&named("Multiaddr"))),
+            ("created", named("Time")),
         ],
         &[],
     );
@@ -173,7 +187,7 @@ fn pins() -> Group {
         ],
         &["bytes", "size", "allocations"],
     );
-    vec![("Pin", pin), ("AddedOutput", added)]
+    vec![("Pin", pin), ("PinningRequest", request), ("AddedOutput", added)]
 }
 
 fn statuses() -> Group {

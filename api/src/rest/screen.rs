@@ -16,7 +16,7 @@ use crate::listener::Arrival;
 
 /// Which pages and names are known.
 #[derive(Debug)]
-pub(super) struct Screen {
+pub(crate) struct Screen {
     hosts: Vec<String>,
     /// Whether names were given: then they hold on every address.
     named: bool,
@@ -27,7 +27,7 @@ pub(super) struct Screen {
 
 impl Screen {
     /// The rules of a configuration.
-    pub(super) fn new(config: &RestConfig) -> Self {
+    pub(crate) fn new(config: &RestConfig) -> Self {
         let listened = config.listen.iter().filter_map(host_of);
         let hosts = config.allowed_hosts.iter().cloned().chain(listened).map(|name| name.to_ascii_lowercase());
         Self {
@@ -39,7 +39,7 @@ impl Screen {
     }
 
     /// Refuses what only a page could have sent that is not known.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         method: &Method,
         headers: &HeaderMap,

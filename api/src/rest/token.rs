@@ -6,9 +6,10 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::auth::{Caller, Denied, Users, Wish};
-use super::{Rest, router::Need};
+use super::router::Need;
 use crate::credentials::{Scope, Scopes};
 use crate::error::Failure;
+use crate::gate::{Gate, Surface};
 use crate::options;
 use crate::query::Query;
 use crate::reply::{self, Body, Reply};
@@ -18,16 +19,16 @@ struct Token {
     token: String,
 }
 
-impl Rest {
+impl Gate {
     /// A token for the user who asks.
-    pub(super) fn give_token(&self, caller: Option<&Caller>, query: &Query) -> Reply {
+    pub(crate) fn give_token(&self, caller: Option<&Caller>, query: &Query) -> Reply {
         let (users, caller) = self.user(caller)?;
         let wish = Wish { lifetime: options::expire_in(query)?, scopes: scopes(query)? };
         reply::json(&Token { token: users.token(caller, wish)? })
     }
 
     /// Takes back all tokens of the user who asks.
-    pub(super) async fn revoke_tokens(&self, caller: Option<&Caller>) -> Reply {
+    pub(crate) async fn revoke_tokens(&self, caller: Option<&Caller>) -> Reply {
         let (users, caller) = self.user(caller)?;
         if !caller.is_whole() {
             let message = "forbidden: a token that allows less than its user may do cannot revoke the others";
@@ -38,18 +39,23 @@ impl Rest {
         Ok(reply::empty(StatusCode::NO_CONTENT))
     }
 
-    /// The answer to who may not ask for what needs this; nothing if they may.
-    pub(super) fn refusal(&self, caller: Option<&Caller>, need: Need) -> Option<Response<Body>> {
+    /// The answer to who may not ask for what needs this, as `surface` writes it; nothing if they may.
+    pub(crate) fn refusal(
+        &self,
+        surface: &impl Surface,
+        caller: Option<&Caller>,
+        need: Need,
+    ) -> Option<Response<Body>> {
         let scope = match (&self.users, need) {
             // Where nobody is asked for a password, everybody may do everything.
             (None, _) | (Some(_), Need::Nothing) => return None,
             (Some(_), Need::User) => None,
             (Some(_), Need::Scope(scope)) => Some(scope),
         };
-        let Some(caller) = caller else { return Some(Denied::Nobody.answer()) };
+        let Some(caller) = caller else { return Some(Denied::Nobody.answer(|failure| surface.failure(failure))) };
         let lacking = scope.filter(|scope| !caller.scopes.has(*scope))?;
         let message = format!("forbidden: this needs the scope {}", lacking.as_str());
-        Some(reply::failure(&Failure::new(StatusCode::FORBIDDEN, message)))
+        Some(surface.failure(&Failure::new(StatusCode::FORBIDDEN, message)))
     }
 
     fn user<'a>(&'a self, caller: Option<&'a Caller>) -> Result<(&'a Arc<Users>, &'a Caller), Failure> {

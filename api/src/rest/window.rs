@@ -38,7 +38,7 @@ impl super::Rest {
     /// Refuses to go on by name behind a pin that is gone: nobody knows its name any more.
     pub(super) async fn check_place(&self, search: &Search, window: Window) -> Result<(), Failure> {
         let Some(after) = window.after.filter(|_| search.is_by_name()) else { return Ok(()) };
-        match self.service.allocation(after).await {
+        match self.gate.service.allocation(after).await {
             Ok(_) => Ok(()),
             Err(error) if error.message == NOT_PINNED => Err(Failure::bad_request(
                 "parameter after invalid: a search by name goes on behind a pin that is there",

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use cluster_types::{
     AddedOutput, Alert, CatchUp, ConnectGraph, GcKey, GlobalPinInfo, GlobalRepoGc, Id, IpfsId, Metric, Multiaddr,
-    PeerId, Pin, PinDepth, PinInfoShort, PinMode, PinOptions, PinType, RepoGc, Timestamp, TrackerStatus, parse_peer_id,
+    PeerId, Pin, PinDepth, PinInfoShort, PinMode, PinOptions, PinType, PinningRequest, RepoGc, RequestNumber,
+    Timestamp, TrackerStatus, parse_peer_id,
 };
 
 use crate::fake::{CID, OTHER, PEER, cid};
@@ -77,7 +78,16 @@ pub(crate) fn pins() -> Vec<Pin> {
         timestamp: time(),
         ..Pin::new(cid(root), options())
     };
-    vec![pin(CID, PinType::Data, None), pin(OTHER, PinType::Meta, Some(CID))]
+    let request = PinningRequest {
+        id: RequestNumber([7; 16]),
+        user: "ann".to_owned(),
+        name: "a & \"b\"".to_owned(),
+        meta: options().metadata,
+        origins: addresses(),
+        created: Timestamp::from_unix_millis(1_800_000_000_123),
+    };
+    let requested = Pin { requests: vec![request], only_requested: true, ..pin(CID, PinType::Data, None) };
+    vec![requested, pin(OTHER, PinType::Meta, Some(CID))]
 }
 
 pub(crate) fn infos() -> Vec<GlobalPinInfo> {

@@ -9,6 +9,7 @@ mod harness;
 mod hostile;
 mod leaks;
 mod lifecycle;
+mod pinsvc;
 mod proxy;
 mod schema;
 mod scrape;

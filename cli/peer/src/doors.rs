@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cluster_api::{ApiServer, BoundApi, MetricsServer, ProxyServer};
+use cluster_api::{ApiServer, BoundApi, MetricsServer, PinningServer, ProxyServer};
 use cluster_core::cluster::Cluster;
 use cluster_core::task::TaskGroup;
 use cluster_core::telemetry::CoreTelemetry;
@@ -13,11 +13,18 @@ use cluster_store::Store;
 use crate::config::Config;
 use crate::grace::{GRACE, Grace};
 use crate::peer::{PeerError, start};
+use crate::tokens::FolderTokens;
 use crate::{over_libp2p, telemetry, wire};
+
+/// Where failures to start it are placed.
+const PINNING_SERVICE: &str = "the pinning service (api.pinsvcapi)";
+/// Where failures to start its libp2p host are placed.
+const PINNING_OVER_LIBP2P: &str = "the libp2p endpoint of the pinning service";
 
 /// Addresses that are taken.
 pub(crate) struct Taken {
     api: Option<BoundApi>,
+    pinning: Option<BoundApi>,
     proxy: Option<ProxyServer>,
     metrics: Option<MetricsServer>,
 }
@@ -25,6 +32,7 @@ pub(crate) struct Taken {
 /// The servers.
 pub(crate) struct Doors {
     pub(crate) api: Option<ApiServer>,
+    pub(crate) pinning: Option<PinningServer>,
     pub(crate) proxy: Option<ProxyServer>,
     metrics: Option<MetricsServer>,
 }
@@ -33,11 +41,22 @@ impl Taken {
     /// Takes the addresses of the configuration.
     pub(crate) async fn take(config: &Config, services: &TaskGroup) -> Result<Self, PeerError> {
         let api = match &config.rest_api {
-            Some(rest) => Some(ApiServer::bind(wire::rest(rest, &config.folder)).await.map_err(start("the REST API"))?),
+            Some(rest) => {
+                let settings = wire::http_api(rest, FolderTokens::new(&config.folder));
+                Some(ApiServer::bind(settings).await.map_err(start("the REST API"))?)
+            }
+            None => None,
+        };
+        let pinning = match &config.pinning_service {
+            Some(pinning) => {
+                let settings = wire::http_api(pinning, FolderTokens::of_pinning_service(&config.folder));
+                let bound = ApiServer::bind(settings).await.map_err(start(PINNING_SERVICE))?;
+                Some(over_libp2p::serve_own_host(bound, pinning, PINNING_OVER_LIBP2P, services).await?)
+            }
             None => None,
         };
         let proxy = open_proxy(config, services).await?;
-        Ok(Self { api, proxy, metrics: telemetry::open(&config.telemetry, services).await? })
+        Ok(Self { api, pinning, proxy, metrics: telemetry::open(&config.telemetry, services).await? })
     }
 
     /// Answers who watches this peer; everybody else waits for [`Doors::begin`].
@@ -51,7 +70,8 @@ impl Taken {
             Some(bound) => Some(over_libp2p::serve(bound, config, network, services).await?.open(services)),
             None => None,
         };
-        Ok(Doors { api, proxy: self.proxy, metrics: self.metrics })
+        let pinning = self.pinning.map(|bound| bound.open_pinning(services));
+        Ok(Doors { api, pinning, proxy: self.proxy, metrics: self.metrics })
     }
 }
 
@@ -59,11 +79,15 @@ impl Doors {
     /// Answers for `cluster` from now on.
     pub(crate) fn begin(&self, counts: &CoreTelemetry, store: &Store, cluster: Arc<Cluster>) {
         if let Some(metrics) = &self.metrics {
-            let served = telemetry::Served { api: self.api.as_ref(), proxy: self.proxy.as_ref() };
+            let (api, pinning, proxy) = (self.api.as_ref(), self.pinning.as_ref(), self.proxy.as_ref());
+            let served = telemetry::Served { api, pinning, proxy };
             metrics.begin(telemetry::registry(counts, store, served, Arc::clone(&cluster)));
         }
         if let Some(proxy) = &self.proxy {
             proxy.begin(Arc::clone(&cluster) as _);
+        }
+        if let Some(pinning) = &self.pinning {
+            pinning.begin(Arc::clone(&cluster) as _, Arc::clone(&cluster) as _);
         }
         if let Some(api) = &self.api {
             api.begin(cluster);
@@ -76,6 +100,11 @@ impl Doors {
             && !api.stop(grace.share(GRACE / 4)).await
         {
             grace.late("REST requests");
+        }
+        if let Some(pinning) = self.pinning
+            && !pinning.stop(grace.share(GRACE / 8)).await
+        {
+            grace.late("requests of the pinning service");
         }
         if let Some(proxy) = self.proxy
             && !proxy.stop(grace.share(GRACE / 8)).await

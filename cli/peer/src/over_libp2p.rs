@@ -1,7 +1,7 @@
-//! The REST API over libp2p, for clients that know a peer by its id.
+//! The REST API and the pinning service over libp2p, for clients that know a peer by its id.
 //!
 //! In raft mode the network of the cluster carries it, to everybody who knows the secret. In both modes a host of its own
-//! does, to everybody, where `api.restapi` names one.
+//! does, to everybody, where `api.restapi` or `api.pinsvcapi` names one.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use cluster_core::task::{OnExit, TaskGroup};
 use cluster_net::{HttpHost, HttpStream, HttpStreams, Identity, Network};
 use tokio::sync::mpsc;
 
-use crate::config::{Config, ConsensusMode};
+use crate::config::{Config, ConsensusMode, HttpApiConfig};
 use crate::peer::{PeerError, start};
 
 /// Where a failure to start is placed.
@@ -28,11 +28,24 @@ pub(crate) async fn serve(
     if matches!(config.consensus.mode, ConsensusMode::Raft { .. }) {
         api.also_serve(handed_over(network.accept_http().map_err(start(PART))?, tasks));
     }
-    if let Some(host) = config.rest_api.as_ref().and_then(|rest| rest.libp2p.as_ref()) {
-        let identity = Identity::from_parts(&host.peer.to_string(), host.private_key.reveal()).map_err(start(PART))?;
+    match &config.rest_api {
+        Some(rest) => serve_own_host(api, rest, PART, tasks).await,
+        None => Ok(api),
+    }
+}
+
+/// Lets `api` take the streams of the host of its own that its section names.
+pub(crate) async fn serve_own_host(
+    mut api: BoundApi,
+    section: &HttpApiConfig,
+    part: &'static str,
+    tasks: &TaskGroup,
+) -> Result<BoundApi, PeerError> {
+    if let Some(host) = &section.libp2p {
+        let identity = Identity::from_parts(&host.peer.to_string(), host.private_key.reveal()).map_err(start(part))?;
         let started = HttpHost::start(&identity, &host.listen_addresses, tasks).await;
-        let (host, streams) = started.map_err(start(PART))?;
-        tracing::info!(addresses = ?host.addresses(), "rest api listens on libp2p");
+        let (host, streams) = started.map_err(start(part))?;
+        tracing::info!(addresses = ?host.addresses(), "{part} listens");
         api.also_serve(handed_over(streams, tasks));
     }
     Ok(api)

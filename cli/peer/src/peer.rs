@@ -149,7 +149,7 @@ impl Peer {
     pub async fn start(config: Config, bootstrap: &[Multiaddr]) -> Result<Self, PeerError> {
         raise_file_limit();
         let groups: [TaskGroup; 4] = std::array::from_fn(|_| TaskGroup::new());
-        let started = Self::start_in(groups.clone(), config, bootstrap).await;
+        let started = Box::pin(Self::start_in(groups.clone(), config, bootstrap)).await;
         if started.is_err() {
             shut_down(&groups).await;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster_api::{ApiServer, MetricsServer, ProxyServer};
+use cluster_api::{ApiServer, MetricsServer, PinningServer, ProxyServer};
 use cluster_core::cluster::Cluster;
 use cluster_core::ports::IpfsNode;
 use cluster_core::task::TaskGroup;
@@ -39,6 +39,8 @@ pub(crate) fn counted(node: Arc<dyn IpfsNode>) -> (Arc<dyn IpfsNode>, CoreTeleme
 pub(crate) struct Served<'a> {
     /// The REST API.
     pub(crate) api: Option<&'a ApiServer>,
+    /// The pinning service.
+    pub(crate) pinning: Option<&'a PinningServer>,
     /// The IPFS proxy.
     pub(crate) proxy: Option<&'a ProxyServer>,
 }
@@ -54,6 +56,9 @@ pub(crate) fn registry(core: &CoreTelemetry, store: &Store, served: Served<'_>, 
     store.telemetry().register(ours);
     if let Some(api) = served.api {
         api.telemetry().register(ours);
+    }
+    if let Some(pinning) = served.pinning {
+        pinning.register(ours);
     }
     if let Some(proxy) = served.proxy {
         proxy.telemetry().register(ours);

@@ -13,6 +13,8 @@ use crate::config::{BasicAuth, ConfigFolder};
 
 /// File of the revocations, inside the configuration folder.
 const REVOCATIONS: &str = "revoked_tokens.json";
+/// File of those of the pinning service.
+const PINNING_REVOCATIONS: &str = "revoked_pinning_tokens.json";
 /// File of the secret, inside the configuration folder: 64 hexadecimal digits.
 const SECRET: &str = "token_secret";
 /// More than the entries of ten thousand users.
@@ -21,11 +23,18 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The files of a folder that tokens need.
 pub(crate) struct FolderTokens {
     folder: ConfigFolder,
+    revocations: &'static str,
 }
 
 impl FolderTokens {
+    /// Those of the REST API.
     pub(crate) fn new(folder: &ConfigFolder) -> Self {
-        Self { folder: folder.clone() }
+        Self { folder: folder.clone(), revocations: REVOCATIONS }
+    }
+
+    /// Those of the pinning service, which are revoked there.
+    pub(crate) fn of_pinning_service(folder: &ConfigFolder) -> Self {
+        Self { folder: folder.clone(), revocations: PINNING_REVOCATIONS }
     }
 
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -64,11 +73,11 @@ fn named(path: &Path, cause: &dyn std::error::Error) -> io::Error {
 
 impl TokenFiles for FolderTokens {
     fn load(&self) -> io::Result<Option<Vec<u8>>> {
-        self.read(REVOCATIONS)
+        self.read(self.revocations)
     }
 
     fn save(&self, content: &[u8]) -> io::Result<()> {
-        self.write(REVOCATIONS, content)
+        self.write(self.revocations, content)
     }
 
     fn secret(&self) -> io::Result<TokenSecret> {

@@ -253,7 +253,8 @@ pub(crate) fn tracker(config: &Config) -> TrackerConfig {
     }
 }
 
-pub(crate) fn rest(config: &config::HttpApiConfig, folder: &config::ConfigFolder) -> RestConfig {
+/// The REST API or the pinning service; `tokens` are its own.
+pub(crate) fn http_api(config: &config::HttpApiConfig, tokens: FolderTokens) -> RestConfig {
     let default = RestConfig::default();
     RestConfig {
         listen: config.listen_addresses.clone(),
@@ -267,7 +268,7 @@ pub(crate) fn rest(config: &config::HttpApiConfig, folder: &config::ConfigFolder
             passwords: users.iter().map(|(user, word)| (user.clone(), word.reveal().to_owned())).collect(),
             scopes: config.access.scopes.clone(),
             token_lifetime: config.access.token_lifetime,
-            files: Some(Arc::new(FolderTokens::new(folder))),
+            files: Some(Arc::new(tokens)),
         }),
         allowed_hosts: config.allowed_hosts.clone(),
         max_connections: config.limits.connections,

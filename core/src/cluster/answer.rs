@@ -55,6 +55,7 @@ impl Cluster {
                 Ok(Reply::Done)
             }
             Call::Status { cid } => self.local_status(cid).await.map(|info| Reply::Status(Box::new(info))),
+            Call::Statuses { cids } => self.local_statuses(cids).await.map(Reply::Page),
             Call::StatusPage { filter, after, limit } => {
                 self.local_page(StatusFilter::from_bits(filter), after, limit).await.map(Reply::Page)
             }

@@ -18,6 +18,7 @@ mod peers;
 mod pin;
 mod recover;
 pub mod repin;
+mod requests;
 mod search;
 mod service;
 mod status;
@@ -37,6 +38,7 @@ use tokio::sync::mpsc;
 pub use allocator::MetricAllocator;
 pub use claim::Named;
 pub use figures::{Figures, OrderingFigures};
+pub use requests::{PinningService, Requested, RequestsOf, STATUSES_AT_ONCE, WantedPin};
 pub use service::{Cluster, ClusterParts, ClusterSettings, Standing};
 
 /// The text of every "no such pin"; clients compare it.

@@ -65,9 +65,11 @@ impl FakeConsensus {
             Request::Expire { cid } => {
                 self.store.remove(cid).map_or(Outcome::Unchanged, |pin| Outcome::Unpinned(Box::new(pin)))
             }
-            Request::Pin(_) | Request::Unpin { .. } | Request::UnpinPart { .. } | Request::Merge(_) => {
-                Outcome::Unchanged
-            }
+            Request::Pin(_)
+            | Request::Unpin { .. }
+            | Request::UnpinPart { .. }
+            | Request::Withdraw { .. }
+            | Request::Merge(_) => Outcome::Unchanged,
         }
     }
 }

@@ -52,7 +52,7 @@ impl Cluster {
     }
 
     /// Adds the names of a peer and its IPFS node.
-    fn named(&self, peer: &PeerId, info: PinInfoShort) -> PinInfoShort {
+    pub(super) fn named(&self, peer: &PeerId, info: PinInfoShort) -> PinInfoShort {
         let ping = self.ping_of(peer);
         PinInfoShort {
             peername: ping.peer_name,
@@ -135,7 +135,7 @@ impl Cluster {
         Ok(global)
     }
 
-    fn cluster_error(&self, peer: &PeerId, error: String) -> PinInfoShort {
+    pub(super) fn cluster_error(&self, peer: &PeerId, error: String) -> PinInfoShort {
         let info = PinInfoShort {
             status: TrackerStatus::ClusterError,
             timestamp: self.parts.clock.now(),
@@ -293,6 +293,7 @@ mod tests {
             Scan::All { .. }
             | Scan::ByPeer { .. }
             | Scan::Expiring { .. }
+            | Scan::Requested { .. }
             | Scan::ByName { .. }
             | Scan::ByMeta { .. } => None,
         };

@@ -6,9 +6,10 @@
 use cluster_types::{Cid, PeerId, Pin, Timestamp, WireError};
 
 use super::apply::{check_part_removal, check_removal, check_replacement};
+use super::deciding::{Context, Decision};
 use super::operation::{Operation, normalised};
 use super::overlay::Settling;
-use super::sequencer::{AllocationSnapshot, Context, Decision};
+use super::sequencer::AllocationSnapshot;
 use super::{Outcome, Request};
 use crate::crdt::merge::{Eventual, RequestId, Sight, Write};
 use crate::ports::{Changes, LocalEffect, OutboxChange, StateError, StateView};

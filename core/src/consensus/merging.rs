@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use cluster_types::{Cid, Pin, PinType, ReplicationFactor, WireError};
 
+use super::deciding::Context;
 use super::operation::Merge;
-use super::sequencer::{AllocationQuestion, Context};
+use super::sequencer::AllocationQuestion;
 use crate::crdt::merge::{Eventual, History, MergeState, MergedCid, Place, VersionId, merge_all};
 use crate::ports::{StateError, StateView};
 

@@ -5,6 +5,7 @@
 //! the log orders them, apply judges them.
 
 pub mod apply;
+mod deciding;
 pub mod digest;
 pub mod eventual;
 pub mod log;
@@ -19,9 +20,10 @@ use std::time::Duration;
 
 use crate::watch;
 use async_trait::async_trait;
-use cluster_types::{Cid, Commit, ErrorClass, Multiaddr, PeerId, Pin, Role, StateReport, WireError};
+use cluster_types::{Cid, Commit, ErrorClass, Multiaddr, PeerId, Pin, RequestNumber, Role, StateReport, WireError};
 use serde::{Deserialize, Serialize};
 
+pub use deciding::MAX_PIN_BYTES;
 pub use request_ids::RequestIds;
 
 use crate::crdt::merge::Eventual;
@@ -30,7 +32,8 @@ use crate::crdt::merge::Eventual;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Pin, or pin again with other options. Replication factors are set; `allocations` are kept when not empty.
-    /// With `pin_update`, the pin it names is copied.
+    /// With `pin_update`, the pin it names is copied. Requests of the pinning service stay, and with `requests`, these come
+    /// to those that are there, and a pin that is there stays otherwise as it is.
     Pin(Box<Pin>),
     /// Remove a pin.
     Unpin {
@@ -54,6 +57,16 @@ pub enum Request {
         /// The pin.
         cid: Cid,
     },
+    /// Take a request of the pinning service back. The last one takes the pin with it, unless somebody wants it by other
+    /// means.
+    Withdraw {
+        /// The pin.
+        cid: Cid,
+        /// Whose request it is.
+        user: String,
+        /// Which one.
+        id: RequestNumber,
+    },
     /// Bring writes that were accepted without a quorum into the log.
     Merge(Vec<Eventual>),
 }
@@ -63,9 +76,11 @@ impl Request {
     pub fn cid(&self) -> Option<Cid> {
         match self {
             Self::Pin(pin) => Some(pin.cid),
-            Self::Unpin { cid } | Self::UnpinPart { cid } | Self::Reallocate { cid, .. } | Self::Expire { cid } => {
-                Some(*cid)
-            }
+            Self::Unpin { cid }
+            | Self::UnpinPart { cid }
+            | Self::Reallocate { cid, .. }
+            | Self::Expire { cid }
+            | Self::Withdraw { cid, .. } => Some(*cid),
             Self::Merge(_) => None,
         }
     }

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use cluster_types::{Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, Timestamp};
+use cluster_types::{
+    Cid, Multiaddr, PeerId, Pin, PinDepth, PinOptions, PinType, PinningRequest, RequestNumber, Timestamp,
+};
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -145,12 +147,17 @@ pub fn decode_pin(bytes: &[u8]) -> Result<Pin, DecodeError> {
     Pin::try_from(message)
 }
 
-/// A pin as it is kept: whole seconds, and without what is only asked once.
+/// A pin as it is kept: whole seconds, its requests in order, and without what is only asked once.
 pub fn normalised(mut pin: Pin) -> Pin {
     pin.timestamp = pin.timestamp.whole_seconds();
     pin.options.expire_at = pin.options.expire_at.whole_seconds();
     pin.options.user_allocations.clear();
     pin.options.mode = pin.max_depth.mode();
+    for request in &mut pin.requests {
+        request.created = request.created.whole_millis();
+    }
+    pin.requests.sort();
+    pin.only_requested &= !pin.requests.is_empty();
     pin
 }
 
@@ -255,6 +262,28 @@ mod wire {
         pub(super) pin_update: Vec<u8>,
         #[prost(bytes = "vec", repeated, tag = "15")]
         pub(super) origins: Vec<Vec<u8>>,
+        #[prost(message, repeated, tag = "16")]
+        pub(super) requests: Vec<Request>,
+        #[prost(bool, tag = "17")]
+        pub(super) only_requested: bool,
+    }
+
+    /// One request of the pinning service; sorted by number.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Request {
+        #[prost(bytes = "vec", tag = "1")]
+        pub(super) id: Vec<u8>,
+        #[prost(string, tag = "2")]
+        pub(super) user: String,
+        #[prost(string, tag = "3")]
+        pub(super) name: String,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) meta: Vec<Metadata>,
+        #[prost(bytes = "vec", repeated, tag = "5")]
+        pub(super) origins: Vec<Vec<u8>>,
+        /// Milliseconds since the Unix epoch.
+        #[prost(sint64, tag = "6")]
+        pub(super) created: i64,
     }
 
     /// One piece of metadata; sorted by key.
@@ -354,14 +383,41 @@ impl From<&Pin> for wire::Pin {
             shard_size: options.shard_size,
             user_allocations: options.user_allocations.iter().map(|peer| peer.to_bytes()).collect(),
             expire_at: (!options.expire_at.is_zero()).then(|| options.expire_at.unix_seconds()),
-            metadata: options
-                .metadata
-                .iter()
-                .map(|(key, value)| wire::Metadata { key: key.clone(), value: value.clone() })
-                .collect(),
+            metadata: metadata(&options.metadata),
             pin_update: options.pin_update.map(|cid| cid.to_bytes()).unwrap_or_default(),
             origins: options.origins.iter().map(Multiaddr::to_vec).collect(),
+            requests: pin.requests.iter().map(wire::Request::from).collect(),
+            only_requested: pin.only_requested,
         }
+    }
+}
+
+impl From<&PinningRequest> for wire::Request {
+    fn from(request: &PinningRequest) -> Self {
+        Self {
+            id: request.id.0.to_vec(),
+            user: request.user.clone(),
+            name: request.name.clone(),
+            meta: metadata(&request.meta),
+            origins: request.origins.iter().map(Multiaddr::to_vec).collect(),
+            created: request.created.unix_millis(),
+        }
+    }
+}
+
+impl TryFrom<wire::Request> for PinningRequest {
+    type Error = DecodeError;
+
+    fn try_from(message: wire::Request) -> Result<Self, DecodeError> {
+        let id = message.id.try_into().map_err(|_| DecodeError::new("request", "its number is not 16 bytes long"))?;
+        Ok(Self {
+            id: RequestNumber(id),
+            user: message.user,
+            name: message.name,
+            meta: message.meta.into_iter().map(|pair| (pair.key, pair.value)).collect(),
+            origins: origins(message.origins)?,
+            created: Timestamp::from_unix_millis(message.created),
+        })
     }
 }
 
@@ -380,11 +436,7 @@ impl TryFrom<wire::Pin> for Pin {
             expire_at: message.expire_at.map_or(Timestamp::ZERO, Timestamp::from_unix_seconds),
             metadata: message.metadata.into_iter().map(|pair| (pair.key, pair.value)).collect::<BTreeMap<_, _>>(),
             pin_update: optional_cid(&message.pin_update)?,
-            origins: message
-                .origins
-                .into_iter()
-                .map(|bytes| Multiaddr::try_from(bytes).map_err(|error| DecodeError::new("origin", error)))
-                .collect::<Result<_, _>>()?,
+            origins: origins(message.origins)?,
         };
         Ok(Self {
             options,
@@ -400,8 +452,19 @@ impl TryFrom<wire::Pin> for Pin {
             max_depth,
             reference: optional_cid(&message.reference)?,
             timestamp: Timestamp::from_unix_seconds(message.timestamp),
+            requests: message.requests.into_iter().map(PinningRequest::try_from).collect::<Result<_, _>>()?,
+            only_requested: message.only_requested,
         })
     }
+}
+
+fn metadata(texts: &BTreeMap<String, String>) -> Vec<wire::Metadata> {
+    texts.iter().map(|(key, value)| wire::Metadata { key: key.clone(), value: value.clone() }).collect()
+}
+
+fn origins(list: Vec<Vec<u8>>) -> Result<Vec<Multiaddr>, DecodeError> {
+    let origin = |bytes| Multiaddr::try_from(bytes).map_err(|error| DecodeError::new("origin", error));
+    list.into_iter().map(origin).collect()
 }
 
 fn peers(list: Vec<Vec<u8>>) -> Result<Vec<PeerId>, DecodeError> {
@@ -467,6 +530,31 @@ mod tests {
         assert!(Entry::decode(&bytes[..bytes.len() - 3]).is_err());
         assert!(Entry::decode(&[]).is_err());
         assert!(Entry::decode(&[9, 1, 2]).is_err());
+    }
+
+    fn requested() -> Pin {
+        let request = |id, name: &str| PinningRequest {
+            id: RequestNumber([id; 16]),
+            user: "ann".to_owned(),
+            name: name.to_owned(),
+            meta: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+            origins: vec!["/ip4/1.2.3.4/tcp/4001".parse().unwrap()],
+            created: Timestamp::from_unix_millis(1_800_000_000_123),
+        };
+        Pin { requests: vec![request(1, "one"), request(2, "")], only_requested: true, ..sample() }
+    }
+
+    #[test]
+    fn the_record_format_of_requests_is_pinned() {
+        let golden = include_str!("golden/pin-requests-v1.hex");
+        let hex: String = encode_pin(&requested()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden.trim());
+        assert_eq!(decode_pin(&encode_pin(&requested())).unwrap(), requested());
+        let mut mixed = requested();
+        mixed.requests.reverse();
+        mixed.requests[0].created = Timestamp::from_unix_nanos(1_800_000_000_123_456_789);
+        assert_eq!(normalised(mixed), requested());
+        assert!(!normalised(Pin { requests: Vec::new(), ..requested() }).only_requested);
     }
 
     #[test]

@@ -7,24 +7,24 @@
 //! **Invariant:** a decision is made against one view of the state, one set of metrics, and what is in flight before
 //! it, so two wishes for one CID never undo each other's allocation.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, PinType, ReplicationFactor, Timestamp, WireError};
+use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, ReplicationFactor, Timestamp, WireError};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::deciding::{Context, Decision};
 use super::operation::{Entry, Operation, Proposed, encode_pin};
 use super::{Outcome, Request, merging};
-use crate::cluster::NOT_PINNED;
 use crate::crdt::merge::Eventual;
-use crate::ports::{Clock, StateError, StateStore, StateView};
+use crate::ports::{Clock, StateStore, StateView};
 use crate::task::{OnExit, TaskGroup};
 
 /// Entries under way at a time: one is being written while the next is being filled.
@@ -38,10 +38,6 @@ const MAX_OPERATIONS: usize = 1024;
 const MAX_ENTRY_BYTES: usize = 256 * 1024;
 /// Bytes of a peer id in an entry, about.
 const PEER_BYTES: usize = 42;
-/// The largest pin accepted, in encoded bytes: names and metadata are for people, not for content.
-pub const MAX_PIN_BYTES: usize = 64 * 1024;
-/// How many seconds the clock of a peer that was asked for a pin may be off.
-const MAX_CLOCK_SKEW: u64 = 60;
 /// Requests that may wait: 16 full entries. More are refused.
 const QUEUE: usize = 16 * MAX_OPERATIONS;
 
@@ -395,26 +391,10 @@ fn merge_bytes(writes: &[Eventual]) -> usize {
     writes.iter().map(|write| write.encode().len()).sum()
 }
 
-/// What is to be done about a wish.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decision {
-    Write(Operation),
-    Nothing,
-}
-
 /// What is to be done about a request.
 enum Verdict {
     Alone(Decision),
     Merge(merging::Decided),
-}
-
-/// What a decision rests on.
-pub(super) struct Context<'a> {
-    /// The pins as they will stand once everything before is applied.
-    pub(super) pin: &'a dyn Fn(&Cid) -> Result<Option<Pin>, StateError>,
-    pub(super) allocation: &'a dyn AllocationSnapshot,
-    pub(super) members: &'a [PeerId],
-    pub(super) now: Timestamp,
 }
 
 impl Context<'_> {
@@ -425,152 +405,8 @@ impl Context<'_> {
             | Request::Unpin { .. }
             | Request::UnpinPart { .. }
             | Request::Expire { .. }
+            | Request::Withdraw { .. }
             | Request::Reallocate { .. } => self.decide(request).map(Verdict::Alone),
         }
-    }
-
-    /// What is to be done about a wish for one pin.
-    pub(super) fn decide(&self, request: &Request) -> Result<Decision, WireError> {
-        match request {
-            Request::Merge(_) => Ok(Decision::Nothing),
-            Request::Pin(pin) => self.decide_pin(pin),
-            Request::Unpin { cid } => Ok(Decision::Write(Operation::Remove { cid: *cid })),
-            Request::UnpinPart { cid } => Ok(Decision::Write(Operation::RemovePart { cid: *cid })),
-            Request::Expire { cid } => Ok(Decision::Write(Operation::Expire { cid: *cid })),
-            Request::Reallocate { cid, exclude } => self.decide_reallocation(cid, exclude),
-        }
-    }
-
-    fn decide_pin(&self, asked: &Pin) -> Result<Decision, WireError> {
-        let expire_at = asked.options.expire_at;
-        if !expire_at.is_zero() && expire_at < self.now {
-            return Err(invalid("pin.ExpireAt set before current time"));
-        }
-        let mut pin = match asked.options.pin_update {
-            Some(from) if from != asked.cid => self.updated(asked, from)?,
-            _ => self.allocated(asked)?,
-        };
-        pin.timestamp = self.time_of(asked);
-        pin.options.user_allocations.clear();
-        let bytes = encode_pin(&pin).len();
-        if bytes > MAX_PIN_BYTES {
-            let text =
-                format!("the pin's name, metadata and origins take {bytes} bytes; at most {MAX_PIN_BYTES} are kept");
-            return Err(invalid(text));
-        }
-        Ok(Decision::Write(Operation::Put(Box::new(pin))))
-    }
-
-    /// When a pin was asked for, as the peer that was asked says, unless its clock is far from this one's. It is that
-    /// peer's word, so that it knows the record its request came to, even when it gets no answer.
-    fn time_of(&self, asked: &Pin) -> Timestamp {
-        let apart = asked.timestamp.unix_seconds().abs_diff(self.now.unix_seconds());
-        if asked.timestamp.is_zero() || apart > MAX_CLOCK_SKEW { self.now } else { asked.timestamp }
-    }
-
-    /// The pin that takes the place of `from`: all of it, but what was asked to be different.
-    fn updated(&self, asked: &Pin, from: Cid) -> Result<Pin, WireError> {
-        let mut pin = self.pin(&from)?.ok_or_else(|| WireError::new(ErrorClass::NotFound, NOT_PINNED))?;
-        if pin.kind != PinType::Data {
-            return Err(invalid("this pin type cannot be updated"));
-        }
-        pin.cid = asked.cid;
-        pin.options.pin_update = Some(from);
-        if !asked.options.name.is_empty() {
-            pin.options.name.clone_from(&asked.options.name);
-        }
-        if !asked.options.expire_at.is_zero() {
-            pin.options.expire_at = asked.options.expire_at;
-        }
-        Ok(pin)
-    }
-
-    fn allocated(&self, asked: &Pin) -> Result<Pin, WireError> {
-        let mut pin = asked.clone();
-        let options = &pin.options;
-        let replication = ReplicationFactor::checked(options.replication_factor_min, options.replication_factor_max)
-            .map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
-        let everywhere = replication == ReplicationFactor::Everywhere;
-        if pin.kind == PinType::Meta || everywhere {
-            pin.allocations.clear();
-        } else if !self.are_fit(&pin.allocations, replication) {
-            let current = self.pin(&pin.cid)?.map(|pin| pin.allocations).unwrap_or_default();
-            let preferred =
-                if pin.allocations.is_empty() { &asked.options.user_allocations } else { &asked.allocations };
-            pin.allocations = self.allocation.allocate(&AllocationQuestion {
-                replication,
-                current: &current,
-                preferred,
-                excluded: &[],
-                keep_silent: false,
-            })?;
-        }
-        Ok(pin)
-    }
-
-    /// Whether holders that came with a request can be taken as they are: members, each once, neither too few nor too
-    /// many.
-    fn are_fit(&self, holders: &[PeerId], replication: ReplicationFactor) -> bool {
-        let ReplicationFactor::Between { min, max } = replication else { return true };
-        let count = u32::try_from(holders.len()).unwrap_or(u32::MAX);
-        let distinct = holders.iter().collect::<BTreeSet<_>>().len() == holders.len();
-        distinct && (min..=max).contains(&count) && holders.iter().all(|holder| self.members.contains(holder))
-    }
-
-    fn decide_reallocation(&self, cid: &Cid, excluded: &[PeerId]) -> Result<Decision, WireError> {
-        let Some(mut pin) = self.pin(cid)? else { return Ok(Decision::Nothing) };
-        let options = &pin.options;
-        let factor = ReplicationFactor::checked(options.replication_factor_min, options.replication_factor_max);
-        let replication = factor.map_err(|error| WireError::from_error(ErrorClass::Invalid, &error))?;
-        if replication == ReplicationFactor::Everywhere || pin.kind == PinType::Meta {
-            return Ok(Decision::Nothing);
-        }
-        let was = pin.allocations.clone();
-        let question = AllocationQuestion { replication, current: &was, preferred: &[], excluded, keep_silent: true };
-        let allocations = self.allocation.allocate(&question)?;
-        if allocations == was {
-            return Ok(Decision::Nothing);
-        }
-        pin.allocations = allocations;
-        Ok(Decision::Write(Operation::Reallocate { pin: Box::new(pin), was }))
-    }
-
-    fn pin(&self, cid: &Cid) -> Result<Option<Pin>, WireError> {
-        (self.pin)(cid).map_err(|error| WireError::from_error(error.class(), &error))
-    }
-}
-
-fn invalid(message: impl Into<String>) -> WireError {
-    WireError::new(ErrorClass::Invalid, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use cluster_types::PinOptions;
-
-    use super::*;
-    use crate::tracker::fakes::cid;
-
-    /// Remembers of each question whether silent holders shall stay.
-    #[derive(Default)]
-    struct Asked(Mutex<Vec<bool>>);
-
-    impl AllocationSnapshot for Asked {
-        fn allocate(&self, question: &AllocationQuestion<'_>) -> Result<Vec<PeerId>, WireError> {
-            self.0.lock().push(question.keep_silent);
-            Ok(question.current.to_vec())
-        }
-    }
-
-    #[test]
-    fn a_repair_keeps_silent_holders_and_a_pin_by_a_user_does_not() {
-        let options = PinOptions { replication_factor_min: 1, replication_factor_max: 1, ..PinOptions::default() };
-        let pin = Pin { allocations: vec![PeerId::random()], ..Pin::new(cid(1), options.clone()) };
-        let known = |asked: &Cid| Ok((*asked == pin.cid).then(|| pin.clone()));
-        let asked = Asked::default();
-        let context = Context { pin: &known, allocation: &asked, members: &[], now: Timestamp::ZERO };
-        context.decide(&Request::Reallocate { cid: cid(1), exclude: vec![PeerId::random()] }).unwrap();
-        context.decide(&Request::Pin(Box::new(Pin::new(cid(1), options)))).unwrap();
-        assert_eq!(*asked.0.lock(), [true, false]);
     }
 }

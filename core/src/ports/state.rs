@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, StatusFilter, Timestamp};
+use cluster_types::{BoxError, Cid, ErrorClass, PeerId, Pin, PinningRequest, RequestNumber, StatusFilter, Timestamp};
 use futures::stream::BoxStream;
 
 use super::outbox::{ConflictEvent, MergeView, MergedAt, OutboxChange, OutboxStore};
@@ -257,8 +257,21 @@ impl Scan {
                 !pin.options.name.is_empty() && pin.options.name.starts_with(prefix.as_str())
             }
             Self::ByMeta { key, value, .. } => pin.options.metadata.get(key) == Some(value),
-            Self::All { .. } | Self::ByPeer { .. } | Self::Expiring { .. } | Self::ByStatus { .. } => true,
+            Self::All { .. }
+            | Self::ByPeer { .. }
+            | Self::Expiring { .. }
+            | Self::Requested { .. }
+            | Self::ByStatus { .. } => true,
         }
+    }
+
+    /// Whether a request is one of those this scan is for.
+    pub fn fits_request(&self, request: &PinningRequest) -> bool {
+        let Self::Requested { user, name, before, after } = self else { return false };
+        request.user == *user
+            && name.as_ref().is_none_or(|name| request.name == *name)
+            && before.is_none_or(|before| request.created < before)
+            && after.is_none_or(|after| request.created > after)
     }
 }
 
@@ -299,6 +312,17 @@ pub enum Scan {
         /// The latest time to show.
         until: Timestamp,
     },
+    /// The requests of the pinning service that a user made, newest first: a row for each, so a pin may come several times.
+    Requested {
+        /// The user.
+        user: String,
+        /// Only those with exactly this name.
+        name: Option<String>,
+        /// Only those made before.
+        before: Option<Timestamp>,
+        /// Only those made after.
+        after: Option<Timestamp>,
+    },
     /// Rows whose tracker record is in one of the statuses.
     ByStatus {
         /// The statuses.
@@ -317,6 +341,8 @@ pub struct Row {
     pub pin: Option<Pin>,
     /// What the tracker knows of it.
     pub tracked: Option<TrackerRecord>,
+    /// The request that the row is for, in [`Scan::Requested`].
+    pub request: Option<RequestNumber>,
 }
 
 /// A frozen state: others are served from it.

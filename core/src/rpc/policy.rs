@@ -35,6 +35,7 @@ pub fn access(call: &Call) -> Access {
         | Call::Outbox { .. }
         | Call::Noted { .. } => Access::Members,
         Call::Status { .. }
+        | Call::Statuses { .. }
         | Call::StatusPage { .. }
         | Call::Recover { .. }
         | Call::RecoverPage { .. }

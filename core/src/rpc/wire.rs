@@ -70,6 +70,11 @@ pub enum Call {
         /// The pin.
         cid: Cid,
     },
+    /// How are these pins doing with you, as far as you know without asking your node?
+    Statuses {
+        /// The pins.
+        cids: Vec<Cid>,
+    },
     /// How are your pins doing? One page.
     StatusPage {
         /// Bits of the wanted statuses.

@@ -10,6 +10,12 @@ pub(super) fn name_of(row: &Row) -> Vec<u8> {
     row.pin.as_ref().map(|pin| indexed(&pin.options.name).to_vec()).unwrap_or_default()
 }
 
+/// A row for each request of a row's pin.
+pub(super) fn by_request(row: &Row) -> impl Iterator<Item = Row> {
+    let ids = row.pin.iter().flat_map(|pin| &pin.requests).map(|request| Some(request.id));
+    ids.map(|request| Row { request, ..row.clone() })
+}
+
 /// Whether a scan shows a row.
 pub(super) fn wanted(scan: &Scan, row: &Row) -> bool {
     let resumed = |after: &Option<Cid>| after.is_none_or(|after| order_key(&row.cid) > order_key(&after));
@@ -30,6 +36,10 @@ pub(super) fn wanted(scan: &Scan, row: &Row) -> bool {
             })
         }
         Scan::ByMeta { after, .. } => resumed(after) && row.pin.as_ref().is_some_and(|pin| scan.fits(pin)),
+        Scan::Requested { .. } => row.pin.as_ref().is_some_and(|pin| {
+            let request = row.request.and_then(|id| pin.request(&id));
+            request.is_some_and(|request| scan.fits_request(request))
+        }),
         Scan::ByStatus { filter, after } => {
             resumed(after) && row.tracked.as_ref().is_some_and(|record| filter.matches(record.status))
         }

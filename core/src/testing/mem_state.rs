@@ -392,7 +392,7 @@ impl State {
     fn row(&self, order: &[u8]) -> Option<Row> {
         let (pin, tracked) = (self.pins.get(order), self.tracker.get(order));
         let cid = pin.map(|pin| pin.cid).or(tracked.map(|task| task.cid))?;
-        Some(Row { cid, pin: pin.cloned(), tracked: tracked.map(|task| task.record.clone()) })
+        Some(Row { cid, pin: pin.cloned(), tracked: tracked.map(|task| task.record.clone()), request: None })
     }
 
     fn rows(&self, scan: &Scan) -> Vec<Row> {
@@ -400,6 +400,12 @@ impl State {
         orders.sort();
         orders.dedup();
         let mut rows: Vec<Row> = orders.into_iter().filter_map(|order| self.row(order)).collect();
+        if matches!(scan, Scan::Requested { .. }) {
+            rows = rows.iter().flat_map(mem_scan::by_request).collect();
+            rows.sort_by_key(|row| {
+                row.pin.as_ref().zip(row.request).and_then(|(pin, id)| Some(pin.request(&id)?.place()))
+            });
+        }
         rows.retain(|row| mem_scan::wanted(scan, row));
         if matches!(scan, Scan::ByName { .. }) {
             // Those that come in one place of the index stay in the order of the listing.

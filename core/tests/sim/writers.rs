@@ -105,7 +105,7 @@ impl Asked {
             Request::Unpin { .. } | Request::UnpinPart { .. } => (Wish::Unpin, None),
             Request::Expire { .. } => (Wish::Expire, None),
             Request::Reallocate { .. } => (Wish::Reallocate, None),
-            Request::Merge(_) => return None,
+            Request::Withdraw { .. } | Request::Merge(_) => return None,
         };
         let cid = request.cid()?;
         let waiting = host.disks().state.contents(false).outbox.into_iter();

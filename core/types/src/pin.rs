@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cid::Cid;
 use crate::null::null_is_empty;
 use crate::peer::PeerId;
+use crate::pinning::{PinningRequest, RequestNumber};
 use crate::replication::{ReplicationError, ReplicationFactor};
 use crate::time::Timestamp;
 
@@ -209,6 +210,12 @@ pub struct Pin {
     /// When it was submitted.
     #[serde(default)]
     pub timestamp: Timestamp,
+    /// The requests of the pinning service that keep it, by number.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<PinningRequest>,
+    /// Whether nobody but those requests wants it: then it goes with the last of them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub only_requested: bool,
 }
 
 impl Pin {
@@ -223,6 +230,29 @@ impl Pin {
             max_depth,
             reference: None,
             timestamp: Timestamp::ZERO,
+            requests: Vec::new(),
+            only_requested: false,
+        }
+    }
+
+    /// The request of the pinning service with this number.
+    pub fn request(&self, id: &RequestNumber) -> Option<&PinningRequest> {
+        self.requests.iter().find(|request| request.id == *id)
+    }
+
+    /// Takes in requests: each once, by number.
+    pub fn unite_requests(&mut self, others: impl IntoIterator<Item = PinningRequest>) {
+        self.requests.extend(others);
+        self.requests.sort();
+        self.requests.dedup_by_key(|request| request.id);
+    }
+
+    /// Has a pin that only requests keep go by the name and metadata of the newest.
+    pub fn show_newest_request(&mut self) {
+        if let Some(newest) = self.requests.iter().min_by_key(|request| request.place()).filter(|_| self.only_requested)
+        {
+            self.options.name.clone_from(&newest.name);
+            self.options.metadata.clone_from(&newest.meta);
         }
     }
 
@@ -235,6 +265,10 @@ impl Pin {
     pub fn is_allocated_to(&self, peer: &PeerId) -> bool {
         self.kind != PinType::Meta && (self.is_everywhere() || self.allocations.contains(peer))
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn empty_is_null<S: serde::Serializer, T: Serialize>(list: &[T], serializer: S) -> Result<S::Ok, S::Error> {
@@ -261,6 +295,33 @@ mod tests {
         assert_eq!(serde_json::from_str::<Pin>(json).unwrap(), pin);
         let nulls = json.replace("[]", "null").replace("{}", "null");
         assert_eq!(serde_json::from_str::<Pin>(&nulls).unwrap(), pin);
+    }
+
+    #[test]
+    fn requests_are_united_by_number_and_the_newest_gives_the_name() {
+        let request = |id, millis, name: &str| PinningRequest {
+            id: RequestNumber([id; 16]),
+            user: "ann".to_owned(),
+            name: name.to_owned(),
+            meta: [("of".to_owned(), name.to_owned())].into(),
+            origins: Vec::new(),
+            created: Timestamp::from_unix_millis(millis),
+        };
+        let cid: Cid = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH".parse().unwrap();
+        let mut pin = Pin::new(cid, PinOptions { name: "own".to_owned(), ..PinOptions::default() });
+        let (one, two) = (request(2, 5, "one"), request(1, 9, "two"));
+        pin.unite_requests([one.clone(), two.clone()]);
+        pin.unite_requests([one.clone()]);
+        assert_eq!(pin.requests, [two.clone(), one.clone()]);
+        assert_eq!(pin.request(&one.id), Some(&one));
+        pin.show_newest_request();
+        assert_eq!(pin.options.name, "own", "somebody wants it by other means");
+        pin.only_requested = true;
+        pin.show_newest_request();
+        assert_eq!((pin.options.name.as_str(), &pin.options.metadata), ("two", &two.meta));
+        let json = serde_json::to_string(&pin).unwrap();
+        assert!(json.contains(r#""only_requested":true"#), "{json}");
+        assert_eq!(serde_json::from_str::<Pin>(&json).unwrap(), pin);
     }
 
     #[test]

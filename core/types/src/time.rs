@@ -43,6 +43,11 @@ impl Timestamp {
         Self(jiff::Timestamp::from_nanosecond(nanos).unwrap_or(jiff::Timestamp::MAX))
     }
 
+    /// From milliseconds since the Unix epoch; out-of-range values become the latest instant.
+    pub fn from_unix_millis(millis: i64) -> Self {
+        Self(jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
+    }
+
     /// Seconds since the Unix epoch.
     pub fn unix_seconds(self) -> i64 {
         self.0.as_second()
@@ -61,6 +66,11 @@ impl Timestamp {
     /// The same instant without its fraction of a second.
     pub fn whole_seconds(self) -> Self {
         Self::from_unix_seconds(self.0.as_second())
+    }
+
+    /// The same instant in whole milliseconds.
+    pub fn whole_millis(self) -> Self {
+        Self::from_unix_millis(self.0.as_millisecond())
     }
 
     /// This instant and `duration` more, or the latest instant.

@@ -28,6 +28,18 @@ fn sample_pin() -> Pin {
     pin
 }
 
+fn requested_pin() -> Pin {
+    let request = |id, name: &str| PinningRequest {
+        id: RequestNumber([id; 16]),
+        user: "ann".to_owned(),
+        name: name.to_owned(),
+        meta: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+        origins: vec!["/ip4/1.2.3.4/tcp/4001".parse().unwrap()],
+        created: Timestamp::from_unix_millis(1_800_000_000_123),
+    };
+    Pin { requests: vec![request(1, "one"), request(2, "")], only_requested: true, ..sample_pin() }
+}
+
 fn sample_record() -> TrackerRecord {
     TrackerRecord {
         generation: 300,
@@ -64,6 +76,9 @@ fn every_record_is_as_its_golden_file() {
     let counts = TrackerCounts { queued: 1, failed: 200, pinned: 3, ..TrackerCounts::default() };
     let change = encode_change(&root.cid, Some(vec![1, 2]), Some(Some(sample_record())));
     assert_golden("pin", include_str!("../../tests/golden/pin-v1.hex"), &encode_pin(&sample_pin(), |_| 7));
+    let requested = encode_pin(&requested_pin(), |_| 7);
+    assert_golden("pin", include_str!("../../tests/golden/pin-requests-v1.hex"), &requested);
+    assert_eq!(read_pin(&requested).unwrap(), requested_pin());
     assert_golden("tracker", include_str!("../../tests/golden/tracker-v1.hex"), &encode_tracker(&sample_record()));
     assert_golden("sum", include_str!("../../tests/golden/sum-v1.hex"), &encode_shard(&without_meta));
     assert_golden("shard", include_str!("../../tests/golden/shard-v1.hex"), &encode_shard(&shard));

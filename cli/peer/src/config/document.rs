@@ -13,9 +13,7 @@ use serde_json::{Map, Value};
 
 use super::environment::{Environment, NotText, not_text, parse_variable, variable_name};
 use super::error::ConfigError;
-use super::table::{
-    Absence, CLUSTER, COMPONENTS, Component, DATASTORES, Field, Kind, Nothing, OPAQUE_SECTIONS, UNSERVED,
-};
+use super::table::{Absence, CLUSTER, COMPONENTS, Component, DATASTORES, Field, Kind, Nothing, OPAQUE_SECTIONS};
 use super::value::{ByteSize, HIDDEN, Secret};
 
 /// A configuration before its values are checked.
@@ -173,14 +171,11 @@ impl Document {
 
     /// Keys of the file and of the environment that say something else than the default and have no effect yet.
     pub(super) fn unserved_keys(&self) -> Vec<String> {
-        let whole = UNSERVED.into_iter().filter(|component| self.has(component)).map(Component::path);
-        let single =
-            COMPONENTS.into_iter().filter(|component| UNSERVED.iter().all(|other| other.path() != component.path()));
-        let single = single.flat_map(|component| {
+        let keys = COMPONENTS.into_iter().flat_map(|component| {
             let unserved = component.fields.iter().filter(|field| !field.served);
             unserved.filter(|field| self.is_set(component, field)).map(|field| component.full_key(field.key))
         });
-        whole.chain(single).collect()
+        keys.collect()
     }
 
     /// Keys of the file and variables that have no meaning here, and say something else than the original's default.

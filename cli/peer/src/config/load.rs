@@ -237,14 +237,13 @@ fn remarks(document: &Document, config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if let Some(rest) = config.rest_api.as_ref().filter(|rest| rest.basic_auth.is_none()) {
-        let mut open = open_addresses(&rest.listen_addresses);
-        open.extend(rest.libp2p.iter().flat_map(|host| open_addresses(&host.listen_addresses)));
+    for (section, name) in [(&config.rest_api, "restapi"), (&config.pinning_service, "pinsvcapi")] {
+        let Some(section) = section.as_ref().filter(|section| section.basic_auth.is_none()) else { continue };
+        let mut open = open_addresses(&section.listen_addresses);
+        open.extend(section.libp2p.iter().flat_map(|host| open_addresses(&host.listen_addresses)));
         if !open.is_empty() {
-            remarks.push(format!(
-                "api.restapi.allow_unauthenticated: everyone who can reach {} may write",
-                open.join(", ")
-            ));
+            let open = open.join(", ");
+            remarks.push(format!("api.{name}.allow_unauthenticated: everyone who can reach {open} may write"));
         }
     }
     if let Some(proxy) = &config.ipfs_proxy {

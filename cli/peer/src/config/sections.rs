@@ -26,7 +26,7 @@ pub struct Config {
     pub consensus: ConsensusConfig,
     /// `api.restapi`; without it the REST API is not served.
     pub rest_api: Option<HttpApiConfig>,
-    /// `api.pinsvcapi`: kept, not served yet.
+    /// `api.pinsvcapi`; without it the pinning service is not served.
     pub pinning_service: Option<HttpApiConfig>,
     /// `api.ipfsproxy`; without it the IPFS proxy is not served.
     pub ipfs_proxy: Option<ProxyConfig>,

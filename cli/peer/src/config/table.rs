@@ -466,8 +466,5 @@ pub(super) static NUMPIN: Component = Component {
 /// Storage engines of the original; their sections are accepted, their options have no effect on ours.
 pub(super) static DATASTORES: [&Component; 4] = [&PEBBLE, &BADGER3, &BADGER, &LEVELDB];
 
-/// Components that are checked and kept, but not served yet.
-pub(super) static UNSERVED: [&Component; 1] = [&PINSVCAPI];
-
 /// Sections that are accepted whole, whatever they hold.
 pub(super) const OPAQUE_SECTIONS: [&str; 1] = ["state"];

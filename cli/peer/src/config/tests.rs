@@ -71,8 +71,7 @@ fn a_file_of_the_original_loads_unchanged() {
     assert_eq!(kubo.unpin_timeout, Duration::from_secs(3 * 3600));
     assert_eq!(config.informers.disk.unwrap().metric, DiskMetric::FreeSpace);
     assert_eq!(config.allocator.allocate_by, ["tag:group", "freespace"]);
-    let remark = "configured, but not or not fully served by this version yet: api.pinsvcapi";
-    assert_eq!(loaded.remarks, [remark]);
+    assert_eq!(loaded.remarks, [] as [&str; 0]);
 }
 
 #[test]
@@ -367,9 +366,9 @@ fn another(component: &Component, field: &Field) -> Value {
 #[test]
 fn what_is_set_and_has_no_effect_is_named_in_one_remark() {
     let mut file: Value = serde_json::from_str(ORIGINAL).unwrap();
-    let mut expected = vec!["api.pinsvcapi".to_owned()];
+    let mut expected = Vec::new();
     for component in COMPONENTS {
-        for field in component.fields.iter().filter(|field| !field.served && component.name != "pinsvcapi") {
+        for field in component.fields.iter().filter(|field| !field.served) {
             let parts = component.path();
             let parts = parts.split('.').chain(field.key.split('.'));
             *parts.fold(&mut file, |object, part| &mut object[part]) = another(component, field);
@@ -391,7 +390,7 @@ fn what_is_set_and_has_no_effect_is_named_in_one_remark() {
         file["api"]["restapi"]["cors_allowed_origins"] = json!(["*"]);
     });
     let remarks = load_text(&text, &Variables::new()).unwrap().remarks;
-    assert!(remarks[0].ends_with(": api.pinsvcapi"), "{remarks:?}");
+    assert_eq!(remarks, [] as [&str; 0]);
     let remarks = load_text(ORIGINAL, &variables(&[("CLUSTER_TRACING_ENABLETRACING", "true")])).unwrap().remarks;
     assert!(remarks[0].contains("observations.tracing.enable_tracing"), "{remarks:?}");
 }

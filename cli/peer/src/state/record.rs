@@ -1,7 +1,7 @@
 //! One pin of an export: read as the original's files have it, and changed as the command line asks.
 
+use cluster_core::consensus::MAX_PIN_BYTES;
 use cluster_core::consensus::operation::encode_pin;
-use cluster_core::consensus::sequencer::MAX_PIN_BYTES;
 use cluster_types::{PeerId, Pin, PinMode, ReplicationFactor};
 use serde_json::{Map, Value};
 

@@ -34,10 +34,12 @@ pub(super) struct Version {
 
 impl Version {
     /// What is compared, greatest first: a pin of sharded content before a plain one and a whole DAG before its root,
-    /// because they keep what the other keeps; then the newer; then the canonical bytes, so that all peers agree.
+    /// because they keep what the other keeps; then what somebody wants by other means than the pinning service, whose
+    /// requests are kept anyway; then the newer; then the canonical bytes, so that all peers agree.
     pub(super) fn rank(&self, other: &Self) -> Ordering {
         self.reach()
             .cmp(&other.reach())
+            .then_with(|| other.record.only_requested.cmp(&self.record.only_requested))
             .then_with(|| self.record.timestamp.cmp(&other.record.timestamp))
             .then_with(|| wish_bytes(&self.record).cmp(&wish_bytes(&other.record)))
             .then_with(|| VersionId::of_record(&self.record).cmp(&VersionId::of_record(&other.record)))
@@ -55,12 +57,13 @@ impl Version {
         (self.record.kind, self.record.max_depth.mode() == PinMode::Recursive)
     }
 
-    /// Whether both say the same but for when it was said and who holds it: then nobody loses anything.
+    /// Whether nobody loses anything by the other one: both say the same but for when it was said and who holds it, or this
+    /// one is kept by requests alone, which are all taken over.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         let asked = |version: &Self| -> (PinOptions, PinType, i32) {
             (version.record.options.clone(), version.record.kind, version.record.max_depth.0)
         };
-        asked(self) == asked(other)
+        self.record.only_requested || asked(self) == asked(other)
     }
 }
 
@@ -182,6 +185,12 @@ impl History {
         let mut record = winner.record.clone();
         if let Some(repair) = self.chosen_repair() {
             record.allocations.clone_from(&repair.allocations);
+        }
+        let requests = |version: &Version| (version.record.requests.clone(), version.record.only_requested);
+        if self.versions.len() > 1 && self.versions.iter().any(|version| requests(version) != requests(winner)) {
+            record.unite_requests(self.versions.iter().flat_map(|version| version.record.requests.iter().cloned()));
+            record.only_requested = self.versions.iter().all(|version| version.record.only_requested);
+            record.show_newest_request();
         }
         let apart = self.versions.len() > 1 || !self.removals.is_empty() || self.repairs.len() > 1;
         let elsewhere = self.repairs.iter().any(|repair| repair.target != winner.wish);

@@ -1,6 +1,6 @@
 //! The table of `docs/merge.md`, case by case, and the formats.
 
-use cluster_types::{Cid, PeerId, Pin, PinMode, PinOptions, Timestamp};
+use cluster_types::{Cid, PeerId, Pin, PinMode, PinOptions, PinningRequest, RequestNumber, Timestamp};
 
 use super::model::peer;
 use super::*;
@@ -113,6 +113,73 @@ fn of_two_pins_the_newer_wins_and_the_other_is_told() {
     // The same options twice: nobody loses.
     let same = checked(on(3, 6, Some(&base)).pin(pin("early", 6)));
     assert_eq!(merged(Some(&base), &[&early, &same]).2, Vec::new());
+}
+
+/// A pin that only these requests keep.
+fn requested(requests: &[(u8, &str)], seconds: i64) -> Pin {
+    let request = |(id, name): &(u8, &str)| PinningRequest {
+        id: RequestNumber([*id; 16]),
+        user: "ann".to_owned(),
+        name: (*name).to_owned(),
+        meta: [].into(),
+        origins: Vec::new(),
+        created: at((*id).into()),
+    };
+    let mut pin = Pin { requests: requests.iter().map(request).collect(), only_requested: true, ..pin("", seconds) };
+    pin.show_newest_request();
+    pin
+}
+
+fn numbers(record: Option<&Pin>) -> Vec<u8> {
+    record.map(|pin| pin.requests.iter().map(|request| request.id.0[0]).collect()).unwrap_or_default()
+}
+
+#[test]
+fn requests_that_were_made_apart_are_united_and_nobody_loses() {
+    let base = requested(&[(1, "base")], 0);
+    let one = checked(on(2, 5, Some(&base)).pin(requested(&[(1, "base"), (2, "one")], 5)));
+    let other = checked(on(3, 6, Some(&base)).pin(requested(&[(1, "base"), (3, "other")], 6)));
+    for order in [[&one, &other], [&other, &one]] {
+        let (record, reallocate, conflicts) = merged(Some(&base), &order);
+        assert_eq!((numbers(record.as_ref()), reallocate), (vec![1, 2, 3], true));
+        assert_eq!((name(record.as_ref()), conflicts), (Some("other"), Vec::new()));
+        assert!(record.unwrap().only_requested);
+    }
+    // The last request was taken back on one side, and another one made on the other.
+    let last = checked(on(2, 5, Some(&base)).unpin());
+    for order in [[&last, &other], [&other, &last]] {
+        let (record, _, conflicts) = merged(Some(&base), &order);
+        assert_eq!((numbers(record.as_ref()), rules(&conflicts)), (vec![1, 3], vec![Rule::PinBeatsUnpin]));
+    }
+}
+
+#[test]
+fn a_request_and_a_pin_by_other_means_both_count() {
+    let asked = checked(on(2, 9, None).pin(requested(&[(1, "asked")], 9)));
+    let plain = checked(on(3, 5, None).pin(pin("plain", 5)));
+    for order in [[&asked, &plain], [&plain, &asked]] {
+        let (record, _, conflicts) = merged(None, &order);
+        assert_eq!((name(record.as_ref()), numbers(record.as_ref())), (Some("plain"), vec![1]));
+        assert_eq!(conflicts, Vec::new(), "the request is kept, though it came later");
+        assert!(!record.unwrap().only_requested, "it does not go with the request");
+    }
+}
+
+#[test]
+fn who_saw_what_was_united_takes_a_request_back_for_good() {
+    let base = requested(&[(1, "base")], 0);
+    let one = checked(on(2, 5, Some(&base)).pin(requested(&[(1, "base"), (2, "one")], 5)));
+    let other = checked(on(3, 6, Some(&base)).pin(requested(&[(1, "base"), (3, "other")], 6)));
+    let mut sight = Sight::of_state(BASE, Some(&base));
+    sight.add(&one);
+    sight.add(&other);
+    let shown = merged(Some(&base), &[&one, &other]).0;
+    let left = requested(&[(1, "base"), (3, "other")], 7);
+    let back = checked(Write::by(peer(4), at(7), cid(), shown, sight).pin(left));
+    // What it replaced is known once it is merged, and comes to nothing.
+    for order in [&[&one, &other, &back][..], &[&other, &one, &back], &[&other, &back], &[&back]] {
+        assert_eq!(numbers(merged(Some(&base), order).0.as_ref()), [1, 3]);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster_types::{Cid, Pin, StatusFilter, Timestamp, TrackerStatus};
+use cluster_types::{Cid, Pin, PinningRequest, RequestNumber, StatusFilter, Timestamp, TrackerStatus};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -14,8 +14,8 @@ use crate::catchup::stage::stage_from;
 use crate::consensus::digest::{SHARDS, order_key};
 use crate::crdt::{Records, shard};
 use crate::ports::{
-    AnnexRow, Changes, LocalEffect, NamePlace, RequestKey, Scan, ShardState, SnapshotHandle, StateError, StateStore,
-    StateView, TrackerRecord, UpdateFn,
+    AnnexRow, Changes, LocalEffect, NamePlace, RequestKey, Row, Scan, ShardState, SnapshotHandle, StateError,
+    StateStore, StateView, TrackerRecord, UpdateFn,
 };
 
 /// Pins that make a scan hand over several buffers.
@@ -37,6 +37,7 @@ where
     a_scan_shows_one_instant_and_holds_nobody_up(&*make().await.0).await;
     scans_by_peer_follow_every_change(&*make().await.0).await;
     scans_by_expiry_show_the_soonest_first(&*make().await.0).await;
+    requests_are_listed_by_user_newest_first(&*make().await.0).await;
     searches_by_name_follow_every_change_and_resume_anywhere(&*make().await.0).await;
     searches_by_metadata_follow_every_change_and_resume_anywhere(&*make().await.0).await;
     scans_by_status_follow_every_change(&*make().await.0).await;
@@ -193,6 +194,48 @@ fn called(number: u64, name: &str) -> Pin {
     let mut pin = pin(number);
     name.clone_into(&mut pin.options.name);
     pin
+}
+
+/// A pin with requests: number, user, name, and when it was made in milliseconds.
+fn requested(number: u64, requests: &[(u8, &str, &str, i64)]) -> Pin {
+    let request = |(id, user, name, created): &(u8, &str, &str, i64)| PinningRequest {
+        id: RequestNumber([*id; 16]),
+        user: (*user).to_owned(),
+        name: (*name).to_owned(),
+        meta: [("k".to_owned(), "v".to_owned())].into(),
+        origins: Vec::new(),
+        created: Timestamp::from_unix_millis(*created),
+    };
+    Pin { requests: requests.iter().map(request).collect(), only_requested: true, ..pin(number) }
+}
+
+async fn requests_are_listed_by_user_newest_first<S: StateStore>(store: &S) {
+    let scan = async |user: &str, name: Option<&str>, before: Option<i64>, after: Option<i64>| {
+        let [before, after] = [before, after].map(|time| time.map(Timestamp::from_unix_millis));
+        let scan = Scan::Requested { user: user.to_owned(), name: name.map(str::to_owned), before, after };
+        let rows: Vec<Row> = store.scan(scan).try_collect().await.expect("the scan ends well");
+        let id = |row: &Row| row.request.filter(|id| row.pin.as_ref().is_some_and(|pin| pin.request(id).is_some()));
+        rows.iter().map(|row| id(row).expect("a request of the pin").0[0]).collect::<Vec<u8>>()
+    };
+    let long = "u".repeat(300);
+    let first = requested(1, &[(1, "ann", "a", 1_000), (2, "ann", "b", 3_000), (3, "bob", "a", 2_000)]);
+    let second = requested(2, &[(4, "ann", "a", 2_000), (5, "", "", 5), (6, &long, "x", 1), (7, &long[1..], "x", 2)]);
+    let third = requested(3, &[(8, "ann", "a", 2_000), (9, "anna", "a", 9_000), (10, "ann", "", -5)]);
+    put(store, vec![first, second, third, pin(4)], "one").await;
+    assert_eq!(scan("ann", None, None, None).await, [2, 4, 8, 1, 10]);
+    assert_eq!(scan("ann", Some("a"), None, None).await, [4, 8, 1]);
+    assert_eq!(scan("ann", Some(""), None, None).await, [10]);
+    assert_eq!(scan("ann", None, Some(3_000), Some(1_000)).await, [4, 8], "both ends are left out");
+    assert_eq!(scan("ann", Some("a"), Some(2_000), None).await, [1]);
+    assert_eq!(scan("", None, None, None).await, [5]);
+    assert_eq!(scan(&long, None, None, None).await, [6], "the index does not tell long names apart, the scan does");
+    assert!(scan("an", None, None, None).await.is_empty());
+    let fewer = requested(1, &[(2, "ann", "b", 3_000), (3, "bob", "renamed", 2_000)]);
+    write(store, vec![(cid(1), Some(fewer)), (cid(2), None)], "two").await;
+    assert_eq!(scan("ann", None, None, None).await, [2, 8, 10]);
+    assert!(scan("bob", Some("a"), None, None).await.is_empty());
+    assert_eq!(scan("bob", Some("renamed"), None, None).await, [3]);
+    assert_sound(store, &[]).await;
 }
 
 async fn searches_by_name_follow_every_change_and_resume_anywhere<S: StateStore>(store: &S) {
